@@ -1,0 +1,178 @@
+//! The store behind the API server: a revisioned map from key to bytes with
+//! transactions and watches, in the shape of etcd's key-value API.
+//!
+//! The API server is its only user. [`Store`] is the trait; [`embedded`] is the
+//! single-file implementation. The conformance suite runs on every implementation.
+
+use std::{ops::Range, pin::Pin};
+
+use bytes::Bytes;
+use futures::Stream;
+
+/// A revision of the whole store: grows by one with each committed transaction. 0 is "none".
+pub type Revision = u64;
+
+/// A key's value at some revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key, e.g. `/registry/pods/default/nginx`.
+    pub key: String,
+    /// The value.
+    pub value: Bytes,
+    /// Revision of the transaction that created the key.
+    pub create_revision: Revision,
+    /// Revision of the transaction that wrote this value.
+    pub mod_revision: Revision,
+}
+
+/// A consistent part of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPage {
+    /// In key order.
+    pub items: Vec<KeyValue>,
+    /// The revision the whole page shows.
+    pub revision: Revision,
+    /// Keys after the last one of this page, at that revision.
+    pub remaining: u64,
+}
+
+/// What must hold for a transaction to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The key does not exist.
+    Absent(String),
+    /// The key exists and was last written at this revision.
+    ModRevision(String, Revision),
+}
+
+/// What a transaction does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Creates or replaces.
+    Put(String, Bytes),
+    /// Deletes; no effect when the key is absent.
+    Delete(String),
+}
+
+/// The result of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TxnOutcome {
+    /// Committed and durable, at this revision.
+    Committed(Revision),
+    /// A condition did not hold: the key's current state, for the first one that failed.
+    Conflict {
+        /// The key of that condition.
+        key: String,
+        /// What is there now.
+        current: Option<KeyValue>,
+    },
+}
+
+/// One change, in revision order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// Created (`previous` is `None`) or replaced.
+    Put {
+        /// New state.
+        current: KeyValue,
+        /// State before.
+        previous: Option<KeyValue>,
+    },
+    /// Deleted.
+    Delete {
+        /// State before.
+        previous: KeyValue,
+        /// Revision of the deletion.
+        revision: Revision,
+    },
+    /// Every change up to and including this revision has been delivered.
+    Progress(Revision),
+}
+
+impl WatchEvent {
+    /// The revision of the change.
+    pub fn revision(&self) -> Revision {
+        match self {
+            WatchEvent::Put { current, .. } => current.mod_revision,
+            WatchEvent::Delete { revision, .. } | WatchEvent::Progress(revision) => *revision,
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The asked revision was compacted away: list again.
+    #[error("revision {asked} has been compacted; the oldest is {oldest}")]
+    Compacted {
+        /// What was asked.
+        asked: Revision,
+        /// What is still there.
+        oldest: Revision,
+    },
+    /// The asked revision has not happened yet.
+    #[error("revision {asked} is in the future; the current one is {current}")]
+    Future {
+        /// What was asked.
+        asked: Revision,
+        /// The newest.
+        current: Revision,
+    },
+    /// The file or the disk failed (full, read-only, corrupt).
+    #[error("store failed while {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store has been shut down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Changes of a range. Ends with an error when the watcher fell behind compaction.
+pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, StoreError>> + Send>>;
+
+/// A revisioned key-value store. Every method is linearisable.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// One key, now.
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, StoreError>;
+    /// Keys in `range` (end exclusive), at `revision` or now, at most `limit` (0: all).
+    async fn list(
+        &self,
+        range: Range<String>,
+        revision: Option<Revision>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError>;
+    /// Number of keys in `range`, now.
+    async fn count(&self, range: Range<String>) -> Result<u64, StoreError>;
+    /// Checks all conditions, then does all writes, at one revision; durable when it returns.
+    async fn txn(
+        &self,
+        conditions: Vec<Condition>,
+        writes: Vec<Write>,
+    ) -> Result<TxnOutcome, StoreError>;
+    /// Changes of keys in `range` after revision `after` (`None`: from now on). A
+    /// [`WatchEvent::Progress`] comes at least every [`PROGRESS_INTERVAL`] while nothing changes.
+    async fn watch(
+        &self,
+        range: Range<String>,
+        after: Option<Revision>,
+    ) -> Result<WatchStream, StoreError>;
+    /// The newest revision.
+    async fn revision(&self) -> Result<Revision, StoreError>;
+    /// Forgets history before `revision`: older lists and watches fail with [`StoreError::Compacted`].
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+}
+
+/// Longest silence on a watch.
+pub const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The range of all keys that begin with `prefix`.
+pub fn prefix_range(prefix: &str) -> Range<String> {
+    // Keys are UTF-8 text: no key that starts with `prefix` sorts after `prefix` + U+10FFFF.
+    prefix.to_string()..format!("{prefix}\u{10FFFF}")
+}

@@ -1,0 +1,2 @@
+//! hull-shim.
+fn main() {}

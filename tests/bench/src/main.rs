@@ -1,0 +1,2 @@
+//! hull-bench.
+fn main() {}

@@ -1,0 +1,2 @@
+//! hull-testnode.
+fn main() {}

@@ -1,0 +1,107 @@
+//! The configuration of one virtual machine, as JSON. Every `*_fd` is the number of
+//! an inherited descriptor.
+
+use serde::{Deserialize, Serialize};
+
+/// One virtual machine.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// Name in logs: the sandbox id.
+    pub id: String,
+    /// /dev/kvm.
+    pub kvm_fd: i32,
+    /// Number of vCPUs, 1 to 254.
+    pub vcpus: u8,
+    /// Guest RAM in MiB.
+    pub memory_mib: u64,
+    /// What is booted.
+    pub boot: BootConfig,
+    /// virtio-blk devices, in PCI slot order.
+    #[serde(default)]
+    pub disks: Vec<DiskConfig>,
+    /// virtio-net devices.
+    #[serde(default)]
+    pub nets: Vec<NetConfig>,
+    /// virtio-vsock.
+    #[serde(default)]
+    pub vsock: Option<VsockConfig>,
+    /// File that receives everything the guest writes to its serial console.
+    pub console_fd: i32,
+    /// Listening unix stream socket of the control protocol ([`crate::control`]).
+    pub control_fd: i32,
+    /// File into which the VMM writes its [`crate::exit::ExitRecord`] as it ends.
+    pub exit_fd: i32,
+    /// The jail; `None` only in tests.
+    #[serde(default)]
+    pub jail: Option<JailConfig>,
+}
+
+/// Kernel, initramfs and command line.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Uncompressed ELF kernel with a PVH note.
+    pub kernel_fd: i32,
+    /// Initramfs (cpio, may be compressed).
+    #[serde(default)]
+    pub initramfs_fd: Option<i32>,
+    /// Kernel command line.
+    pub cmdline: String,
+}
+
+/// One virtio-blk device. A device without a backing is there with capacity 0 and
+/// may be given one later ([`crate::control::Request::AttachDisk`]).
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// Serial number as the guest reads it, at most 20 ASCII bytes; also the id on the control socket.
+    pub serial: String,
+    /// Backing file.
+    #[serde(default)]
+    pub fd: Option<i32>,
+    /// The guest may not write.
+    pub read_only: bool,
+}
+
+/// One virtio-net device on a tap.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct NetConfig {
+    /// Name in logs and metrics.
+    pub id: String,
+    /// An attached tap descriptor (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).
+    pub tap_fd: i32,
+    /// Guest MAC address, "aa:bb:cc:dd:ee:ff".
+    pub mac: String,
+    /// MTU offered to the guest (VIRTIO_NET_F_MTU), bytes.
+    pub mtu: u16,
+}
+
+/// virtio-vsock with unix sockets on the host side.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct VsockConfig {
+    /// The guest's context id, 3 or more.
+    pub guest_cid: u32,
+    /// Listening unix stream socket: a host program connects and writes `CONNECT <port>\n`;
+    /// the answer is `OK <host port>\n`, then raw bytes; a closed connection means refused.
+    pub listener_fd: i32,
+    /// Directory in which a connection that the guest makes to host port N is forwarded to the
+    /// unix socket named `<guest_socket_prefix>_<N>`. It is the VMM's root directory once jailed.
+    pub guest_socket_dir_fd: i32,
+    /// See `guest_socket_dir_fd`.
+    pub guest_socket_prefix: String,
+}
+
+/// How the VMM locks itself up before it reads anything that a guest wrote.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct JailConfig {
+    /// User id that it becomes, not 0.
+    pub uid: u32,
+    /// Group id that it becomes, not 0.
+    pub gid: u32,
+    /// Seccomp filter on every thread; off only to debug.
+    pub seccomp: bool,
+}

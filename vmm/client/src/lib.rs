@@ -1,0 +1,10 @@
+//! What a host program needs to start and steer hull-vmm: its configuration
+//! ([`config`]), how it ended ([`exit`]), and its control socket ([`control`]).
+//!
+//! hull-vmm opens nothing by itself. Its parent opens every file, tap and socket,
+//! passes them as inherited descriptors, names them by number in the JSON
+//! configuration, and passes that as a descriptor too (`hull-vmm --config-fd N`).
+
+pub mod config;
+pub mod control;
+pub mod exit;

@@ -1,0 +1,2 @@
+//! hull-vmm.
+fn main() {}
