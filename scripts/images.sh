@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Sample images, built from Debian packages, in the storage of the local registry.
+source "$(dirname "$0")/lib.sh"
+
+images/registry.sh fill

@@ -1,0 +1,48 @@
+# Shared by the scripts: where things are, and how progress is shown. Sourced, not run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ROOT=$PWD
+export HULL_CACHE_DIR=${HULL_CACHE_DIR:-$HOME/.cache/hull}
+PROFILE=${PROFILE:-dev}
+TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
+# Cargo calls the dev profile's directory "debug".
+BIN=$TARGET_DIR/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
+TOOLS=$HULL_CACHE_DIR/tools
+export PATH=$BIN:$TOOLS/bin:$HOME/.cargo/bin:$PATH
+mkdir -p "$HULL_CACHE_DIR" "$TOOLS/bin"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# stage NAME COMMAND...: runs it and says how long it took.
+stage() {
+    local name=$1 start=$SECONDS status=0
+    shift
+    say "== $name"
+    "$@" || status=$?
+    if [ "$status" -ne 0 ]; then
+        say "== $name: FAILED (exit $status) after $((SECONDS - start)) s"
+        return "$status"
+    fi
+    say "== $name: done in $((SECONDS - start)) s"
+    STAGES+=("$(printf '%5d s  %s' "$((SECONDS - start))" "$name")")
+}
+STAGES=()
+print_stages() { say "-- time per stage"; printf '%s\n' "${STAGES[@]}" >&2; }
+
+# quiet COMMAND...: shows a dot every few seconds, and the output only when it fails.
+quiet() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 &
+    local pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null && sleep 0.5; done
+        printf . >&2
+    done
+    wait "$pid" || status=$?
+    printf '\n' >&2
+    [ "$status" -eq 0 ] || tail -n 60 "$log" >&2
+    rm -f "$log"
+    return "$status"
+}

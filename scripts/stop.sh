@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# `make stop`: ends the cluster of `make run`, its pods, and its testnode.
+source "$(dirname "$0")/lib.sh"
+
+NODE_NAME=run
+KUBECONFIG_PATH=$HOME/.hull/kubeconfig
+command -v hull-testnode >/dev/null || { say "nothing is built, so nothing runs"; exit 0; }
+
+if [ "$(hull-testnode where | head -1 | awk '{print $1}')" = testnode ]; then
+    hull-testnode --name "$NODE_NAME" down
+else
+    kubectl --kubeconfig "$KUBECONFIG_PATH" delete deployments,pods --all -A --timeout=60s >/dev/null 2>&1 || true
+    scripts/cluster.sh stop
+fi
+rm -f "$KUBECONFIG_PATH"
+say "stopped"
