@@ -16,7 +16,7 @@ start() {
     mkdir -p "$OUT" "$DATA" "$(dirname "$PID_FILE")"
     images/registry.sh start
     if ! running; then
-        setsid "$BIN/hull" up --data-dir "$DATA" --kubeconfig "$OUT/kubeconfig" \
+        setsid "$BIN/hull" up --data-dir "$DATA" --listen "${HULL_RUN_LISTEN:-127.0.0.1:6443}" --kubeconfig "$OUT/kubeconfig" \
             --guest-kernel "$HULL_CACHE_DIR/guest/vmlinux" --guest-initramfs "$HULL_CACHE_DIR/guest/initramfs.cpio" \
             --registry-mirror docker.io=http://127.0.0.1:5000 \
             >"$LOG" 2>&1 </dev/null &

@@ -17,7 +17,7 @@ place=$(hull-testnode where | head -1 | awk '{print $1}')
 if [ "$place" = testnode ]; then
     start_cluster() {
         hull-testnode --name "$NODE_NAME" up --forward "$API_PORT:$API_PORT"
-        in_place env HULL_RUN_OUT=/run/hull-testnode/share "$ROOT/scripts/cluster.sh" start
+        in_place env HULL_RUN_OUT=/run/hull-testnode/share HULL_RUN_LISTEN=0.0.0.0:$API_PORT "$ROOT/scripts/cluster.sh" start
         install -m 0600 "$HULL_CACHE_DIR/testnode/$NODE_NAME/share/kubeconfig" "$KUBECONFIG_PATH"
     }
 else

@@ -1,1 +1,11 @@
-//! hull-e2e.
+//! What the end-to-end tests share: a one-machine cluster of their own
+//! ([`cluster`]), stock kubectl ([`kubectl`]), waiting for a condition ([`wait`]),
+//! and looking for what a pod left behind ([`leaks`]).
+//!
+//! The scenarios are in `tests/cluster/`; they run where KVM is, one after the other,
+//! against one cluster.
+
+pub mod cluster;
+pub mod kubectl;
+pub mod leaks;
+pub mod wait;

@@ -1,0 +1,346 @@
+//! A one-machine cluster of the test's own: `hull up` in a directory of its own, on
+//! ports of its own, with the local registry of sample images.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{kubectl::Kubectl, leaks::Traces, wait};
+
+/// Port of the API server under test.
+const API_PORT: u16 = 16443;
+/// Port of the node agent under test.
+const NODE_PORT: u16 = 20250;
+/// Seconds that `hull up` may take until its node is ready, on hardware.
+const READY_S: u64 = 60;
+/// Bytes of the daemons' log shown with a failure.
+const LOG_TAIL_BYTES: usize = 6000;
+
+/// The cluster under test. [`Cluster::stop`] ends it.
+pub struct Cluster {
+    /// kubectl with administrator's rights.
+    pub kubectl: Kubectl,
+    dir: PathBuf,
+    hull: Option<Child>,
+}
+
+/// `kubectl logs --follow` in the background.
+pub struct Follower(Child);
+
+impl Cluster {
+    /// Starts everything and waits until the node is ready.
+    pub fn start() -> Result<Cluster> {
+        let dir = PathBuf::from("/var/lib/hull-e2e");
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
+        }
+        fs::create_dir_all(dir.join("cni/net.d"))?;
+        fs::create_dir_all(dir.join("cni/bin"))?;
+        write_executable(&dir.join("cni/bin/broken"), BROKEN_PLUGIN)?;
+        fs::write(dir.join("cni/net.d/10-test.conflist"), CONFLIST)?;
+        registry("start")?;
+        let kubectl = Kubectl::new(&dir.join("kubeconfig"));
+        let mut cluster = Cluster {
+            kubectl,
+            dir,
+            hull: None,
+        };
+        cluster.start_hull().context("starting hull up")?;
+        Ok(cluster)
+    }
+
+    /// Starts `hull up` (again) and waits until its node is ready.
+    pub fn start_hull(&mut self) -> Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("hull.log"))?;
+        let cache = cache_dir()?;
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        let child = Command::new("hull")
+            .arg("up")
+            .args(["--data-dir", &path("data"), "--run-dir", &path("run")])
+            .args([
+                "--kubeconfig",
+                &path("kubeconfig"),
+                "--listen",
+                &format!("127.0.0.1:{API_PORT}"),
+            ])
+            .args(["--node-listen", &format!("0.0.0.0:{NODE_PORT}")])
+            .args([
+                "--cni-conf-dir",
+                &path("cni/net.d"),
+                "--cni-bin-dir",
+                &path("cni/bin"),
+            ])
+            .args(["--cni-bin-dir", "/usr/lib/cni"])
+            .args(["--guest-kernel", &format!("{cache}/guest/vmlinux")])
+            .args([
+                "--guest-initramfs",
+                &format!("{cache}/guest/initramfs.cpio"),
+            ])
+            .args(["--registry-mirror", "docker.io=http://127.0.0.1:5000"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting the hull program")?;
+        self.hull = Some(child);
+        wait::until("the node to be ready", READY_S, || {
+            if let Some(status) = self
+                .hull
+                .as_mut()
+                .and_then(|hull| hull.try_wait().ok().flatten())
+            {
+                bail!("hull up ended with {status}: {}", self.log_tail());
+            }
+            if !self.dir.join("kubeconfig").exists() {
+                return Ok(Err("no kubeconfig".into()));
+            }
+            let printed = self.kubectl.try_run(
+                &[
+                    "wait",
+                    "--for=condition=Ready",
+                    "node",
+                    "--all",
+                    "--timeout=1s",
+                ],
+                "",
+            )?;
+            Ok(if printed.code == 0 {
+                Ok(())
+            } else {
+                Err(printed.stderr + &printed.stdout)
+            })
+        })
+    }
+
+    /// The newest lines of the daemons' log.
+    pub fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.dir.join("hull.log")).unwrap_or_default();
+        let start = (0..=log.len())
+            .rev()
+            .find(|n| log.len() - n >= LOG_TAIL_BYTES && log.is_char_boundary(*n));
+        format!("--- log of hull up:\n{}", &log[start.unwrap_or(0)..])
+    }
+
+    /// The body of `GET /` from a pod.
+    pub fn http_get(&self, address: &str, port: u16) -> Result<String> {
+        wait::until(&format!("an answer from {address}:{port}"), 10, || {
+            let ask = || -> std::io::Result<String> {
+                let mut stream = TcpStream::connect((address, port))?;
+                stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+                write!(stream, "GET / HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer)?;
+                Ok(answer)
+            };
+            Ok(ask().map_err(|error| error.to_string()))
+        })
+    }
+
+    /// What pods leave on the node, now.
+    pub fn traces(&self) -> Result<Traces> {
+        Traces::now(&self.state_dirs())
+    }
+
+    /// Waits until nothing is left on the node that was not there `before`.
+    pub fn wait_for_no_more(&self, before: &Traces) -> Result<()> {
+        before.wait_for_no_more(&self.state_dirs())
+    }
+
+    fn state_dirs(&self) -> [&'static str; 2] {
+        ["/var/lib/hull-e2e/data", "/var/lib/hull-e2e/run"]
+    }
+
+    /// Follows a pod's log in the background.
+    pub fn follow_logs(&self, pod: &str) -> Result<Follower> {
+        let child = Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(self.dir.join("kubeconfig"))
+            .args(["logs", "--follow", pod])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting kubectl logs")?;
+        Ok(Follower(child))
+    }
+
+    /// Puts a CNI configuration in front whose plugin always fails.
+    pub fn break_cni(&self) -> Result<()> {
+        fs::write(
+            self.dir.join("cni/net.d/00-broken.conflist"),
+            BROKEN_CONFLIST,
+        )
+        .context("writing the broken conflist")
+    }
+
+    /// Takes it away again.
+    pub fn mend_cni(&self) -> Result<()> {
+        fs::remove_file(self.dir.join("cni/net.d/00-broken.conflist"))
+            .context("removing the broken conflist")
+    }
+
+    /// kill -9 of hull-shim.
+    pub fn kill_shim(&self) -> Result<()> {
+        ensure!(kill_named("hull-shim")? > 0, "no hull-shim runs");
+        Ok(())
+    }
+
+    /// Waits until a shim serves again.
+    pub fn shim_is_back(&self) -> Result<()> {
+        wait::until("hull-shim to be back", 20, || {
+            Ok(if pids_of("hull-shim")?.is_empty() {
+                Err("not running".into())
+            } else {
+                Ok(())
+            })
+        })
+    }
+
+    /// kill -9 of every VM.
+    pub fn kill_vmms(&self) -> Result<()> {
+        ensure!(kill_named("hull-vmm")? > 0, "no hull-vmm runs");
+        Ok(())
+    }
+
+    /// kill -9 of the control plane and node agent.
+    pub fn kill_hull(&mut self) -> Result<()> {
+        let mut hull = self.hull.take().context("hull up does not run")?;
+        hull.kill().context("killing hull up")?;
+        hull.wait().context("waiting for hull up")?;
+        Ok(())
+    }
+
+    /// Ends everything.
+    pub fn stop(mut self) {
+        if let Some(mut hull) = self.hull.take() {
+            // Errors here mean that it is gone already.
+            let _ = kill(Pid::from_raw(hull.id() as i32), Signal::SIGTERM);
+            let _ = hull.wait();
+        }
+        for name in ["hull-shim", "hull-vmm"] {
+            let _ = kill_named(name);
+        }
+        let _ = registry("stop");
+    }
+}
+
+impl Follower {
+    /// Everything it printed until the log ended.
+    pub fn wait_for_end(&mut self) -> Result<String> {
+        let mut text = String::new();
+        self.0
+            .stdout
+            .take()
+            .context("read already")?
+            .read_to_string(&mut text)?;
+        self.0.wait()?;
+        Ok(text)
+    }
+}
+
+fn cache_dir() -> Result<String> {
+    match std::env::var("HULL_CACHE_DIR") {
+        Ok(dir) => Ok(dir),
+        Err(_) => Ok(format!(
+            "{}/.cache/hull",
+            std::env::var("HOME").context("neither HULL_CACHE_DIR nor HOME is set")?
+        )),
+    }
+}
+
+/// `images/registry.sh VERB`.
+fn registry(verb: &str) -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images/registry.sh");
+    let status = Command::new(&script)
+        .arg(verb)
+        .stdin(Stdio::null())
+        .status();
+    let status = status.with_context(|| format!("running {}", script.display()))?;
+    ensure!(
+        status.success(),
+        "{} {verb} ended with {status}",
+        script.display()
+    );
+    Ok(())
+}
+
+/// Processes whose program name is `name`.
+fn pids_of(name: &str) -> Result<Vec<Pid>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").context("reading /proc")?.flatten() {
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let zombie =
+            fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| stat.contains(") Z "));
+        if comm.trim() == name && !zombie {
+            pids.extend(
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|pid| pid.parse().ok())
+                    .map(Pid::from_raw),
+            );
+        }
+    }
+    Ok(pids)
+}
+
+/// kill -9 of every process of that name; how many there were.
+fn kill_named(name: &str) -> Result<usize> {
+    let pids = pids_of(name)?;
+    for pid in &pids {
+        // A process that has ended since is as dead as wanted.
+        let _ = kill(*pid, Signal::SIGKILL);
+    }
+    wait::until(&format!("{name} to die"), 5, || {
+        let left = pids_of(name)?
+            .into_iter()
+            .filter(|pid| pids.contains(pid))
+            .count();
+        Ok(if left == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left} left"))
+        })
+    })?;
+    Ok(pids.len())
+}
+
+fn write_executable(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("chmod {}", path.display()))
+}
+
+const CONFLIST: &str = r#"{
+  "cniVersion": "0.4.0", "name": "e2e",
+  "plugins": [{
+    "type": "bridge", "bridge": "hull-e2e", "isGateway": true,
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+  }]
+}"#;
+
+const BROKEN_CONFLIST: &str =
+    r#"{"cniVersion": "0.4.0", "name": "broken", "plugins": [{"type": "broken"}]}"#;
+
+/// A CNI plugin that fails ADD as the CNI specification prescribes.
+const BROKEN_PLUGIN: &str = r#"#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion":"0.4.0","supportedVersions":["0.4.0"]}' ;;
+DEL) ;;
+*) echo '{"cniVersion":"0.4.0","code":100,"msg":"broken on purpose"}'; exit 1 ;;
+esac
+"#;

@@ -1,0 +1,185 @@
+//! Stock kubectl against the cluster under test.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::wait;
+
+/// Seconds that a pod may take to become ready on hardware.
+pub const POD_READY_S: u64 = 15;
+
+/// kubectl with a kubeconfig.
+#[derive(Debug, Clone)]
+pub struct Kubectl {
+    kubeconfig: PathBuf,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Printed {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Exit status, -1 when killed.
+    pub code: i32,
+}
+
+impl Kubectl {
+    /// kubectl that uses this kubeconfig.
+    pub fn new(kubeconfig: &Path) -> Self {
+        Kubectl {
+            kubeconfig: kubeconfig.to_path_buf(),
+        }
+    }
+
+    /// Runs kubectl, whatever the result.
+    pub fn try_run(&self, args: &[&str], stdin: &str) -> Result<Printed> {
+        let mut child = Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting kubectl")?;
+        if let Some(mut pipe) = child.stdin.take() {
+            // kubectl that does not read its input closes the pipe: that is no failure.
+            let _ = pipe.write_all(stdin.as_bytes());
+        }
+        let out = child.wait_with_output().context("waiting for kubectl")?;
+        Ok(Printed {
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+            code: out.status.code().unwrap_or(-1),
+        })
+    }
+
+    /// Runs kubectl and wants success. Returns its standard output.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        self.run_with(args, "")
+    }
+
+    /// Like [`Kubectl::run`], with standard input.
+    pub fn run_with(&self, args: &[&str], stdin: &str) -> Result<String> {
+        let printed = self.try_run(args, stdin)?;
+        if printed.code != 0 {
+            bail!(
+                "kubectl {} ended with {}: {}{}",
+                args.join(" "),
+                printed.code,
+                printed.stderr,
+                printed.stdout
+            );
+        }
+        Ok(printed.stdout)
+    }
+
+    /// Applies a manifest.
+    pub fn apply(&self, yaml: &str) -> Result<()> {
+        self.run_with(&["apply", "-f", "-"], yaml).map(drop)
+    }
+
+    /// One object as JSON, `None` when it is not there.
+    pub fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
+        let text = self.run(&["get", kind, name, "-o", "json", "--ignore-not-found"])?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(&text)
+            .with_context(|| format!("{kind}/{name} is not JSON: {text}"))
+            .map(Some)
+    }
+
+    /// The items of `kubectl get KIND ARGS -o json`.
+    pub fn list(&self, kind: &str, args: &[&str]) -> Result<Vec<Value>> {
+        let mut all = vec!["get", kind, "-o", "json"];
+        all.extend_from_slice(args);
+        let list: Value = serde_json::from_str(&self.run(&all)?)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits until `look` accepts the pod. `look` says what it sees while it does not.
+    pub fn pod_until(
+        &self,
+        name: &str,
+        what: &str,
+        seconds: u64,
+        mut look: impl FnMut(&Value) -> Result<(), String>,
+    ) -> Result<Value> {
+        let pod = wait::until(&format!("pod {name}: {what}"), seconds, || {
+            Ok(match self.get("pod", name)? {
+                None => Err("no such pod".into()),
+                Some(pod) => look(&pod).map(|()| pod),
+            })
+        });
+        pod.with_context(|| format!("events:\n{}", self.events(name)))
+    }
+
+    /// Waits until the pod is ready; returns it.
+    pub fn pod_ready(&self, name: &str) -> Result<Value> {
+        self.pod_until(name, "ready", POD_READY_S, |pod| {
+            let ready = pod["status"]["conditions"].as_array().is_some_and(|all| {
+                all.iter()
+                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
+            });
+            if ready {
+                Ok(())
+            } else {
+                Err(pod["status"].to_string())
+            }
+        })
+    }
+
+    /// Deletes a pod and waits until it is gone.
+    pub fn delete_pod(&self, name: &str) -> Result<()> {
+        self.run(&["delete", "pod", name, "--ignore-not-found", "--wait=false"])?;
+        wait::until(&format!("pod {name} to be gone"), 45, || {
+            Ok(match self.get("pod", name)? {
+                None => Ok(()),
+                Some(pod) => Err(pod["status"].to_string()),
+            })
+        })
+    }
+
+    /// The events of a pod: a line each, `reason: message`.
+    pub fn events(&self, pod: &str) -> String {
+        let selector = format!("involvedObject.name={pod}");
+        match self.list("events", &["--field-selector", &selector]) {
+            Err(error) => format!("(no events: {error})"),
+            Ok(items) => items
+                .iter()
+                .map(|e| {
+                    format!(
+                        "{}: {}\n",
+                        e["reason"].as_str().unwrap_or(""),
+                        e["message"].as_str().unwrap_or("")
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    /// Waits for an event of a pod with this reason whose message contains `words`.
+    pub fn event(&self, pod: &str, reason: &str, words: &str) -> Result<String> {
+        wait::until(
+            &format!("event {reason} of {pod} with {words:?}"),
+            30,
+            || {
+                let events = self.events(pod);
+                let found = events
+                    .lines()
+                    .find(|line| line.starts_with(&format!("{reason}: ")) && line.contains(words))
+                    .map(str::to_string);
+                Ok(found.ok_or(events))
+            },
+        )
+    }
+}

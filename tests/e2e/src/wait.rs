@@ -1,0 +1,39 @@
+//! Waiting for a condition, never for a length of time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(250);
+
+/// `HULL_TIMEOUT_SCALE`: how much slower than hardware this machine's VMs are.
+pub fn timeout_scale() -> f64 {
+    std::env::var("HULL_TIMEOUT_SCALE")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1.0)
+}
+
+/// Calls `look` until it finds it (`Ok(Ok(_))`). Fails after `seconds` (scaled), with
+/// what `look` said last.
+pub fn until<T>(
+    what: &str,
+    seconds: u64,
+    mut look: impl FnMut() -> Result<Result<T, String>>,
+) -> Result<T> {
+    let deadline = Instant::now() + Duration::from_secs(seconds).mul_f64(timeout_scale());
+    loop {
+        let last = match look()? {
+            Ok(found) => return Ok(found),
+            Err(seen) => seen,
+        };
+        if Instant::now() > deadline {
+            bail!(
+                "waited {seconds} s (times {}) for {what}; last seen: {last}",
+                timeout_scale()
+            );
+        }
+        std::thread::sleep(POLL);
+    }
+}
