@@ -4,6 +4,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ROOT=$PWD
 export HULL_CACHE_DIR=${HULL_CACHE_DIR:-$HOME/.cache/hull}
 PROFILE=${PROFILE:-dev}
+# Clean-checkout runs keep the compiled dependencies outside of the checkout.
+[ "${CI:-}" != true ] || export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HULL_CACHE_DIR/target}
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 # Cargo calls the dev profile's directory "debug".
 BIN=$TARGET_DIR/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")

@@ -1,2 +1,7 @@
-//! hull-testnode.
-fn main() {}
+//! `hull-testnode`: a KVM-capable machine in a box, on the command line.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The part of `make bench` that runs where KVM is: starts a cluster, measures, stops it.
+export PROFILE=release
+source "$(dirname "$0")/lib.sh"
+
+export HULL_RUN_OUT=/run/hull-bench
+scripts/cluster.sh start
+trap 'scripts/cluster.sh stop' EXIT
+export KUBECONFIG=$HULL_RUN_OUT/kubeconfig
+hull-bench all "$@"
