@@ -1,1 +1,38 @@
-//! hull-api.
+//! The object model of Hull's Kubernetes API, without any IO.
+//!
+//! Objects are dynamic ([`serde_json::Value`]); what is known about them is data:
+//!
+//! ```text
+//!  request bytes ─► decode ─► schema (types, unknown fields, pruning)
+//!                                │
+//!        patch (JSON, merge,     ▼
+//!        strategic merge) ─► registry::Kind ─► Strategy: defaults, validation,
+//!                                │             immutability, graceful deletion
+//!                                ▼
+//!              selector (labels, fields)   table (kubectl's columns)
+//! ```
+//!
+//! * [`registry`] is the one table of served kinds. Discovery, routing, OpenAPI and
+//!   storage keys are all read from it: there is no code per kind outside [`kinds`].
+//! * [`schema`] is the table of known fields with their types and patch strategies.
+//! * [`status`] holds the errors, with Kubernetes' reasons, codes and messages.
+
+pub mod decode;
+pub mod field;
+pub mod kinds;
+pub mod meta;
+pub mod names;
+pub mod object;
+pub mod openapi;
+pub mod patch;
+pub mod quantity;
+pub mod registry;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod time;
+
+pub use object::ObjectExt;
+pub use registry::{Kind, Registry};
+pub use status::ApiError;

@@ -1,1 +1,45 @@
-//! hull-apiserver.
+//! The Kubernetes API server: the only door to the store.
+//!
+//! ```text
+//!  TLS (h1, h2) ──► tls: who is it ──┐
+//!  in process (local_service) ───────┤
+//!                                    ▼
+//!  service: path → RequestInfo ► auth: may they ► handlers, one per verb
+//!                                                   │  rules of the kind: hull_api
+//!                                                   ▼
+//!        admission ► storage (get, create, update with retries, delete) ► hull_store
+//!                                                   │
+//!        lists, watches ◄── watch_cache ◄── one watch of the store
+//!        logs, exec ──► node_proxy ──► the node agent
+//! ```
+//!
+//! No handler knows a kind: all of them route on [`hull_api::Registry`].
+//!
+//! Both ways in, socket and [`ApiServer::local_service`], run the same service: same
+//! authorisation, admission and codecs.
+
+mod admission;
+mod auth;
+mod body;
+mod bootstrap;
+mod config;
+mod discovery;
+mod error;
+mod handlers;
+mod health;
+mod http;
+mod metrics;
+mod node_proxy;
+pub mod pki;
+mod server;
+mod service;
+mod storage;
+mod tls;
+mod watch_cache;
+
+pub use auth::UserInfo;
+pub use body::ApiBody;
+pub use config::{ApiServerConfig, limits};
+pub use error::ServerError;
+pub use server::ApiServer;
+pub use service::LocalService;

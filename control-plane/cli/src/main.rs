@@ -1,2 +1,98 @@
-//! hull.
-fn main() {}
+//! The `hull` program: every part of Hull by one name.
+//!
+//! ```text
+//!  hull up ─┬─ server.rs  store, API server, scheduler, controllers   (also: hull server)
+//!           ├─ agent.rs   node agent                                  (also: hull node)
+//!           └─ shim.rs    hull-shim as a supervised child process
+//!  hull doctor, kubeconfig, config check, completion, version
+//! ```
+//! Settings come from flags, the environment (`HULL_...`) and `/etc/hull/hull.toml`, in this order
+//! (settings.rs).
+
+mod agent;
+mod args;
+mod client;
+mod cni;
+mod doctor;
+mod files;
+mod logging;
+mod server;
+mod settings;
+mod shim;
+mod shim_config;
+mod signals;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command, ConfigCommand};
+use settings::Settings;
+
+/// The exit code of something that is not there yet, and of a wrong command line.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("hull: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Up(settings) => daemon(&cli.config, settings, up::run),
+        Command::Server(settings) => daemon(&cli.config, settings, server::run),
+        Command::Node(settings) => daemon(&cli.config, settings, agent::run),
+        Command::Doctor(settings) => Ok(doctor::run(&settings.resolve(cli.config.as_deref())?)),
+        Command::Kubeconfig(settings) => {
+            let settings = settings.resolve(cli.config.as_deref())?;
+            print!("{}", server::admin_kubeconfig(&settings)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config { command: ConfigCommand::Check { file } } => {
+            Settings::load(&file)?;
+            println!("{}: valid", file.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "hull", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Version => {
+            println!("hull {}", env!("CARGO_PKG_VERSION"));
+            println!("kubernetes API {}", hull_node::config::KUBELET_VERSION);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Netd => unimplemented_command("netd"),
+        Command::FakeNodes { .. } => unimplemented_command("fake-nodes"),
+    }
+}
+
+fn unimplemented_command(name: &str) -> anyhow::Result<ExitCode> {
+    eprintln!("hull: unimplemented: {name}");
+    Ok(ExitCode::from(EXIT_USAGE))
+}
+
+/// Runs a long-lived command on a tokio runtime, until SIGTERM or SIGINT.
+fn daemon<F>(
+    config: &Option<std::path::PathBuf>,
+    settings: Settings,
+    command: impl FnOnce(settings::Resolved) -> F,
+) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let settings = settings.resolve(config.as_deref())?;
+    logging::start(&settings)?;
+    // One TLS provider for everything in the process. Set once: a second call cannot happen.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(command(settings))?;
+    Ok(ExitCode::SUCCESS)
+}

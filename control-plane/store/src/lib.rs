@@ -2,14 +2,20 @@
 //! transactions and watches, in the shape of etcd's key-value API.
 //!
 //! The API server is its only user. [`Store`] is the trait; [`embedded`] is the
-//! single-file implementation. The conformance suite runs on every implementation.
+//! single-file implementation. The conformance suite (`conformance`, behind the feature of
+//! that name) runs on every implementation.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
 
 use std::{ops::Range, pin::Pin};
 
 use bytes::Bytes;
 use futures::Stream;
 
-/// A revision of the whole store: grows by one with each committed transaction. 0 is "none".
+/// A revision of the whole store: grows by one with each transaction that changes something.
+/// 0 is "none": an empty store that was never written.
 pub type Revision = u64;
 
 /// A key's value at some revision.
@@ -57,7 +63,8 @@ pub enum Write {
 /// The result of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TxnOutcome {
-    /// Committed and durable, at this revision.
+    /// Committed and durable, at this revision. A transaction that changes nothing (no writes,
+    /// or only deletions of absent keys) takes no revision: this is then the newest one.
     Committed(Revision),
     /// A condition did not hold: the key's current state, for the first one that failed.
     Conflict {
@@ -127,9 +134,33 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another process has the store open.
+    #[error("store file {path} is in use by another process")]
+    Locked {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// The store has been shut down.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether the cause is a full disk (or an exceeded quota): writes work again once there is
+    /// space.
+    pub fn is_out_of_space(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return matches!(
+                    io.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                );
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 /// Changes of a range. Ends with an error when the watcher fell behind compaction.
@@ -150,6 +181,8 @@ pub trait Store: Send + Sync + 'static {
     /// Number of keys in `range`, now.
     async fn count(&self, range: Range<String>) -> Result<u64, StoreError>;
     /// Checks all conditions, then does all writes, at one revision; durable when it returns.
+    /// Of several writes to one key only the last takes effect. After [`StoreError::Io`] the
+    /// transaction may or may not have happened (as after a time-out): read to know.
     async fn txn(
         &self,
         conditions: Vec<Condition>,

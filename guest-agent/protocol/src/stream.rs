@@ -4,7 +4,7 @@
 //!
 //! | header | bytes |
 //! |---|---|
-//! | `stdin <container> <exec or ->` | host to guest; shutting down the write side closes stdin |
+//! | `stdin <container> <exec or ->` | host to guest; shutting down the write side closes the process's stdin (of a container only if it was created with `stdin_once`) |
 //! | `stdout <container> <exec or -> <offset>` | guest to host, from byte `offset` of the process's output as far as it is still buffered; the answer says the offset of the first byte that follows. EOF when the process has closed it |
 //! | `stderr <container> <exec or -> <offset>` | likewise; not with a tty |
 //! | `connect <port>` | both ways, to 127.0.0.1 or ::1 at this TCP port inside the sandbox |
@@ -13,6 +13,7 @@
 //! [`REPLAY_BYTES`] of what was sent are kept too, so that a host that was killed
 //! can fetch again what it had received and not yet written down. A process that
 //! writes while nobody reads is stopped by its full pipe once the buffer is full.
+//! An output stream has one reader: a new connection ends the one before it.
 
 use std::fmt;
 
@@ -99,6 +100,37 @@ impl std::str::FromStr for Header {
     }
 }
 
+/// The agent's answer to a [`Header`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Bytes follow; the offset of the first one in the process's output, 0 for other streams.
+    Ok(u64),
+    /// Refused, with the reason; the connection is closed.
+    Error(String),
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Ok(offset) => write!(f, "ok {offset}"),
+            Answer::Error(message) => write!(f, "error {}", message.replace(['\n', '\r'], " ")),
+        }
+    }
+}
+
+impl std::str::FromStr for Answer {
+    type Err = MalformedHeader;
+
+    fn from_str(line: &str) -> Result<Self, Self::Err> {
+        let bad = || MalformedHeader(line.chars().take(80).collect());
+        match line.split_once(' ') {
+            Some(("ok", offset)) => offset.parse().map(Answer::Ok).map_err(|_| bad()),
+            Some(("error", message)) => Ok(Answer::Error(message.to_string())),
+            _ => Err(bad()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +152,15 @@ mod tests {
         ] {
             assert_eq!(h.to_string().parse::<Header>(), Ok(h));
         }
+    }
+
+    #[test]
+    fn answers_survive_their_text_form_on_one_line() {
+        for answer in [Answer::Ok(9), Answer::Error("no such thing".into())] {
+            assert_eq!(answer.to_string().parse::<Answer>(), Ok(answer));
+        }
+        assert_eq!(Answer::Error("a\nb".into()).to_string(), "error a b");
+        assert!("maybe 1".parse::<Answer>().is_err());
     }
 
     #[test]

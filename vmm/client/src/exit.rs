@@ -41,3 +41,56 @@ impl ExitReason {
         }
     }
 }
+
+/// What a parent learns when the VMM process is gone: the record, or that there is none
+/// because it was killed. `status` is what waiting for the process gave, if anybody did.
+pub fn read_record(text: &str, status: Option<std::process::ExitStatus>) -> ExitRecord {
+    use std::os::unix::process::ExitStatusExt;
+    if let Ok(record) = serde_json::from_str(text) {
+        return record;
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let at_ms = now.map_or(0, |elapsed| {
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    });
+    let message = match status.and_then(|status| status.signal()) {
+        Some(libc::SIGSYS) => {
+            "hull-vmm made a system call that its seccomp filter forbids (signal 31)".to_owned()
+        }
+        Some(signal) => format!("hull-vmm was killed by signal {signal}"),
+        None => "hull-vmm vanished without an exit record".to_owned(),
+    };
+    ExitRecord {
+        reason: ExitReason::Killed,
+        message,
+        at_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_record_is_read_back() {
+        let record = ExitRecord {
+            reason: ExitReason::GuestPanic,
+            message: "m".into(),
+            at_ms: 5,
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(read_record(&text, None), record);
+    }
+
+    #[test]
+    fn no_record_means_killed_and_names_the_signal() {
+        let status = std::process::ExitStatus::from_raw(libc::SIGSYS);
+        let record = read_record("", Some(status));
+        assert_eq!(record.reason, ExitReason::Killed);
+        assert!(record.message.contains("seccomp"));
+        let record = read_record("{\"reason\"", Some(std::process::ExitStatus::from_raw(9)));
+        assert!(record.message.contains("signal 9"));
+        assert_eq!(record.reason.status(), 137);
+    }
+}

@@ -4,7 +4,16 @@
 //! hull-vmm opens nothing by itself. Its parent opens every file, tap and socket,
 //! passes them as inherited descriptors, names them by number in the JSON
 //! configuration, and passes that as a descriptor too (`hull-vmm --config-fd N`).
+//!
+//! [`spawn`] does that; [`client`] speaks the control protocol; [`vsock`] connects to ports
+//! of the guest.
 
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod exit;
+pub mod spawn;
+mod timeout;
+pub mod vsock;
+
+pub use timeout::scaled;

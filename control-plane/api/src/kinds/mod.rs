@@ -1,0 +1,237 @@
+//! The rules of each served kind, one file per kind, and the table of them all.
+
+mod apps;
+mod config_map;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+pub mod pod;
+mod priority_class;
+mod runtime_class;
+mod secret;
+mod service_account;
+
+pub use priority_class::SYSTEM_CLASSES;
+
+use crate::registry::{Conversion, Kind, Subresource};
+
+const NO_NAMES: &[&str] = &[];
+
+/// Every served kind, in the order of discovery.
+pub static ALL: [&Kind; 13] = [
+    &CONFIG_MAPS,
+    &EVENTS,
+    &NAMESPACES,
+    &NODES,
+    &PODS,
+    &SECRETS,
+    &SERVICE_ACCOUNTS,
+    &DEPLOYMENTS,
+    &REPLICA_SETS,
+    &EVENTS_V1,
+    &LEASES,
+    &RUNTIME_CLASSES,
+    &PRIORITY_CLASSES,
+];
+
+/// The part of the table that most kinds share.
+const PLAIN: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short_names: NO_NAMES,
+    categories: NO_NAMES,
+    namespaced: true,
+    delete_collection: true,
+    subresources: &[],
+    schema: "",
+    storage: "",
+    conversion: None,
+    strategy: &config_map::Strategy,
+};
+
+/// `v1` ConfigMap.
+pub static CONFIG_MAPS: Kind = Kind {
+    kind: "ConfigMap",
+    plural: "configmaps",
+    singular: "configmap",
+    short_names: &["cm"],
+    schema: "core.ConfigMap",
+    storage: "configmaps",
+    ..PLAIN
+};
+
+/// `v1` Event.
+pub static EVENTS: Kind = Kind {
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    schema: "core.Event",
+    storage: "events",
+    strategy: &event::Strategy,
+    ..PLAIN
+};
+
+/// `events.k8s.io/v1` Event, stored as `v1`.
+pub static EVENTS_V1: Kind = Kind {
+    group: "events.k8s.io",
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    schema: "events.Event",
+    storage: "events",
+    conversion: Some(Conversion {
+        from_storage: event::to_events_v1,
+        to_storage: event::to_core,
+    }),
+    strategy: &event::EventsV1Strategy,
+    ..PLAIN
+};
+
+/// `v1` Namespace.
+pub static NAMESPACES: Kind = Kind {
+    kind: "Namespace",
+    plural: "namespaces",
+    singular: "namespace",
+    short_names: &["ns"],
+    namespaced: false,
+    delete_collection: false,
+    subresources: &[Subresource::Finalize, Subresource::Status],
+    schema: "core.Namespace",
+    storage: "namespaces",
+    strategy: &namespace::Strategy,
+    ..PLAIN
+};
+
+/// `v1` Node.
+pub static NODES: Kind = Kind {
+    kind: "Node",
+    plural: "nodes",
+    singular: "node",
+    short_names: &["no"],
+    namespaced: false,
+    subresources: &[Subresource::Status],
+    schema: "core.Node",
+    storage: "minions",
+    strategy: &node::Strategy,
+    ..PLAIN
+};
+
+/// `v1` Pod.
+pub static PODS: Kind = Kind {
+    kind: "Pod",
+    plural: "pods",
+    singular: "pod",
+    short_names: &["po"],
+    categories: &["all"],
+    subresources: &[
+        Subresource::Attach,
+        Subresource::Binding,
+        Subresource::Eviction,
+        Subresource::Exec,
+        Subresource::Log,
+        Subresource::PortForward,
+        Subresource::Status,
+    ],
+    schema: "core.Pod",
+    storage: "pods",
+    strategy: &pod::Strategy,
+    ..PLAIN
+};
+
+/// `v1` Secret.
+pub static SECRETS: Kind = Kind {
+    kind: "Secret",
+    plural: "secrets",
+    singular: "secret",
+    schema: "core.Secret",
+    storage: "secrets",
+    strategy: &secret::Strategy,
+    ..PLAIN
+};
+
+/// `v1` ServiceAccount.
+pub static SERVICE_ACCOUNTS: Kind = Kind {
+    kind: "ServiceAccount",
+    plural: "serviceaccounts",
+    singular: "serviceaccount",
+    short_names: &["sa"],
+    schema: "core.ServiceAccount",
+    storage: "serviceaccounts",
+    strategy: &service_account::Strategy,
+    ..PLAIN
+};
+
+/// `apps/v1` Deployment.
+pub static DEPLOYMENTS: Kind = Kind {
+    group: "apps",
+    kind: "Deployment",
+    plural: "deployments",
+    singular: "deployment",
+    short_names: &["deploy"],
+    categories: &["all"],
+    subresources: &[Subresource::Scale, Subresource::Status],
+    schema: "apps.Deployment",
+    storage: "deployments",
+    strategy: &apps::DeploymentStrategy,
+    ..PLAIN
+};
+
+/// `apps/v1` ReplicaSet.
+pub static REPLICA_SETS: Kind = Kind {
+    group: "apps",
+    kind: "ReplicaSet",
+    plural: "replicasets",
+    singular: "replicaset",
+    short_names: &["rs"],
+    categories: &["all"],
+    subresources: &[Subresource::Scale, Subresource::Status],
+    schema: "apps.ReplicaSet",
+    storage: "replicasets",
+    strategy: &apps::ReplicaSetStrategy,
+    ..PLAIN
+};
+
+/// `coordination.k8s.io/v1` Lease.
+pub static LEASES: Kind = Kind {
+    group: "coordination.k8s.io",
+    kind: "Lease",
+    plural: "leases",
+    singular: "lease",
+    schema: "coordination.Lease",
+    storage: "leases",
+    strategy: &lease::Strategy,
+    ..PLAIN
+};
+
+/// `node.k8s.io/v1` RuntimeClass.
+pub static RUNTIME_CLASSES: Kind = Kind {
+    group: "node.k8s.io",
+    kind: "RuntimeClass",
+    plural: "runtimeclasses",
+    singular: "runtimeclass",
+    namespaced: false,
+    schema: "node.RuntimeClass",
+    storage: "runtimeclasses",
+    strategy: &runtime_class::Strategy,
+    ..PLAIN
+};
+
+/// `scheduling.k8s.io/v1` PriorityClass.
+pub static PRIORITY_CLASSES: Kind = Kind {
+    group: "scheduling.k8s.io",
+    kind: "PriorityClass",
+    plural: "priorityclasses",
+    singular: "priorityclass",
+    short_names: &["pc"],
+    namespaced: false,
+    schema: "scheduling.PriorityClass",
+    storage: "priorityclasses",
+    strategy: &priority_class::Strategy,
+    ..PLAIN
+};

@@ -1,0 +1,76 @@
+//! The patch formats: JSON patch (RFC 6902), merge patch (RFC 7386) and Kubernetes'
+//! strategic merge patch.
+
+mod strategic;
+
+use serde_json::Value;
+
+pub use strategic::strategic_merge;
+
+/// A patch that cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// The patch itself is wrong.
+    #[error("{0}")]
+    Malformed(String),
+    /// It does not fit the object (a failed `test`, a path that is not there).
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    DoesNotApply(String),
+}
+
+/// Operations per JSON patch; the limit of Kubernetes.
+pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
+
+/// Applies a JSON patch.
+pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+        .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    if operations.0.len() > MAX_JSON_PATCH_OPERATIONS {
+        return Err(PatchError::Malformed(format!(
+            "The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {}",
+            operations.0.len()
+        )));
+    }
+    json_patch::patch(object, &operations)
+        .map_err(|error| PatchError::DoesNotApply(error.to_string()))
+}
+
+/// Applies a merge patch.
+pub fn merge_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if !patch.is_object() {
+        return Err(PatchError::Malformed(
+            "error decoding patch: a merge patch must be a JSON object".to_string(),
+        ));
+    }
+    json_patch::merge(object, patch);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_patch_applies_or_says_why_not() {
+        let mut object = json!({"a": {"b": 1}});
+        json_patch(&mut object, &json!([{"op": "replace", "path": "/a/b", "value": 2}])).unwrap();
+        assert_eq!(object, json!({"a": {"b": 2}}));
+        assert!(matches!(
+            json_patch(&mut object, &json!([{"op": "test", "path": "/a/b", "value": 3}])),
+            Err(PatchError::DoesNotApply(_))
+        ));
+        assert!(matches!(
+            json_patch(&mut object, &json!({"op": "test"})),
+            Err(PatchError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn merge_patch_removes_with_null() {
+        let mut object = json!({"a": 1, "b": {"c": 1, "d": 2}});
+        merge_patch(&mut object, &json!({"a": null, "b": {"c": 3}})).unwrap();
+        assert_eq!(object, json!({"b": {"c": 3, "d": 2}}));
+        assert!(merge_patch(&mut object, &json!([])).is_err());
+    }
+}

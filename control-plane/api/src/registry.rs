@@ -1,0 +1,357 @@
+//! The table of served kinds. Everything that depends on a kind reads it here.
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use serde_json::Value;
+
+use crate::{
+    ObjectExt,
+    field::Errors,
+    kinds,
+    names::NameRule,
+    status::ResourceName,
+    table::Column,
+};
+
+/// A part of an object with its own path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subresource {
+    /// `status`: what was observed.
+    Status,
+    /// `scale`: the number of replicas.
+    Scale,
+    /// `binding`: the scheduler's decision.
+    Binding,
+    /// `eviction`: a polite delete.
+    Eviction,
+    /// `finalize`: removal of `spec.finalizers` of a namespace.
+    Finalize,
+    /// `log` of a container.
+    Log,
+    /// `exec` in a container.
+    Exec,
+    /// `attach` to a container.
+    Attach,
+    /// `portforward` to a pod.
+    PortForward,
+}
+
+/// How a subresource appears in discovery.
+#[derive(Debug, Clone, Copy)]
+pub struct SubresourceInfo {
+    /// The path segment.
+    pub name: &'static str,
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+    /// Group, version and kind of its objects; `None`: those of the parent.
+    pub kind: Option<(&'static str, &'static str, &'static str)>,
+}
+
+impl Subresource {
+    /// Every subresource.
+    pub const ALL: [Subresource; 9] = [
+        Subresource::Status,
+        Subresource::Scale,
+        Subresource::Binding,
+        Subresource::Eviction,
+        Subresource::Finalize,
+        Subresource::Log,
+        Subresource::Exec,
+        Subresource::Attach,
+        Subresource::PortForward,
+    ];
+
+    /// What discovery says.
+    pub fn info(self) -> SubresourceInfo {
+        const EDIT: &[&str] = &["get", "patch", "update"];
+        const CREATE: &[&str] = &["create"];
+        const STREAM: &[&str] = &["create", "get"];
+        let (name, verbs, kind) = match self {
+            Subresource::Status => ("status", EDIT, None),
+            Subresource::Scale => ("scale", EDIT, Some(("autoscaling", "v1", "Scale"))),
+            Subresource::Binding => ("binding", CREATE, Some(("", "v1", "Binding"))),
+            Subresource::Eviction => ("eviction", CREATE, Some(("policy", "v1", "Eviction"))),
+            Subresource::Finalize => ("finalize", &["update"][..], None),
+            Subresource::Log => ("log", &["get"][..], None),
+            Subresource::Exec => ("exec", STREAM, Some(("", "v1", "PodExecOptions"))),
+            Subresource::Attach => ("attach", STREAM, Some(("", "v1", "PodAttachOptions"))),
+            Subresource::PortForward => {
+                ("portforward", STREAM, Some(("", "v1", "PodPortForwardOptions")))
+            }
+        };
+        SubresourceInfo { name, verbs, kind }
+    }
+}
+
+/// A served kind.
+pub struct Kind {
+    /// API group, "" for core.
+    pub group: &'static str,
+    /// Version.
+    pub version: &'static str,
+    /// Kind, e.g. `Pod`.
+    pub kind: &'static str,
+    /// Resource, e.g. `pods`.
+    pub plural: &'static str,
+    /// e.g. `pod`.
+    pub singular: &'static str,
+    /// e.g. `po`.
+    pub short_names: &'static [&'static str],
+    /// e.g. `all`.
+    pub categories: &'static [&'static str],
+    /// Objects live in namespaces.
+    pub namespaced: bool,
+    /// Many can be deleted in one request.
+    pub delete_collection: bool,
+    /// Its subresources.
+    pub subresources: &'static [Subresource],
+    /// Its type in [`crate::schema`].
+    pub schema: &'static str,
+    /// Path segment under `/registry/` in the store.
+    pub storage: &'static str,
+    /// Changes an object as stored to this version; `None`: it is stored as served.
+    pub conversion: Option<Conversion>,
+    /// The rules of the kind.
+    pub strategy: &'static dyn Strategy,
+}
+
+/// Two kinds that share their storage.
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    /// From the stored to the served form.
+    pub from_storage: fn(Value) -> Value,
+    /// From the served to the stored form.
+    pub to_storage: fn(Value) -> Value,
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, Kind={}", self.group_version(), self.kind)
+    }
+}
+
+impl Kind {
+    /// `v1` or `apps/v1`.
+    pub fn group_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_string(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// For errors.
+    pub fn resource(&self) -> ResourceName<'static> {
+        ResourceName {
+            group: self.group,
+            resource: self.plural,
+        }
+    }
+
+    /// Verbs of the resource itself, sorted.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        const ALL: &[&str] = &[
+            "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
+        ];
+        const WITHOUT_COLLECTION: &[&str] =
+            &["create", "delete", "get", "list", "patch", "update", "watch"];
+        if self.delete_collection { ALL } else { WITHOUT_COLLECTION }
+    }
+
+    /// A subresource by its path segment.
+    pub fn subresource(&self, name: &str) -> Option<Subresource> {
+        self.subresources
+            .iter()
+            .copied()
+            .find(|subresource| subresource.info().name == name)
+    }
+
+    /// Prefix of the keys of all objects, or of those in one namespace.
+    pub fn prefix(&self, namespace: &str) -> String {
+        match namespace {
+            "" => format!("/registry/{}/", self.storage),
+            namespace => format!("/registry/{}/{namespace}/", self.storage),
+        }
+    }
+
+    /// The key of one object.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        format!("{}{name}", self.prefix(if self.namespaced { namespace } else { "" }))
+    }
+
+    /// A field selector may ask about this field.
+    pub fn is_selectable(&self, field: &str) -> bool {
+        field == "metadata.name"
+            || (self.namespaced && field == "metadata.namespace")
+            || self.strategy.selectable_fields().contains(&field)
+    }
+
+    /// The value that a field selector compares with.
+    pub fn field_value<'a>(&self, object: &'a Value, field: &str) -> Option<Cow<'a, str>> {
+        if let Some(value) = self.strategy.field_value(object, field) {
+            return Some(value);
+        }
+        let pointer = format!("/{}", field.replace('.', "/"));
+        match object.pointer(&pointer) {
+            Some(Value::String(text)) => Some(Cow::from(text.as_str())),
+            Some(Value::Bool(value)) => Some(Cow::from(if *value { "true" } else { "false" })),
+            Some(Value::Number(number)) => Some(Cow::from(number.to_string())),
+            _ => None,
+        }
+    }
+}
+
+/// What differs between kinds. Every rule has a default that fits a plain kind.
+pub trait Strategy: Send + Sync {
+    /// How objects are named.
+    fn name_rule(&self) -> NameRule {
+        NameRule::Subdomain
+    }
+
+    /// Fills in the version's defaults, on every write.
+    fn apply_defaults(&self, _object: &mut Value) {}
+
+    /// Sets what a client may not set: status, generation.
+    fn prepare_create(&self, _object: &mut Value) {}
+
+    /// Takes over what an update may not change: status.
+    fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+
+    /// Takes over everything that an update of `status` may not change.
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        let status = new.get("status").cloned();
+        let metadata = new.get("metadata").cloned();
+        *new = old.clone();
+        if let Value::Object(map) = new {
+            match status {
+                Some(status) => map.insert("status".to_string(), status),
+                None => map.remove("status"),
+            };
+            if let Some(metadata) = metadata {
+                map.insert("metadata".to_string(), metadata);
+            }
+        }
+    }
+
+    /// Rules of a new object.
+    fn validate(&self, _object: &Value, _errors: &mut Errors) {}
+
+    /// Rules of a change. [`Strategy::validate`] runs before it.
+    fn validate_update(&self, _new: &Value, _old: &Value, _errors: &mut Errors) {}
+
+    /// Rules of a new status.
+    fn validate_status_update(&self, _new: &Value, _old: &Value, _errors: &mut Errors) {}
+
+    /// `metadata.generation` counts changes of the spec.
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// A PUT of a name that does not exist creates it.
+    fn create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Seconds between the request to delete and the removal; 0 removes at once.
+    fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+
+    /// The deleted object is the answer, rather than a Status.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
+    /// Finalizers outside of the metadata (namespaces) still hold the object.
+    fn held_by_spec(&self, _object: &Value) -> bool {
+        false
+    }
+
+    /// Called when the deletion timestamp is set.
+    fn on_deletion_marked(&self, _object: &mut Value) {}
+
+    /// Fields besides name and namespace that field selectors know.
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The value of a field that is not simply read at its path.
+    fn field_value<'a>(&self, _object: &'a Value, _field: &str) -> Option<Cow<'a, str>> {
+        None
+    }
+
+    /// kubectl's columns.
+    fn columns(&self) -> &'static [Column] {
+        crate::table::NAME_AND_AGE
+    }
+
+    /// An object's cells, one per column.
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        vec![
+            Value::from(object.name()),
+            crate::table::age_cell(object, now),
+        ]
+    }
+}
+
+/// All served kinds.
+#[derive(Debug)]
+pub struct Registry {
+    kinds: Vec<&'static Kind>,
+}
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry {
+    kinds: kinds::ALL.to_vec(),
+});
+
+impl Registry {
+    /// The compiled-in registry.
+    pub fn get() -> &'static Registry {
+        &REGISTRY
+    }
+
+    /// In the order of discovery.
+    pub fn kinds(&self) -> &[&'static Kind] {
+        &self.kinds
+    }
+
+    /// A kind by its resource.
+    pub fn by_resource(&self, group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+        self.kinds
+            .iter()
+            .copied()
+            .find(|k| k.plural == plural && k.group == group && k.version == version)
+    }
+
+    /// A kind by its name.
+    pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&'static Kind> {
+        self.kinds
+            .iter()
+            .copied()
+            .find(|k| k.kind == kind && k.group_version() == api_version)
+    }
+
+    /// Groups with their versions, core ("") first, in the order of discovery.
+    pub fn groups(&self) -> Vec<(&'static str, Vec<&'static str>)> {
+        let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
+        for kind in &self.kinds {
+            match groups.iter_mut().find(|(group, _)| *group == kind.group) {
+                Some((_, versions)) => {
+                    if !versions.contains(&kind.version) {
+                        versions.push(kind.version);
+                    }
+                }
+                None => groups.push((kind.group, vec![kind.version])),
+            }
+        }
+        groups
+    }
+
+    /// The kinds of a group's version.
+    pub fn in_group(&self, group: &str, version: &str) -> Vec<&'static Kind> {
+        self.kinds
+            .iter()
+            .copied()
+            .filter(|k| k.group == group && k.version == version)
+            .collect()
+    }
+}

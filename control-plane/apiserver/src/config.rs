@@ -1,0 +1,70 @@
+//! What an API server is started with, and its limits.
+
+use std::time::Duration;
+
+use crate::pki::ClusterPki;
+
+/// Settings of an [`crate::ApiServer`].
+#[derive(Debug)]
+pub struct ApiServerConfig {
+    /// The cluster's CA and the server's own certificates.
+    pub pki: ClusterPki,
+    /// How long an Event is kept after it was last written.
+    pub event_ttl: Duration,
+}
+
+impl ApiServerConfig {
+    /// The defaults.
+    pub fn new(pki: ClusterPki) -> Self {
+        ApiServerConfig {
+            pki,
+            event_ttl: limits::EVENT_TTL,
+        }
+    }
+}
+
+/// Every limit and time-out of the server.
+pub mod limits {
+    use std::time::Duration;
+
+    /// Largest request body, in bytes; Kubernetes' limit.
+    pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+    /// Longest time for a request body to arrive.
+    pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Longest TLS handshake.
+    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Longest time for a request's head to arrive (HTTP/1).
+    pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Connections served at once; more wait in the listener's queue.
+    pub const MAX_CONNECTIONS: usize = 4096;
+    /// Requests in progress at once, watches and streams not counted; more get 429.
+    pub const MAX_IN_FLIGHT: usize = 600;
+    /// How long connections may finish their requests at shutdown.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Default of [`crate::ApiServerConfig::event_ttl`]; Kubernetes' default.
+    pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+    /// Time between two sweeps for expired events.
+    pub const EVENT_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+    /// How long a read waits for the cache to reach the asked revision.
+    pub const CACHE_WAIT: Duration = Duration::from_secs(3);
+    /// Changes kept per resource for watches that start in the past; older ones are read from
+    /// the store's history.
+    pub const WATCH_RING: usize = 4096;
+    /// Time between bookmarks on a watch that asked for them.
+    pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+    /// How long a watch lives when the client gives no time-out: a random time between this
+    /// and twice this.
+    pub const MIN_WATCH: Duration = Duration::from_secs(1800);
+    /// A watch whose client reads nothing for so long is ended.
+    pub const SLOW_WATCHER: Duration = Duration::from_secs(60);
+    /// Time between two pings on an HTTP/2 connection, which find dead peers.
+    pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+    /// Tries of an update that gives no resourceVersion, when others keep writing.
+    pub const UPDATE_RETRIES: usize = 16;
+    /// Tries to find a free name for `generateName`.
+    pub const NAME_RETRIES: usize = 8;
+    /// Pause between two tries to connect the cache to the store again.
+    pub const CACHE_RETRY: Duration = Duration::from_millis(200);
+    /// Longest connect to a node agent.
+    pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+}

@@ -1,0 +1,295 @@
+//! Discovery, `/version` and OpenAPI, all made from the registry.
+
+use std::{hash::{DefaultHasher, Hash, Hasher}, sync::LazyLock};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use hull_api::{Kind, Registry, openapi};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    ApiBody,
+    http::{json_response, text_response},
+};
+
+/// The Kubernetes version whose API this is.
+const MINOR: &str = "36";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Answers a discovery path; `None` when it is none.
+pub(crate) fn respond(path: &str, headers: &HeaderMap) -> Option<Response<ApiBody>> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let value = match parts.as_slice() {
+        ["version"] => version(),
+        ["api"] if wants_aggregated(headers) => return Some(aggregated(true, headers)),
+        ["apis"] if wants_aggregated(headers) => return Some(aggregated(false, headers)),
+        ["api"] => json!({
+            "kind": "APIVersions",
+            "versions": ["v1"],
+            "serverAddressByClientCIDRs": [],
+        }),
+        ["apis"] => json!({
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": groups().iter().map(|(group, versions)| api_group(group, versions)).collect::<Vec<_>>(),
+        }),
+        ["apis", group] => {
+            let groups = groups();
+            let (group, versions) = groups.iter().find(|(name, _)| name == group)?;
+            let mut value = api_group(group, versions);
+            value["kind"] = json!("APIGroup");
+            value["apiVersion"] = json!("v1");
+            value
+        }
+        ["api", version] => resource_list("", version)?,
+        ["apis", group, version] => resource_list(group, version)?,
+        ["openapi", "v3"] => openapi::index(|group, version| document(group, version).1),
+        ["openapi", "v3", "api", version] => return open_api("", version, headers),
+        ["openapi", "v3", "apis", group, version] => return open_api(group, version, headers),
+        [] => paths(),
+        _ => return None,
+    };
+    Some(json_response(StatusCode::OK, value.to_string()))
+}
+
+/// Named groups.
+fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups = Registry::get().groups();
+    groups.retain(|(group, _)| !group.is_empty());
+    groups
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": MINOR,
+        "gitVersion": format!("v1.{MINOR}.0+hull.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }),
+    })
+}
+
+fn paths() -> Value {
+    let mut paths = vec!["/api".to_string(), "/apis".to_string()];
+    for (group, versions) in Registry::get().groups() {
+        for version in versions {
+            paths.push(format!("/{}", openapi::group_path(group, version)));
+        }
+    }
+    for path in ["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"] {
+        paths.push(path.to_string());
+    }
+    json!({ "paths": paths })
+}
+
+fn api_group(group: &str, versions: &[&str]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .collect();
+    json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
+}
+
+fn resource_list(group: &str, version: &str) -> Option<Value> {
+    let kinds = Registry::get().in_group(group, version);
+    let first = kinds.first()?;
+    let mut resources = Vec::new();
+    for kind in &kinds {
+        resources.push(legacy_resource(kind));
+        for subresource in kind.subresources {
+            let info = subresource.info();
+            let mut entry = json!({
+                "name": format!("{}/{}", kind.plural, info.name),
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": info.kind.map_or(kind.kind, |(_, _, name)| name),
+                "verbs": info.verbs,
+            });
+            if let Some((group, version, _)) = info.kind
+                && group != kind.group
+            {
+                entry["group"] = json!(group);
+                entry["version"] = json!(version);
+            }
+            resources.push(entry);
+        }
+    }
+    Some(json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": first.group_version(),
+        "resources": resources,
+    }))
+}
+
+fn legacy_resource(kind: &Kind) -> Value {
+    let mut entry = json!({
+        "name": kind.plural,
+        "singularName": kind.singular,
+        "namespaced": kind.namespaced,
+        "kind": kind.kind,
+        "verbs": kind.verbs(),
+        "storageVersionHash": hash(kind.schema),
+    });
+    if !kind.short_names.is_empty() {
+        entry["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        entry["categories"] = json!(kind.categories);
+    }
+    entry
+}
+
+fn hash(value: impl Hash) -> String {
+    // Only has to differ where the content differs: no cryptography needed.
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    format!("{:016X}", hasher.finish())
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| {
+            let has = |part: &str| range.split(';').any(|p| p.trim() == part);
+            has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
+        })
+}
+
+fn with_etag(mut response: Response<ApiBody>, etag: &str, headers: &HeaderMap) -> Response<ApiBody> {
+    let quoted = format!("\"{etag}\"");
+    let unchanged = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.split(',').any(|tag| tag.trim() == quoted));
+    if unchanged {
+        response = text_response(StatusCode::NOT_MODIFIED, "");
+    }
+    if let Ok(value) = HeaderValue::from_str(&quoted) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    let vary = HeaderValue::from_static("Accept");
+    response.headers_mut().insert(header::VARY, vary);
+    response
+}
+
+fn aggregated(core: bool, headers: &HeaderMap) -> Response<ApiBody> {
+    let text = &AGGREGATED_TEXTS[usize::from(!core)];
+    let mut response = json_response(StatusCode::OK, text.clone());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
+    with_etag(response, &hash(text), headers)
+}
+
+static AGGREGATED_TEXTS: LazyLock<[String; 2]> = LazyLock::new(|| {
+    [true, false].map(|core| {
+        let items: Vec<Value> = Registry::get()
+            .groups()
+            .into_iter()
+            .filter(|(group, _)| group.is_empty() == core)
+            .map(|(group, versions)| aggregated_group(group, &versions))
+            .collect();
+        json!({
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": "apidiscovery.k8s.io/v2",
+            "metadata": {},
+            "items": items,
+        })
+        .to_string()
+    })
+});
+
+fn aggregated_group(group: &str, versions: &[&str]) -> Value {
+    let mut metadata = json!({"creationTimestamp": null});
+    if !group.is_empty() {
+        metadata["name"] = json!(group);
+    }
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| {
+            let kinds = Registry::get().in_group(group, version);
+            json!({
+                "version": version,
+                "freshness": "Current",
+                "resources": kinds.iter().map(|kind| aggregated_resource(kind)).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({"metadata": metadata, "versions": versions})
+}
+
+fn aggregated_resource(kind: &Kind) -> Value {
+    let response_kind = |name: &str, group: &str, version: &str| json!({"group": group, "version": version, "kind": name});
+    let mut entry = json!({
+        "resource": kind.plural,
+        "responseKind": response_kind(kind.kind, kind.group, kind.version),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": kind.singular,
+        "verbs": kind.verbs(),
+    });
+    if !kind.short_names.is_empty() {
+        entry["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        entry["categories"] = json!(kind.categories);
+    }
+    let subresources: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|subresource| {
+            let info = subresource.info();
+            let (group, version, name) = info.kind.unwrap_or((kind.group, kind.version, kind.kind));
+            json!({
+                "subresource": info.name,
+                "responseKind": response_kind(name, group, version),
+                "verbs": info.verbs,
+            })
+        })
+        .collect();
+    if !subresources.is_empty() {
+        entry["subresources"] = Value::Array(subresources);
+    }
+    entry
+}
+
+type Documents = Map<String, Value>;
+
+/// Every OpenAPI document as text, made once.
+static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
+    let mut documents = Map::new();
+    for (group, versions) in Registry::get().groups() {
+        for version in versions {
+            if let Some(document) = openapi::document(group, version) {
+                documents.insert(
+                    openapi::group_path(group, version),
+                    Value::String(document.to_string()),
+                );
+            }
+        }
+    }
+    documents
+});
+
+/// A document's text and hash.
+fn document(group: &str, version: &str) -> (Option<&'static str>, String) {
+    let text = DOCUMENTS
+        .get(&openapi::group_path(group, version))
+        .and_then(Value::as_str);
+    (text, hash(text))
+}
+
+fn open_api(group: &str, version: &str, headers: &HeaderMap) -> Option<Response<ApiBody>> {
+    let (text, etag) = document(group, version);
+    Some(with_etag(json_response(StatusCode::OK, text?), &etag, headers))
+}

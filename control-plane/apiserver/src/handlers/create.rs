@@ -1,0 +1,125 @@
+//! POST: a new object.
+
+use http::StatusCode;
+use hull_api::{ApiError, Kind, ObjectExt, field::Errors, meta};
+use rand::Rng;
+use serde_json::Value;
+
+use super::{
+    Context, HandlerResult, read_body::{check_namespace, read_object}, to_served, to_storage,
+};
+use crate::{admission, http::Output, limits, storage::Outcome};
+
+/// Characters of a generated name: no vowels, no look-alikes.
+const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LENGTH: usize = 5;
+/// So that prefix and suffix together fit into a label.
+const MAX_PREFIX: usize = 63 - SUFFIX_LENGTH;
+
+pub(super) async fn create(context: &Context<'_>) -> HandlerResult {
+    let kind = context.kind;
+    if !context.name.is_empty() {
+        return Err(ApiError::method_not_allowed(Some(kind.resource())));
+    }
+    if kind.namespaced && context.namespace.is_empty() {
+        return Err(ApiError::method_not_allowed(Some(kind.resource())));
+    }
+    let input = read_object(context)?;
+    let mut object = input.object;
+    check_namespace(kind, context.namespace, &mut object)?;
+    if !object.resource_version().is_empty() {
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let dry_run = context.query.dry_run("CreateOptions", object.name())?;
+    let created = create_object(context, object, dry_run).await?;
+    Ok(Output {
+        kind,
+        accept: context.accept,
+        status: StatusCode::CREATED,
+        object: &created,
+        warnings: &input.warnings,
+    }
+    .into_response())
+}
+
+/// Defaults, admits, validates and writes a new object; returns it as served.
+pub(super) async fn create_object(
+    context: &Context<'_>,
+    object: Value,
+    dry_run: bool,
+) -> Result<Value, ApiError> {
+    let kind = context.kind;
+    let storage = &context.backend.storage;
+    let generate = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
+    for _ in 0..limits::NAME_RETRIES {
+        let mut attempt = object.clone();
+        if generate {
+            let name = generate_name(object.str_at("/metadata/generateName"));
+            attempt.set_at(&["metadata", "name"], Value::from(name));
+        }
+        prepare(context, &mut attempt).await?;
+        validate(kind, &attempt)?;
+        let mut stored = to_storage(kind, attempt);
+        if dry_run {
+            if storage.get(kind, stored.namespace(), stored.name()).await?.is_some() {
+                return Err(ApiError::already_exists(kind.resource(), stored.name()));
+            }
+            return Ok(to_served(kind, stored));
+        }
+        match storage.create(kind, &mut stored).await? {
+            Outcome::Done(_) => return Ok(to_served(kind, stored)),
+            Outcome::Conflict if generate => {}
+            Outcome::Conflict => {
+                return Err(ApiError::already_exists(kind.resource(), stored.name()));
+            }
+        }
+    }
+    Err(ApiError::already_exists(
+        kind.resource(),
+        object.str_at("/metadata/generateName"),
+    ))
+}
+
+async fn prepare(context: &Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+    let kind = context.kind;
+    kind.strategy.apply_defaults(object);
+    admission::admit_create(&context.backend.storage, kind, object).await?;
+    meta::fill_on_create(
+        object,
+        jiff::Timestamp::now(),
+        uuid::Uuid::new_v4().to_string(),
+    );
+    kind.strategy.prepare_create(object);
+    Ok(())
+}
+
+fn validate(kind: &Kind, object: &Value) -> Result<(), ApiError> {
+    let mut errors = Errors::default();
+    meta::validate(kind, object, &mut errors);
+    kind.strategy.validate(object, &mut errors);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        kind.group,
+        kind.kind,
+        object.name(),
+        errors.into_vec(),
+    ))
+}
+
+fn generate_name(prefix: &str) -> String {
+    let mut end = prefix.len().min(MAX_PREFIX);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut name = prefix[..end].to_string();
+    let mut random = rand::rng();
+    for _ in 0..SUFFIX_LENGTH {
+        let at = random.random_range(0..SUFFIX_ALPHABET.len());
+        name.push(char::from(SUFFIX_ALPHABET[at]));
+    }
+    name
+}

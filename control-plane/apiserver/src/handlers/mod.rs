@@ -1,0 +1,94 @@
+//! One file per verb. What is common to them: the context of a request and the reading of
+//! objects from bodies.
+
+mod create;
+mod delete;
+mod events_ttl;
+mod get;
+mod list;
+mod patch;
+mod read_body;
+mod scale;
+mod selection;
+mod subresources;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use hull_api::{
+    ApiError, Kind,
+    registry::Subresource,
+};
+use serde_json::Value;
+
+use crate::{
+    ApiBody,
+    http::{Accept, Query},
+    metrics::Metrics,
+    storage::Storage,
+    watch_cache::WatchCache,
+};
+
+pub(crate) use events_ttl::sweep_events;
+
+/// What handlers work with.
+pub(crate) struct Backend {
+    pub storage: Storage,
+    pub cache: Arc<WatchCache>,
+    pub metrics: Metrics,
+}
+
+/// One request about a resource.
+pub(crate) struct Context<'a> {
+    pub backend: &'a Arc<Backend>,
+    pub kind: &'static Kind,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub subresource: Option<Subresource>,
+    pub query: &'a Query,
+    pub headers: &'a HeaderMap,
+    pub body: Bytes,
+    pub accept: Accept,
+}
+
+type HandlerResult = Result<Response<ApiBody>, ApiError>;
+
+/// Routes on verb and subresource.
+pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
+    use Subresource::{Binding, Eviction, Finalize, Scale, Status};
+    match (verb, context.subresource) {
+        ("get", None | Some(Status)) => get::get(&context).await,
+        ("list", None) => list::list(&context).await,
+        ("watch", None) => watch::watch(&context).await,
+        ("create", None) => create::create(&context).await,
+        ("update", None | Some(Status | Finalize)) => update::update(&context).await,
+        ("patch", None | Some(Status)) => patch::patch(&context).await,
+        ("delete", None) => delete::delete(&context).await,
+        ("deletecollection", None) if context.kind.delete_collection => {
+            delete::delete_collection(&context).await
+        }
+        ("get" | "update" | "patch", Some(Scale)) => scale::scale(verb, &context).await,
+        ("create", Some(Binding)) => subresources::bind(&context).await,
+        ("create", Some(Eviction)) => subresources::evict(&context).await,
+        _ => Err(ApiError::method_not_allowed(Some(context.kind.resource()))),
+    }
+}
+
+/// The stored form in the version of `kind`.
+pub(crate) fn to_served(kind: &Kind, object: Value) -> Value {
+    match kind.conversion {
+        Some(conversion) => (conversion.from_storage)(object),
+        None => object,
+    }
+}
+
+/// The object in the stored version.
+pub(crate) fn to_storage(kind: &Kind, object: Value) -> Value {
+    match kind.conversion {
+        Some(conversion) => (conversion.to_storage)(object),
+        None => object,
+    }
+}

@@ -1,0 +1,91 @@
+//! PATCH: JSON, merge and strategic merge.
+
+use http::StatusCode;
+use hull_api::{ApiError, ObjectExt, decode::Decoded, patch, patch::PatchError, status::Reason};
+use serde_json::Value;
+
+use super::{
+    Context, HandlerResult,
+    read_body::{FieldValidation, check_namespace, conform},
+    to_served,
+    update::apply,
+};
+use crate::{
+    http::{Output, PatchType, decode_patch_body},
+    limits,
+};
+
+pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
+    let kind = context.kind;
+    if context.name.is_empty() {
+        return Err(ApiError::method_not_allowed(Some(kind.resource())));
+    }
+    let (patch_type, decoded) = decode_patch_body(context.headers, &context.body)?;
+    let validation = FieldValidation::of(context)?;
+    let dry_run = context.query.dry_run("PatchOptions", context.name)?;
+    for _ in 0..limits::UPDATE_RETRIES {
+        let existing = context
+            .backend
+            .storage
+            .must_get(kind, context.namespace, context.name)
+            .await?;
+        let current = to_served(kind, existing.object.clone());
+        let patched = apply_patch(context.kind.schema, patch_type, current.clone(), &decoded.value)?;
+        let versioned = patched.resource_version() != current.resource_version();
+        if patched.name() != context.name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                patched.name(),
+                context.name
+            )));
+        }
+        let input = conform(
+            Decoded {
+                value: patched,
+                duplicates: decoded.duplicates.clone(),
+            },
+            kind.kind,
+            &kind.group_version(),
+            kind.schema,
+            validation,
+        )?;
+        let mut object = input.object;
+        check_namespace(kind, context.namespace, &mut object)?;
+        if let Some(updated) = apply(context, &existing, object, dry_run).await? {
+            return Ok(Output {
+                kind,
+                accept: context.accept,
+                status: StatusCode::OK,
+                object: &updated,
+                warnings: &input.warnings,
+            }
+            .into_response());
+        }
+        if versioned {
+            break;
+        }
+    }
+    Err(ApiError::modified(kind.resource(), context.name))
+}
+
+/// Applies a patch to an object of the type named `type_name`.
+pub(super) fn apply_patch(
+    type_name: &str,
+    patch_type: PatchType,
+    mut object: Value,
+    body: &Value,
+) -> Result<Value, ApiError> {
+    let result = match patch_type {
+        PatchType::Json => patch::json_patch(&mut object, body),
+        PatchType::Merge => patch::merge_patch(&mut object, body),
+        PatchType::Strategic => patch::strategic_merge(type_name, &mut object, body),
+    };
+    match result {
+        Ok(()) if object.is_object() => Ok(object),
+        Ok(()) => Err(ApiError::bad_request("the patch does not leave an object")),
+        Err(PatchError::Malformed(words)) => Err(ApiError::bad_request(words)),
+        Err(error @ PatchError::DoesNotApply(_)) => {
+            Err(ApiError::new(Reason::Invalid, error.to_string()))
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Which objects a list, watch or deletecollection is about.
+
+use std::{borrow::Cow, ops::Range};
+
+use hull_api::{
+    ApiError, Kind, ObjectExt,
+    selector::{FieldSelector, LabelSelector},
+};
+use hull_store::prefix_range;
+use serde_json::Value;
+
+use super::{Context, to_served};
+
+pub(super) struct Selection {
+    kind: &'static Kind,
+    /// Keys that can be selected.
+    pub range: Range<String>,
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Selection {
+    pub(super) fn read(context: &Context<'_>) -> Result<Self, ApiError> {
+        let kind = context.kind;
+        let (label_text, field_text) = (
+            context.query.get("labelSelector"),
+            context.query.get("fieldSelector"),
+        );
+        let cannot = |why: String| {
+            ApiError::bad_request(format!(
+                "Unable to find {:?} that match label selector {label_text:?}, field selector {field_text:?}: {why}",
+                format!("{}, Resource={}", kind.group_version(), kind.plural)
+            ))
+        };
+        let labels = LabelSelector::parse(label_text).map_err(|error| cannot(error.0))?;
+        let fields = FieldSelector::parse(field_text).map_err(|error| cannot(error.0))?;
+        if let Some(field) = fields.fields().find(|field| !kind.is_selectable(field)) {
+            return Err(cannot(format!("field label not supported: {field}")));
+        }
+        // A selector for one name needs one key only.
+        let namespace = match (context.namespace, fields.required("metadata.namespace")) {
+            ("", Some(namespace)) => namespace,
+            (namespace, _) => namespace,
+        };
+        let range = match fields.required("metadata.name") {
+            Some(name) if !name.is_empty() && (!kind.namespaced || !namespace.is_empty()) => {
+                let key = kind.key(namespace, name);
+                key.clone()..format!("{key}\0")
+            }
+            _ => prefix_range(&kind.prefix(context.namespace)),
+        };
+        Ok(Selection {
+            kind,
+            range,
+            labels,
+            fields,
+        })
+    }
+
+    /// It selects every object of its range.
+    pub(super) fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    pub(super) fn contains_key(&self, key: &str) -> bool {
+        key >= self.range.start.as_str() && key < self.range.end.as_str()
+    }
+
+    /// An object as stored is selected.
+    pub(super) fn matches(&self, stored: &Value) -> bool {
+        if !self.labels.matches(stored.labels()) {
+            return false;
+        }
+        if self.fields.is_empty() {
+            return true;
+        }
+        let served = match self.kind.conversion {
+            None => Cow::Borrowed(stored),
+            Some(_) => Cow::Owned(to_served(self.kind, stored.clone())),
+        };
+        self.fields
+            .matches(|field| self.kind.field_value(&served, field))
+    }
+}

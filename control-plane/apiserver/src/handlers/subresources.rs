@@ -1,0 +1,120 @@
+//! `pods/binding` and `pods/eviction`.
+
+use http::StatusCode;
+use hull_api::{ApiError, ObjectExt, field::{Errors, Path}, status::ResourceName, time};
+use serde_json::{Value, json};
+
+use super::{
+    Context, HandlerResult,
+    delete::{DeleteOptions, delete_object},
+    read_body::read_as,
+};
+use crate::{http::json_response, limits, storage::Outcome};
+
+const BINDINGS: ResourceName<'static> = ResourceName {
+    group: "",
+    resource: "pods/binding",
+};
+
+fn success() -> Value {
+    json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": 201,
+    })
+}
+
+/// The scheduler's decision: sets `spec.nodeName`, once.
+pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
+    let binding = read_as(context, "Binding", "v1", "core.Binding")?.object;
+    let node = binding.str_at("/target/name");
+    let mut errors = Errors::default();
+    if !matches!(binding.str_at("/target/kind"), "" | "Node") {
+        errors.not_supported(
+            &Path::new("target.kind"),
+            binding.str_at("/target/kind"),
+            &["Node"],
+        );
+    }
+    if node.is_empty() {
+        errors.required(&Path::new("target.name"), "");
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("", "Binding", binding.name(), errors.into_vec()));
+    }
+    let dry_run = context.query.dry_run("CreateOptions", context.name)?;
+    let storage = &context.backend.storage;
+    for _ in 0..limits::UPDATE_RETRIES {
+        let mut stored = storage
+            .must_get(context.kind, context.namespace, context.name)
+            .await?;
+        let pod = &mut stored.object;
+        check_bindable(pod, &binding)?;
+        assign(pod, &binding, node);
+        if dry_run {
+            return Ok(json_response(StatusCode::CREATED, success().to_string()));
+        }
+        if let Outcome::Done(_) = storage.replace(context.kind, pod, stored.revision).await? {
+            return Ok(json_response(StatusCode::CREATED, success().to_string()));
+        }
+    }
+    Err(ApiError::modified(BINDINGS, context.name))
+}
+
+fn check_bindable(pod: &Value, binding: &Value) -> Result<(), ApiError> {
+    let name = pod.name();
+    let refuse = |why: String| Err(ApiError::conflict(BINDINGS, name, &why));
+    if !binding.uid().is_empty() && binding.uid() != pod.uid() {
+        return refuse(format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            binding.uid(),
+            pod.uid()
+        ));
+    }
+    if pod.is_deleting() {
+        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    let current = pod.str_at("/spec/nodeName");
+    if !current.is_empty() {
+        return refuse(format!("pod {name} is already assigned to node {current:?}"));
+    }
+    Ok(())
+}
+
+fn assign(pod: &mut Value, binding: &Value, node: &str) {
+    pod.set_at(&["spec", "nodeName"], Value::from(node));
+    for (key, value) in binding.map_at("/metadata/annotations").into_iter().flatten() {
+        pod.set_at(&["metadata", "annotations", key], value.clone());
+    }
+    let mut conditions: Vec<Value> = pod
+        .list_at("/status/conditions")
+        .iter()
+        .filter(|condition| condition.str_at("/type") != "PodScheduled")
+        .cloned()
+        .collect();
+    conditions.push(json!({
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": null,
+        "lastTransitionTime": time::to_seconds(jiff::Timestamp::now()),
+    }));
+    pod.set_at(&["status", "conditions"], Value::Array(conditions));
+}
+
+/// Deletes a pod. There are no disruption budgets yet, so nothing refuses it.
+pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
+    let eviction = read_as(context, "Eviction", "policy/v1", "policy.Eviction")?.object;
+    if !eviction.name().is_empty() && eviction.name() != context.name {
+        return Err(ApiError::bad_request(format!(
+            "name in URL does not match name in Eviction object: {:?} is not {:?}",
+            context.name,
+            eviction.name()
+        )));
+    }
+    let options = eviction.map_at("/deleteOptions").cloned().unwrap_or_default();
+    let options = DeleteOptions::from_map(context, options)?;
+    delete_object(context, context.namespace, context.name, &options).await?;
+    Ok(json_response(StatusCode::CREATED, success().to_string()))
+}

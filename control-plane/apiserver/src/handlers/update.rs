@@ -1,0 +1,217 @@
+//! PUT, and the part that PATCH shares with it: how an object changes.
+
+use http::StatusCode;
+use hull_api::{ApiError, Kind, ObjectExt, field::Errors, meta, registry::Subresource};
+use hull_store::Revision;
+use serde_json::Value;
+
+use super::{
+    Context, HandlerResult,
+    create::create_object,
+    read_body::{check_namespace, read_object},
+    to_served, to_storage,
+};
+use crate::{http::Output, limits, storage::{Outcome, Stored}};
+
+pub(super) async fn update(context: &Context<'_>) -> HandlerResult {
+    let kind = context.kind;
+    if context.name.is_empty() {
+        return Err(ApiError::method_not_allowed(Some(kind.resource())));
+    }
+    let input = read_object(context)?;
+    let mut object = input.object;
+    check_namespace(kind, context.namespace, &mut object)?;
+    if object.name().is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object (based on URL: {:?}) was undeterminable: name must be provided",
+            context.name
+        )));
+    }
+    if object.name() != context.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            object.name(),
+            context.name
+        )));
+    }
+    let dry_run = context.query.dry_run("UpdateOptions", object.name())?;
+    let (object, status) = put(context, object, dry_run).await?;
+    Ok(Output {
+        kind,
+        accept: context.accept,
+        status,
+        object: &object,
+        warnings: &input.warnings,
+    }
+    .into_response())
+}
+
+async fn put(
+    context: &Context<'_>,
+    object: Value,
+    dry_run: bool,
+) -> Result<(Value, StatusCode), ApiError> {
+    let kind = context.kind;
+    for _ in 0..limits::UPDATE_RETRIES {
+        let found = context
+            .backend
+            .storage
+            .get(kind, context.namespace, context.name)
+            .await?;
+        let Some(existing) = found else {
+            if kind.strategy.create_on_update() && context.subresource.is_none() {
+                let created = create_object(context, object, dry_run).await?;
+                return Ok((created, StatusCode::CREATED));
+            }
+            return Err(ApiError::not_found(kind.resource(), context.name));
+        };
+        if let Some(updated) = apply(context, &existing, object.clone(), dry_run).await? {
+            return Ok((updated, StatusCode::OK));
+        }
+        // Without a resourceVersion the client does not care who was first.
+        if !object.resource_version().is_empty() {
+            break;
+        }
+    }
+    Err(ApiError::modified(kind.resource(), context.name))
+}
+
+/// Makes `new` (in the served version) the successor of `existing` and writes it. `None`:
+/// somebody else wrote in between.
+pub(super) async fn apply(
+    context: &Context<'_>,
+    existing: &Stored,
+    mut new: Value,
+    dry_run: bool,
+) -> Result<Option<Value>, ApiError> {
+    let kind = context.kind;
+    let old = to_served(kind, existing.object.clone());
+    check_preconditions(kind, &new, &old)?;
+    prepare(kind, context.subresource, &mut new, &old);
+    validate(kind, context.subresource, &new, &old)?;
+    new.set_at(
+        &["metadata", "resourceVersion"],
+        Value::from(old.resource_version()),
+    );
+    if new == old || dry_run {
+        return Ok(Some(new));
+    }
+    let stored = to_storage(kind, new);
+    write(context, stored, existing.revision)
+        .await
+        .map(|written| written.map(|object| to_served(kind, object)))
+}
+
+fn check_preconditions(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let name = old.name();
+    if !new.uid().is_empty() && new.uid() != old.uid() {
+        return Err(ApiError::conflict(
+            kind.resource(),
+            name,
+            &format!(
+                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                new.uid(),
+                old.uid()
+            ),
+        ));
+    }
+    let given = new.resource_version();
+    if !given.is_empty() && given != "0" && given != old.resource_version() {
+        if given.parse::<u64>().is_err() {
+            let mut errors = Errors::default();
+            errors.invalid(
+                &hull_api::field::Path::new("metadata.resourceVersion"),
+                given,
+                format!("strconv.ParseUint: parsing {given:?}: invalid syntax"),
+            );
+            return Err(ApiError::invalid(kind.group, kind.kind, name, errors.into_vec()));
+        }
+        return Err(ApiError::modified(kind.resource(), name));
+    }
+    Ok(())
+}
+
+fn prepare(kind: &Kind, subresource: Option<Subresource>, new: &mut Value, old: &Value) {
+    match subresource {
+        Some(Subresource::Status) => {
+            kind.strategy.prepare_status_update(new, old);
+            // Who owns it is not observed.
+            keep_metadata(new, old, "ownerReferences");
+            meta::keep_on_update(new, old);
+        }
+        Some(Subresource::Finalize) => {
+            let finalizers = new.list_at("/spec/finalizers").to_vec();
+            *new = old.clone();
+            new.set_at(&["spec", "finalizers"], Value::Array(finalizers));
+        }
+        _ => {
+            // Defaults first: what is only written out is no change of the spec.
+            kind.strategy.apply_defaults(new);
+            meta::keep_on_update(new, old);
+            kind.strategy.prepare_update(new, old);
+        }
+    }
+}
+
+fn keep_metadata(new: &mut Value, old: &Value, field: &str) {
+    match old.pointer(&format!("/metadata/{field}")) {
+        Some(value) => {
+            let value = value.clone();
+            new.set_at(&["metadata", field], value);
+        }
+        None => {
+            new.remove_at(&["metadata", field]);
+        }
+    }
+}
+
+fn validate(
+    kind: &Kind,
+    subresource: Option<Subresource>,
+    new: &Value,
+    old: &Value,
+) -> Result<(), ApiError> {
+    let mut errors = Errors::default();
+    meta::validate(kind, new, &mut errors);
+    meta::validate_update(new, old, &mut errors);
+    match subresource {
+        Some(Subresource::Status) => kind.strategy.validate_status_update(new, old, &mut errors),
+        Some(_) => kind.strategy.validate(new, &mut errors),
+        None => {
+            kind.strategy.validate(new, &mut errors);
+            kind.strategy.validate_update(new, old, &mut errors);
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        kind.group,
+        kind.kind,
+        old.name(),
+        errors.into_vec(),
+    ))
+}
+
+/// Writes the new state, or removes the object when the last thing that held it is gone.
+pub(super) async fn write(
+    context: &Context<'_>,
+    mut object: Value,
+    expected: Revision,
+) -> Result<Option<Value>, ApiError> {
+    let kind = context.kind;
+    let storage = &context.backend.storage;
+    let held = !object.finalizers().is_empty() || kind.strategy.held_by_spec(&object);
+    let grace = object.int_at("/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+    let outcome = if object.is_deleting() && grace == 0 && !held {
+        storage
+            .remove(kind, object.namespace(), object.name(), expected)
+            .await?
+    } else {
+        storage.replace(kind, &mut object, expected).await?
+    };
+    Ok(match outcome {
+        Outcome::Done(_) => Some(object),
+        Outcome::Conflict => None,
+    })
+}

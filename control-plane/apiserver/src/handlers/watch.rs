@@ -1,0 +1,358 @@
+//! WATCH: a stream of changes, from the cache's ring or, for what is older, from the
+//! store's history.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Response, StatusCode, header};
+use hull_api::{ApiError, Kind, ObjectExt, table};
+use hull_store::{Revision, WatchEvent, WatchStream};
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Backend, Context, HandlerResult,
+    list::{parse_version, selected, wait_for_newest},
+    selection::Selection,
+    to_served,
+};
+use crate::{
+    ApiBody, body,
+    http::Accept,
+    limits,
+    storage::{codec, store_error},
+    watch_cache::{CachedObject, Change, Changes},
+};
+
+/// Pieces that wait for a slow client before its watch waits.
+const CHANNEL: usize = 64;
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
+    let selection = Selection::read(context)?;
+    let bookmarks = context.query.flag("allowWatchBookmarks");
+    let send_initial = context.query.flag("sendInitialEvents");
+    check_options(context, send_initial)?;
+    let lifetime = lifetime(context)?;
+    let version = context.query.get("resourceVersion");
+    let mut encoder = Encoder {
+        kind: context.kind,
+        accept: context.accept,
+        columns_sent: false,
+    };
+    let mut first = VecDeque::new();
+    let legacy_initial = matches!(version, "" | "0") && context.query.get("sendInitialEvents") != "false";
+    let position = if send_initial || legacy_initial {
+        match version {
+            "" => wait_for_newest(context).await?,
+            "0" => {}
+            version => context.backend.cache.wait_for(parse_version(version)?).await?,
+        }
+        let snapshot = selected(context, &selection);
+        for object in &snapshot.objects {
+            first.push_back(encoder.event("ADDED", object));
+        }
+        if send_initial && bookmarks {
+            first.push_back(encoder.bookmark(snapshot.revision, true));
+        }
+        snapshot.revision
+    } else if matches!(version, "" | "0") {
+        context.backend.cache.revision()
+    } else {
+        parse_version(version)?
+    };
+    let (sender, receiver) = mpsc::channel(CHANNEL);
+    let watcher = Watcher {
+        backend: context.backend.clone(),
+        kind: context.kind,
+        selection,
+        encoder,
+        bookmarks,
+        position,
+        sender,
+        deadline: Instant::now() + lifetime,
+    };
+    tokio::spawn(watcher.run(first));
+    Ok(respond(receiver))
+}
+
+fn respond(receiver: mpsc::Receiver<Bytes>) -> Response<ApiBody> {
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut response = Response::new(body::stream(stream));
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+fn check_options(context: &Context<'_>, send_initial: bool) -> Result<(), ApiError> {
+    let version_match = context.query.get("resourceVersionMatch");
+    let mut errors = hull_api::field::Errors::default();
+    let path = hull_api::field::Path::new("resourceVersionMatch");
+    if send_initial && version_match != "NotOlderThan" {
+        errors.forbidden(
+            &hull_api::field::Path::new("sendInitialEvents"),
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
+    } else if !version_match.is_empty() && context.query.get("sendInitialEvents").is_empty() {
+        errors.forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors.into_vec()))
+}
+
+fn lifetime(context: &Context<'_>) -> Result<Duration, ApiError> {
+    Ok(match context.query.number("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(limits::MIN_WATCH * 48),
+        // Spread, so that watches that began together do not come back together.
+        _ => limits::MIN_WATCH.mul_f64(1.0 + rand::rng().random::<f64>()),
+    })
+}
+
+/// Writes events in the form the client asked for.
+struct Encoder {
+    kind: &'static Kind,
+    accept: Accept,
+    columns_sent: bool,
+}
+
+impl Encoder {
+    fn line(event: &str, object: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(object.len() + 40);
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(event.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        out.extend_from_slice(object);
+        out.extend_from_slice(b"}\n");
+        Bytes::from(out)
+    }
+
+    fn event(&mut self, event: &str, object: &CachedObject) -> Bytes {
+        if matches!(self.accept, Accept::Object(_)) && self.kind.conversion.is_none() {
+            return Self::line(event, &object.json);
+        }
+        self.value_event(event, object.value.clone())
+    }
+
+    fn value_event(&mut self, event: &str, stored: Value) -> Bytes {
+        let object = to_served(self.kind, stored);
+        let shaped = match self.accept {
+            Accept::Object(_) => object,
+            Accept::Metadata => table::partial_metadata(&object),
+            Accept::Table(include) => {
+                let columns = (!self.columns_sent).then(|| table::column_definitions(self.kind));
+                self.columns_sent = true;
+                let row = table::row(self.kind, &object, include, jiff::Timestamp::now());
+                let metadata = json!({"resourceVersion": object.resource_version()});
+                table::table(columns, metadata, vec![row])
+            }
+        };
+        Self::line(event, shaped.to_string().as_bytes())
+    }
+
+    fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Bytes {
+        let mut metadata = json!({
+            "resourceVersion": revision.to_string(),
+            "creationTimestamp": null,
+        });
+        if initial_end {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = match self.accept {
+            Accept::Object(_) => json!({
+                "kind": self.kind.kind,
+                "apiVersion": self.kind.group_version(),
+                "metadata": metadata,
+            }),
+            Accept::Metadata => table::partial_metadata(&json!({ "metadata": metadata })),
+            Accept::Table(_) => table::table(None, metadata, Vec::new()),
+        };
+        Self::line("BOOKMARK", object.to_string().as_bytes())
+    }
+}
+
+/// Where changes come from.
+enum Source {
+    Ring(tokio::sync::watch::Receiver<Revision>),
+    History(WatchStream),
+}
+
+struct Watcher {
+    backend: Arc<Backend>,
+    kind: &'static Kind,
+    selection: Selection,
+    encoder: Encoder,
+    bookmarks: bool,
+    /// Every change up to this revision was sent.
+    position: Revision,
+    sender: mpsc::Sender<Bytes>,
+    deadline: Instant,
+}
+
+impl Watcher {
+    async fn run(mut self, first: VecDeque<Bytes>) {
+        let _guard = self.backend.metrics.watcher();
+        for event in first {
+            if !self.send(event).await {
+                return;
+            }
+        }
+        if let Err(error) = self.follow().await {
+            let line = Encoder::line("ERROR", error.to_value().to_string().as_bytes());
+            // The client may be gone already.
+            let _ = self.sender.send(line).await;
+        }
+    }
+
+    async fn open(&self) -> Result<Source, ApiError> {
+        let cache = &self.backend.cache;
+        if let (Changes::Some(_), Some(changed)) = (
+            cache.changes(self.kind.storage, self.position),
+            cache.subscribe(self.kind.storage),
+        ) {
+            return Ok(Source::Ring(changed));
+        }
+        let history = self
+            .backend
+            .storage
+            .store()
+            .watch(self.selection.range.clone(), Some(self.position))
+            .await
+            .map_err(store_error)?;
+        Ok(Source::History(history))
+    }
+
+    async fn follow(&mut self) -> Result<(), ApiError> {
+        let mut source = self.open().await?;
+        let mut bookmark = tokio::time::interval_at(
+            Instant::now() + limits::BOOKMARK_INTERVAL,
+            limits::BOOKMARK_INTERVAL,
+        );
+        loop {
+            let deadline = self.deadline;
+            let changes = tokio::select! {
+                () = self.sender.closed() => return Ok(()),
+                () = tokio::time::sleep_until(deadline) => return Ok(()),
+                _ = bookmark.tick(), if self.bookmarks => {
+                    if !self.send_bookmark().await {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                changes = next(&self.backend, self.kind, self.position, &mut source) => changes?,
+            };
+            let Some(changes) = changes else {
+                // The ring moved on without us: read on from the history.
+                source = self.open().await?;
+                continue;
+            };
+            for change in changes {
+                self.position = self.position.max(change.revision);
+                if let Some(line) = self.encode(&change)
+                    && !self.send(line).await
+                {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// False when the client is gone.
+    async fn send_bookmark(&mut self) -> bool {
+        let shown = self.backend.cache.revision();
+        let pending = self.backend.cache.changes(self.kind.storage, self.position);
+        // Only when nothing up to that revision is still to be sent.
+        if matches!(pending, Changes::Some(changes) if changes.is_empty()) {
+            self.position = self.position.max(shown);
+        }
+        let line = self.encoder.bookmark(self.position, false);
+        self.send(line).await
+    }
+
+    /// False when the client is gone, or does not read.
+    async fn send(&self, line: Bytes) -> bool {
+        self.sender.send_timeout(line, limits::SLOW_WATCHER).await.is_ok()
+    }
+
+    /// The event that a change is for this selection.
+    fn encode(&mut self, change: &Change) -> Option<Bytes> {
+        let selected = |object: &Option<Arc<CachedObject>>| {
+            object
+                .as_ref()
+                .filter(|object| {
+                    self.selection.contains_key(&object.key) && self.selection.matches(&object.value)
+                })
+                .cloned()
+        };
+        match (selected(&change.previous), selected(&change.current)) {
+            (None, None) => None,
+            (None, Some(object)) => Some(self.encoder.event("ADDED", &object)),
+            (Some(_), Some(object)) => Some(self.encoder.event("MODIFIED", &object)),
+            (Some(object), None) => {
+                // The last selected state, at the revision of the change.
+                let mut last = object.value.clone();
+                codec::set_revision(&mut last, change.revision);
+                Some(self.encoder.value_event("DELETED", last))
+            }
+        }
+    }
+}
+
+/// The next changes; `None`: the source has to be opened again.
+async fn next(
+    backend: &Backend,
+    kind: &Kind,
+    position: Revision,
+    source: &mut Source,
+) -> Result<Option<Vec<Arc<Change>>>, ApiError> {
+    match source {
+        Source::Ring(changed) => loop {
+            changed.mark_unchanged();
+            match backend.cache.changes(kind.storage, position) {
+                Changes::TooOld => return Ok(None),
+                Changes::Some(changes) if !changes.is_empty() => return Ok(Some(changes)),
+                Changes::Some(_) => {}
+            }
+            if changed.changed().await.is_err() {
+                return Err(ApiError::internal("the watch cache is gone"));
+            }
+        },
+        Source::History(history) => match history.next().await {
+            None => Err(ApiError::expired("the watch of the store ended")),
+            Some(Err(error)) => Err(store_error(error)),
+            Some(Ok(event)) => {
+                // Caught up with the ring: the cheaper source.
+                if matches!(event, WatchEvent::Progress(_)) {
+                    return Ok(None);
+                }
+                convert(event).map(|change| Some(vec![Arc::new(change)]))
+            }
+        },
+    }
+}
+
+fn convert(event: WatchEvent) -> Result<Change, ApiError> {
+    let revision = event.revision();
+    let parse = |pair: hull_store::KeyValue| {
+        CachedObject::new(&pair)
+            .map(Arc::new)
+            .map_err(|error| ApiError::internal(format!("stored object {}: {error}", pair.key)))
+    };
+    let (current, previous) = match event {
+        WatchEvent::Put { current, previous } => {
+            (Some(parse(current)?), previous.map(parse).transpose()?)
+        }
+        WatchEvent::Delete { previous, .. } => (None, Some(parse(previous)?)),
+        WatchEvent::Progress(_) => (None, None),
+    };
+    Ok(Change {
+        revision,
+        current,
+        previous,
+    })
+}

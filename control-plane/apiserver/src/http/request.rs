@@ -1,0 +1,226 @@
+//! What a request asks for, read from its method and path
+//! (`/api/v1/namespaces/NS/pods/NAME/SUBRESOURCE`).
+
+use http::Method;
+use hull_api::{ApiError, Kind, Registry, registry::Subresource};
+
+use super::query::{Query, decode};
+
+/// What a request is about.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// Objects.
+    Resource {
+        /// Of this kind.
+        kind: &'static Kind,
+        /// In this namespace; empty: in all, or the kind has none.
+        namespace: String,
+        /// Of this name; empty: the collection.
+        name: String,
+        /// This part of the object.
+        subresource: Option<Subresource>,
+    },
+    /// Anything else.
+    Path(String),
+}
+
+/// A request, understood.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestInfo {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: &'static str,
+    /// About what.
+    pub target: Target,
+    /// Parameters.
+    pub query: Query,
+}
+
+impl RequestInfo {
+    pub(crate) fn parse(method: &Method, uri: &http::Uri) -> Result<Self, ApiError> {
+        let query = Query::parse(uri.query().unwrap_or(""));
+        let target = parse_target(uri.path())?;
+        let verb = verb(method, &target, &query)?;
+        Ok(RequestInfo {
+            verb,
+            target,
+            query,
+        })
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        match &self.target {
+            Target::Resource { namespace, .. } => namespace,
+            Target::Path(_) => "",
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match &self.target {
+            Target::Resource { name, .. } => name,
+            Target::Path(_) => "",
+        }
+    }
+
+    /// The subresource's path segment, or "".
+    pub(crate) fn subresource(&self) -> &'static str {
+        match &self.target {
+            Target::Resource {
+                subresource: Some(subresource),
+                ..
+            } => subresource.info().name,
+            _ => "",
+        }
+    }
+
+    /// `pods` or `pods/status`.
+    pub(crate) fn full_resource(&self, kind: &Kind) -> String {
+        match self.subresource() {
+            "" => kind.plural.to_string(),
+            subresource => format!("{}/{subresource}", kind.plural),
+        }
+    }
+
+    /// It lasts: a watch, or a stream into a container.
+    pub(crate) fn is_long_running(&self) -> bool {
+        self.verb == "watch"
+            || matches!(
+                self.subresource(),
+                "exec" | "attach" | "portforward" | "log"
+            )
+    }
+}
+
+fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str, ApiError> {
+    let (collection, subresource) = match target {
+        Target::Resource {
+            name, subresource, ..
+        } => (name.is_empty(), *subresource),
+        Target::Path(_) => (false, None),
+    };
+    let stream = matches!(
+        subresource,
+        Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward)
+    );
+    Ok(match *method {
+        // A stream is a "create" whatever it was opened with: it changes the container.
+        Method::GET | Method::POST if stream => "create",
+        Method::GET | Method::HEAD if collection && query.flag("watch") => "watch",
+        Method::GET | Method::HEAD if collection => "list",
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if collection => "deletecollection",
+        Method::DELETE => "delete",
+        _ => return Err(ApiError::method_not_allowed(None)),
+    })
+}
+
+fn parse_target(path: &str) -> Result<Target, ApiError> {
+    let mut parts: Vec<String> = path
+        .split('/')
+        .skip(1)
+        .map(|part| decode(part, false))
+        .collect();
+    if parts.last().is_some_and(String::is_empty) {
+        parts.pop();
+    }
+    let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let (group, version, rest) = match borrowed.as_slice() {
+        ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
+        _ => return Ok(Target::Path(path.to_string())),
+    };
+    let registry = Registry::get();
+    let find = |plural: &str| {
+        registry
+            .by_resource(group, version, plural)
+            .ok_or_else(ApiError::no_such_resource)
+    };
+    // `namespaces/NS/pods`, but `namespaces/NS` and `namespaces/NS/status` are the namespace.
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, resource, more @ ..]
+            if !(matches!(*resource, "status" | "finalize") && more.is_empty()) =>
+        {
+            (*namespace, &rest[2..])
+        }
+        _ => ("", rest),
+    };
+    let (kind, more) = match rest {
+        [plural, more @ ..] => (find(plural)?, more),
+        [] => return Err(ApiError::no_such_resource()),
+    };
+    // A namespaced object needs its namespace; only collections may go without.
+    let fits = if kind.namespaced {
+        !namespace.is_empty() || more.is_empty()
+    } else {
+        namespace.is_empty()
+    };
+    if !fits {
+        return Err(ApiError::no_such_resource());
+    }
+    let (name, subresource, tail) = match more {
+        [] => ("", None, &[][..]),
+        [name] => (*name, None, &[][..]),
+        [name, subresource, tail @ ..] => {
+            let subresource = kind
+                .subresource(subresource)
+                .ok_or_else(ApiError::no_such_resource)?;
+            (*name, Some(subresource), tail)
+        }
+    };
+    if !tail.is_empty() || (more.len() == 1 && name.is_empty()) {
+        return Err(ApiError::no_such_resource());
+    }
+    Ok(Target::Resource {
+        kind,
+        namespace: namespace.to_string(),
+        name: name.to_string(),
+        subresource,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: Method, uri: &str) -> Result<RequestInfo, ApiError> {
+        RequestInfo::parse(&method, &uri.parse().unwrap())
+    }
+
+    #[test]
+    fn paths_name_kind_namespace_name_and_subresource() {
+        for (method, uri, verb, resource, namespace, name) in [
+            (Method::GET, "/api/v1/pods", "list", "pods", "", ""),
+            (Method::GET, "/api/v1/namespaces/a/pods?watch=true", "watch", "pods", "a", ""),
+            (Method::GET, "/api/v1/namespaces/a/pods/b", "get", "pods", "a", "b"),
+            (Method::PUT, "/api/v1/namespaces/a/pods/b/status", "update", "pods/status", "a", "b"),
+            (Method::GET, "/api/v1/namespaces/a", "get", "namespaces", "", "a"),
+            (Method::PUT, "/api/v1/namespaces/a/finalize", "update", "namespaces/finalize", "", "a"),
+            (Method::DELETE, "/api/v1/namespaces/a/configmaps", "deletecollection", "configmaps", "a", ""),
+            (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/b/scale", "patch", "deployments/scale", "a", "b"),
+            (Method::GET, "/api/v1/namespaces/a/pods/b/exec?command=x", "create", "pods/exec", "a", "b"),
+        ] {
+            let info = parse(method, uri).unwrap();
+            let Target::Resource { kind, .. } = &info.target else { panic!("{uri}") };
+            assert_eq!(info.verb, verb, "{uri}");
+            assert_eq!(info.full_resource(kind), resource, "{uri}");
+            assert_eq!((info.namespace(), info.name()), (namespace, name), "{uri}");
+        }
+    }
+
+    #[test]
+    fn unknown_paths_are_not_found() {
+        for uri in [
+            "/api/v1/nopes",
+            "/apis/no.such/v1/pods",
+            "/api/v1/pods/x",
+            "/api/v1/namespaces/a/nodes",
+            "/api/v1/namespaces/a/pods/b/nope",
+            "/api/v1/namespaces/a/pods/b/log/more",
+        ] {
+            assert_eq!(parse(Method::GET, uri).unwrap_err().code(), 404, "{uri}");
+        }
+        assert!(matches!(parse(Method::GET, "/api/v1").unwrap().target, Target::Path(_)));
+    }
+}

@@ -1,0 +1,91 @@
+//! Responses.
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use hull_api::{ApiError, Kind, table};
+use serde_json::{Value, json};
+
+use super::{Accept, Encoding};
+use crate::{ApiBody, body};
+
+
+fn with_type(status: StatusCode, media: &'static str, bytes: impl Into<Bytes>) -> Response<ApiBody> {
+    let mut response = Response::new(body::full(bytes));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A plain text.
+pub(crate) fn text_response(status: StatusCode, text: impl Into<String>) -> Response<ApiBody> {
+    with_type(status, "text/plain; charset=utf-8", text.into())
+}
+
+/// A JSON document.
+pub(crate) fn json_response(status: StatusCode, bytes: impl Into<Bytes>) -> Response<ApiBody> {
+    with_type(status, "application/json", bytes)
+}
+
+/// The `Status` of a failure.
+pub(crate) fn error_response(error: &ApiError) -> Response<ApiBody> {
+    let status = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json_response(status, error.to_value().to_string());
+    if error.details.retry_after_seconds > 0 {
+        response.headers_mut().insert(
+            header::RETRY_AFTER,
+            header::HeaderValue::from(error.details.retry_after_seconds),
+        );
+    }
+    response
+}
+
+/// One object to answer with.
+pub(crate) struct Output<'a> {
+    pub kind: &'static Kind,
+    pub accept: Accept,
+    pub status: StatusCode,
+    pub object: &'a Value,
+    pub warnings: &'a [String],
+}
+
+impl Output<'_> {
+    /// The response, in the shape the client asked for.
+    pub(crate) fn into_response(self) -> Response<ApiBody> {
+        // Scale, Status and the like have no table of ours.
+        let own = self.object.get("kind").and_then(Value::as_str) == Some(self.kind.kind);
+        let mut response = match self.accept {
+            Accept::Table(include) if own => {
+                let row = table::row(self.kind, self.object, include, jiff::Timestamp::now());
+                let metadata = json!({
+                    "resourceVersion": self.object.pointer("/metadata/resourceVersion"),
+                });
+                let columns = Some(table::column_definitions(self.kind));
+                json_response(
+                    self.status,
+                    table::table(columns, metadata, vec![row]).to_string(),
+                )
+            }
+            Accept::Metadata if own => json_response(
+                self.status,
+                table::partial_metadata(self.object).to_string(),
+            ),
+            Accept::Object(Encoding::Yaml) => match serde_saphyr::to_string(self.object) {
+                Ok(text) => with_type(self.status, "application/yaml", text),
+                Err(error) => error_response(&ApiError::internal(error)),
+            },
+            _ => json_response(self.status, self.object.to_string()),
+        };
+        for warning in self.warnings {
+            let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        response
+    }
+}

@@ -1,0 +1,285 @@
+//! Issues certificates and keeps them as files.
+
+use std::{
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+use super::{CA_YEARS, LEAF_YEARS, PkiError, RENEW_DAYS};
+
+/// A certificate and its key, PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CertPair {
+    /// The certificate.
+    pub cert_pem: String,
+    /// The private key (PKCS #8).
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for CertPair {
+    // The key stays out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertPair").finish_non_exhaustive()
+    }
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// A client.
+    Client,
+    /// A server with these names and addresses (a client too: a node agent is both).
+    Server(&'a [String]),
+}
+
+pub(super) fn create_dir(dir: &Path) -> Result<(), PkiError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| PkiError::File {
+            path: dir.to_path_buf(),
+            source,
+        })
+}
+
+fn read(dir: &Path, file: &str) -> Result<Option<String>, PkiError> {
+    let path = dir.join(file);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PkiError::File { path, source }),
+    }
+}
+
+/// Written beside and renamed, so that a crash leaves the old file or the new one.
+fn write(dir: &Path, file: &str, text: &str) -> Result<(), PkiError> {
+    let path = dir.join(file);
+    let temporary = dir.join(format!(".{file}.{}", std::process::id()));
+    let attempt = || {
+        let mut handle = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        handle.write_all(text.as_bytes())?;
+        handle.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    };
+    attempt().map_err(|source| PkiError::File {
+        path: path.clone(),
+        source,
+    })
+}
+
+fn load(dir: &Path, name: &str) -> Result<Option<CertPair>, PkiError> {
+    let cert = read(dir, &format!("{name}.crt"))?;
+    let key = read(dir, &format!("{name}.key"))?;
+    Ok(cert
+        .zip(key)
+        .map(|(cert_pem, key_pem)| CertPair { cert_pem, key_pem }))
+}
+
+fn save(dir: &Path, name: &str, pair: &CertPair) -> Result<(), PkiError> {
+    // The key first: a certificate without key reads as missing.
+    write(dir, &format!("{name}.key"), &pair.key_pem)?;
+    write(dir, &format!("{name}.crt"), &pair.cert_pem)
+}
+
+fn validity(params: &mut CertificateParams, years: i16) {
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    // A day of tolerance for clocks that are behind.
+    let start = today.yesterday().unwrap_or(today);
+    let end = today
+        .checked_add(jiff::Span::new().years(years))
+        .unwrap_or(jiff::civil::Date::MAX);
+    let convert = |date: jiff::civil::Date| {
+        rcgen::date_time_ymd(
+            i32::from(date.year()),
+            u8::try_from(date.month()).unwrap_or(1),
+            u8::try_from(date.day()).unwrap_or(1),
+        )
+    };
+    params.not_before = convert(start);
+    params.not_after = convert(end);
+}
+
+fn subject(common_name: &str, organizations: &[&str]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    for organization in organizations {
+        name.push(DnType::OrganizationName, *organization);
+    }
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+pub(super) fn load_or_create_ca(dir: &Path) -> Result<CertPair, PkiError> {
+    let broken = |why: String| PkiError::BrokenCa {
+        path: dir.to_path_buf(),
+        why,
+    };
+    match (read(dir, "ca.crt")?, read(dir, "ca.key")?) {
+        (Some(cert_pem), Some(key_pem)) => {
+            let pair = CertPair { cert_pem, key_pem };
+            issuer(&pair).map_err(|error| broken(error.to_string()))?;
+            return Ok(pair);
+        }
+        // A key alone: a crash before the certificate was written; nothing was signed yet.
+        (None, _) => {}
+        (Some(_), None) => return Err(broken("ca.crt is there, ca.key is not".to_string())),
+    }
+    let issue = || {
+        let mut params = CertificateParams::default();
+        // The year keeps the names of successive CAs apart.
+        params.distinguished_name = subject("hull-ca", &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        validity(&mut params, CA_YEARS);
+        let key = KeyPair::generate()?;
+        let cert = params.self_signed(&key)?;
+        Ok(CertPair {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    };
+    let pair = issue().map_err(|source| PkiError::Issue {
+        name: "ca".to_string(),
+        source,
+    })?;
+    save(dir, "ca", &pair)?;
+    Ok(pair)
+}
+
+fn issuer(ca: &CertPair) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
+    Issuer::from_ca_cert_pem(&ca.cert_pem, KeyPair::from_pem(&ca.key_pem)?)
+}
+
+pub(super) fn load_or_issue(
+    dir: &Path,
+    ca: &CertPair,
+    name: &str,
+    (common_name, organizations): (&str, &[&str]),
+    purpose: Purpose<'_>,
+) -> Result<CertPair, PkiError> {
+    if let Some(pair) = load(dir, name)?
+        && is_current(&pair.cert_pem, &ca.cert_pem, purpose)
+    {
+        return Ok(pair);
+    }
+    let issue = || {
+        let names = match purpose {
+            Purpose::Client => Vec::new(),
+            Purpose::Server(names) => names.to_vec(),
+        };
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name = subject(common_name, organizations);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = match purpose {
+            Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Purpose::Server(_) => vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
+        };
+        params.use_authority_key_identifier_extension = true;
+        validity(&mut params, LEAF_YEARS);
+        let key = KeyPair::generate()?;
+        let cert = params.signed_by(&key, &issuer(ca)?)?;
+        Ok(CertPair {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    };
+    let pair = issue().map_err(|source| PkiError::Issue {
+        name: name.to_string(),
+        source,
+    })?;
+    save(dir, name, &pair)?;
+    Ok(pair)
+}
+
+/// The certificate was signed by this CA, lives long enough and has the wanted names.
+fn is_current(cert_pem: &str, ca_pem: &str, purpose: Purpose<'_>) -> bool {
+    let der = |pem: &str| {
+        x509_parser::pem::parse_x509_pem(pem.as_bytes())
+            .ok()
+            .map(|(_, pem)| pem.contents)
+    };
+    let (Some(cert), Some(ca)) = (der(cert_pem), der(ca_pem)) else {
+        return false;
+    };
+    let (Ok((_, cert)), Ok((_, ca))) = (
+        x509_parser::certificate::X509Certificate::from_der(&cert),
+        x509_parser::certificate::X509Certificate::from_der(&ca),
+    ) else {
+        return false;
+    };
+    let renew_at = jiff::Timestamp::now().as_second() + RENEW_DAYS * 24 * 3600;
+    if cert.validity().not_after.timestamp() < renew_at || !signed_by(&cert, &ca) {
+        return false;
+    }
+    let Purpose::Server(wanted) = purpose else {
+        return true;
+    };
+    let Ok(Some(names)) = cert.subject_alternative_name() else {
+        return false;
+    };
+    let present: Vec<String> = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_string()),
+            GeneralName::IPAddress(bytes) => address(bytes),
+            _ => None,
+        })
+        .collect();
+    wanted.iter().all(|name| present.contains(name))
+}
+
+fn signed_by(
+    cert: &x509_parser::certificate::X509Certificate<'_>,
+    ca: &x509_parser::certificate::X509Certificate<'_>,
+) -> bool {
+    // The CA's key identifier: a new CA of the same name must not pass for the old one.
+    let authority = cert
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(id) => {
+                id.key_identifier.as_ref().map(|id| id.0.to_vec())
+            }
+            _ => None,
+        });
+    let own = ca
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => {
+                Some(id.0.to_vec())
+            }
+            _ => None,
+        });
+    authority.is_some() && authority == own
+}
+
+fn address(bytes: &[u8]) -> Option<String> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(std::net::Ipv4Addr::from(four).to_string());
+    }
+    <[u8; 16]>::try_from(bytes)
+        .ok()
+        .map(|sixteen| std::net::Ipv6Addr::from(sixteen).to_string())
+}

@@ -1,0 +1,187 @@
+//! Start, accept, stop.
+
+use std::{future::Future, sync::Arc};
+
+use hull_store::Store;
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls::ServerConfig;
+use tokio::{net::{TcpListener, TcpStream}, sync::{OwnedSemaphorePermit, Semaphore}};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    ApiServerConfig, LocalService, ServerError, UserInfo, bootstrap,
+    handlers::{Backend, sweep_events},
+    limits,
+    metrics::Metrics,
+    service::{self, Shared},
+    storage::Storage,
+    tls,
+    watch_cache::{self, WatchCache},
+};
+
+/// A running API server: its cache follows the store for as long as it lives.
+pub struct ApiServer {
+    shared: Arc<Shared>,
+    tls: Arc<ServerConfig>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl ApiServer {
+    /// Loads the store, creates the namespaces that every cluster has, and starts to follow
+    /// the store. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the certificates do not fit together.
+    pub async fn new(config: ApiServerConfig, store: Arc<dyn Store>) -> Result<Arc<Self>, ServerError> {
+        let tls = Arc::new(tls::server_config(&config.pki)?);
+        let node_tls = Arc::new(tls::node_client_config(&config.pki)?);
+        let storage = Storage::new(store.clone());
+        bootstrap::create_namespaces(&storage)
+            .await
+            .map_err(ServerError::Bootstrap)?;
+        let cache = Arc::new(WatchCache::new());
+        let loaded = watch_cache::load(&cache, store.as_ref()).await?;
+        let backend = Arc::new(Backend {
+            storage,
+            cache: cache.clone(),
+            metrics: Metrics::new(),
+        });
+        let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
+        let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
+        Ok(Arc::new(ApiServer {
+            shared: Arc::new(Shared { backend, node_tls }),
+            tls,
+            tasks: vec![feed, sweeper],
+        }))
+    }
+
+    /// The server as a service in this process, for `user`: no socket, same rules.
+    pub fn local_service(&self, user: UserInfo) -> LocalService {
+        LocalService::new(self.shared.clone(), user)
+    }
+
+    /// Serves TLS connections (HTTP/1.1 and HTTP/2) until `shutdown` resolves, then lets
+    /// requests finish for a moment.
+    ///
+    /// # Errors
+    /// When the listener fails for good.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServerError> {
+        let acceptor = TlsAcceptor::from(self.tls.clone());
+        let permits = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accept = async {
+                let permit = permits.clone().acquire_owned().await.ok();
+                (listener.accept().await, permit)
+            };
+            let (accepted, permit) = tokio::select! {
+                () = &mut shutdown => break,
+                accepted = accept => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = Connection {
+                        shared: self.shared.clone(),
+                        acceptor: acceptor.clone(),
+                        stopped: stopped.clone(),
+                        _permit: permit,
+                    };
+                    tokio::spawn(async move {
+                        if let Err(error) = connection.serve(stream).await {
+                            tracing::debug!(%peer, %error, "connection ended");
+                        }
+                    });
+                }
+                // Out of descriptors, or a client that left: the next one may do better.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
+        }
+        stop.send_replace(true);
+        // Every connection holds a permit until it ends.
+        let all = u32::try_from(limits::MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        if tokio::time::timeout(limits::DRAIN_TIMEOUT, permits.acquire_many(all)).await.is_err() {
+            tracing::info!("connections were still open at shutdown");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn sweep(backend: Arc<Backend>, ttl: std::time::Duration) {
+    let mut ticks = tokio::time::interval(limits::EVENT_SWEEP_INTERVAL.min(ttl));
+    loop {
+        ticks.tick().await;
+        match sweep_events(&backend, ttl, jiff::Timestamp::now()).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::debug!(removed, "expired events removed"),
+            Err(error) => tracing::warn!(%error, "cannot remove expired events"),
+        }
+    }
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    acceptor: TlsAcceptor,
+    stopped: tokio::sync::watch::Receiver<bool>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    async fn serve(mut self, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        // Small answers must not wait for more data.
+        stream.set_nodelay(true)?;
+        let stream =
+            tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, self.acceptor.accept(stream)).await??;
+        let user = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|certs| certs.first())
+            .and_then(tls::user_of)
+            .unwrap_or_else(UserInfo::anonymous);
+        let user = Arc::new(user);
+        let shared = self.shared.clone();
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let (shared, user) = (shared.clone(), user.clone());
+            async move {
+                Ok::<_, std::convert::Infallible>(service::serve(&shared, &user, request).await)
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::HEADER_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Some(limits::PING_INTERVAL));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            _ = self.stopped.wait_for(|stopped| *stopped) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    }
+}

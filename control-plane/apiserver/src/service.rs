@@ -1,0 +1,212 @@
+//! The one way into the server, for requests from a socket and from within the process.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hull_api::{ApiError, registry::Subresource, status::Reason};
+use hyper::upgrade::OnUpgrade;
+use rustls::ClientConfig;
+
+use crate::{
+    ApiBody, UserInfo, auth, body, discovery,
+    handlers::{self, Backend, Context},
+    health,
+    http::{Accept, RequestInfo, Target, error_response, text_response},
+    limits::MAX_IN_FLIGHT,
+    node_proxy::{self, Proxied},
+};
+
+/// What every request needs.
+pub(crate) struct Shared {
+    pub backend: Arc<Backend>,
+    pub node_tls: Arc<ClientConfig>,
+}
+
+/// The server as a tower service, for one user. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalService {
+    shared: Arc<Shared>,
+    user: Arc<UserInfo>,
+}
+
+impl LocalService {
+    pub(crate) fn new(shared: Arc<Shared>, user: UserInfo) -> Self {
+        LocalService {
+            shared,
+            user: Arc::new(user),
+        }
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<B> tower::Service<Request<B>> for LocalService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ApiBody>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (shared, user) = (self.shared.clone(), self.user.clone());
+        Box::pin(async move { Ok(serve(&shared, &user, request).await) })
+    }
+}
+
+/// Answers one request.
+pub(crate) async fn serve<B>(shared: &Shared, user: &UserInfo, request: Request<B>) -> Response<ApiBody>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    let started = Instant::now();
+    let metrics = &shared.backend.metrics;
+    let info = match RequestInfo::parse(request.method(), request.uri()) {
+        Ok(info) => info,
+        Err(error) => {
+            metrics.request_done("", ("", "", ""), error.code(), None);
+            return error_response(&error);
+        }
+    };
+    let path = request.uri().path().to_string();
+    let long = info.is_long_running();
+    let guard = (!long).then(|| metrics.request_started());
+    let response = if !long && metrics.in_flight() > i64::try_from(MAX_IN_FLIGHT).unwrap_or(i64::MAX) {
+        let mut error = ApiError::new(
+            Reason::TooManyRequests,
+            "Too many requests, please try again later.",
+        );
+        error.details.retry_after_seconds = 1;
+        error_response(&error)
+    } else {
+        match answer(shared, user, &info, request).await {
+            Ok(response) => response,
+            Err(error) => error_response(&error),
+        }
+    };
+    drop(guard);
+    let (group, resource) = match &info.target {
+        Target::Resource { kind, .. } => (kind.group, kind.plural),
+        Target::Path(_) => ("", ""),
+    };
+    let elapsed = started.elapsed();
+    let code = response.status().as_u16();
+    metrics.request_done(
+        info.verb,
+        (group, resource, info.subresource()),
+        code,
+        (!long).then_some(elapsed),
+    );
+    tracing::debug!(
+        verb = info.verb,
+        path,
+        user = user.name,
+        code,
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        "request"
+    );
+    response
+}
+
+async fn answer<B>(
+    shared: &Shared,
+    user: &UserInfo,
+    info: &RequestInfo,
+    request: Request<B>,
+) -> Result<Response<ApiBody>, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    auth::authorize(user, info)?;
+    let (mut parts, request_body) = request.into_parts();
+    let Target::Resource {
+        kind,
+        namespace,
+        name,
+        subresource,
+    } = &info.target
+    else {
+        return non_resource(shared, info, &parts).await;
+    };
+    if let Some(
+        subresource @ (Subresource::Log
+        | Subresource::Exec
+        | Subresource::Attach
+        | Subresource::PortForward),
+    ) = *subresource
+    {
+        if subresource == Subresource::Log && info.verb != "get" {
+            return Err(ApiError::method_not_allowed(Some(kind.resource())));
+        }
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let proxied = Proxied {
+            namespace,
+            name,
+            subresource,
+            method: parts.method.clone(),
+            query: &info.query,
+            raw_query: parts.uri.query().unwrap_or(""),
+            headers: &parts.headers,
+            upgrade,
+        };
+        return node_proxy::proxy(&shared.backend, &shared.node_tls, proxied).await;
+    }
+    let accept = Accept::parse(&parts.headers, &info.query)?;
+    let reads = matches!(info.verb, "get" | "list" | "watch");
+    let request_body = if reads {
+        Bytes::new()
+    } else {
+        body::collect(request_body).await?
+    };
+    let context = Context {
+        backend: &shared.backend,
+        kind,
+        namespace,
+        name,
+        subresource: *subresource,
+        query: &info.query,
+        headers: &parts.headers,
+        body: request_body,
+        accept,
+    };
+    handlers::handle(info.verb, context).await
+}
+
+async fn non_resource(
+    shared: &Shared,
+    info: &RequestInfo,
+    parts: &http::request::Parts,
+) -> Result<Response<ApiBody>, ApiError> {
+    let path = parts.uri.path();
+    if info.verb != "get" {
+        return Err(ApiError::method_not_allowed(None));
+    }
+    if path == "/metrics" {
+        return match shared.backend.metrics.render(&shared.backend.cache.counts()) {
+            Ok(text) => Ok(text_response(StatusCode::OK, text)),
+            Err(error) => Err(ApiError::internal(error)),
+        };
+    }
+    if path.starts_with("/openapi/v2") {
+        return Err(ApiError::not_implemented("OpenAPI v2 (/openapi/v2; /openapi/v3 is served)"));
+    }
+    if let Some(response) = health::respond(&shared.backend, path, &info.query).await {
+        return Ok(response);
+    }
+    discovery::respond(path, &parts.headers)
+        .ok_or_else(ApiError::no_such_resource)
+}

@@ -1,0 +1,150 @@
+//! Objects in the store: JSON under Kubernetes' keys, the resourceVersion being the store's
+//! revision (it is not part of what is stored).
+
+pub(crate) mod codec;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hull_api::{ApiError, Kind, ObjectExt, status::Reason};
+use hull_store::{Condition, Revision, Store, StoreError, TxnOutcome, Write};
+use serde_json::Value;
+
+/// An object and the revision it was written at.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// In the stored version, with its resourceVersion.
+    pub object: Value,
+    pub revision: Revision,
+}
+
+/// What became of a conditional write.
+pub(crate) enum Outcome {
+    /// Written at this revision.
+    Done(Revision),
+    /// Somebody else was first.
+    Conflict,
+}
+
+/// Typed access to the store.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    store: Arc<dyn Store>,
+}
+
+/// Failures of the store, as the client sees them.
+pub(crate) fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { asked, oldest } => ApiError::expired(format!(
+            "too old resource version: {asked} ({oldest})"
+        )),
+        StoreError::Future { asked, current } => {
+            ApiError::too_large_resource_version(asked, current)
+        }
+        StoreError::Closed => {
+            ApiError::new(Reason::ServiceUnavailable, "the server is shutting down")
+        }
+        other => {
+            tracing::error!(error = %other, "the store failed");
+            ApiError::internal(other)
+        }
+    }
+}
+
+impl Storage {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Storage { store }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) async fn get(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Stored>, ApiError> {
+        let key = kind.key(namespace, name);
+        let Some(pair) = self.store.get(&key).await.map_err(store_error)? else {
+            return Ok(None);
+        };
+        let object = codec::decode(&pair.value, pair.mod_revision)
+            .map_err(|error| ApiError::internal(format!("stored object {key}: {error}")))?;
+        Ok(Some(Stored {
+            object,
+            revision: pair.mod_revision,
+        }))
+    }
+
+    /// Like [`Storage::get`]; absence is the client's 404.
+    pub(crate) async fn must_get(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Stored, ApiError> {
+        self.get(kind, namespace, name)
+            .await?
+            .ok_or_else(|| ApiError::not_found(kind.resource(), name))
+    }
+
+    async fn write(&self, conditions: Vec<Condition>, write: Write) -> Result<Outcome, ApiError> {
+        match self.store.txn(conditions, vec![write]).await {
+            Ok(TxnOutcome::Committed(revision)) => Ok(Outcome::Done(revision)),
+            Ok(TxnOutcome::Conflict { .. }) => Ok(Outcome::Conflict),
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// Writes a new object and sets its resourceVersion.
+    pub(crate) async fn create(&self, kind: &Kind, object: &mut Value) -> Result<Outcome, ApiError> {
+        let key = kind.key(object.namespace(), object.name());
+        let bytes = encode(object)?;
+        let outcome = self
+            .write(vec![Condition::Absent(key.clone())], Write::Put(key, bytes))
+            .await?;
+        if let Outcome::Done(revision) = outcome {
+            codec::set_revision(object, revision);
+        }
+        Ok(outcome)
+    }
+
+    /// Replaces an object that was last written at `expected`, and sets its resourceVersion.
+    pub(crate) async fn replace(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+        expected: Revision,
+    ) -> Result<Outcome, ApiError> {
+        let key = kind.key(object.namespace(), object.name());
+        let bytes = encode(object)?;
+        let condition = Condition::ModRevision(key.clone(), expected);
+        let outcome = self.write(vec![condition], Write::Put(key, bytes)).await?;
+        if let Outcome::Done(revision) = outcome {
+            codec::set_revision(object, revision);
+        }
+        Ok(outcome)
+    }
+
+    /// Removes an object that was last written at `expected`.
+    pub(crate) async fn remove(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        expected: Revision,
+    ) -> Result<Outcome, ApiError> {
+        let key = kind.key(namespace, name);
+        let condition = Condition::ModRevision(key.clone(), expected);
+        self.write(vec![condition], Write::Delete(key)).await
+    }
+}
+
+fn encode(object: &mut Value) -> Result<Bytes, ApiError> {
+    object.remove_at(&["metadata", "resourceVersion"]);
+    serde_json::to_vec(object)
+        .map(Bytes::from)
+        .map_err(ApiError::internal)
+}

@@ -1,0 +1,258 @@
+//! Every object in memory, kept current by one watch of the store: lists and watches are
+//! served from here, each object parsed and written out once for all of them.
+//!
+//! ```text
+//!   store ──watch──► feed ──► Resource: objects by key, ring of recent changes
+//!                      │            ▲ list            ▲ watchers (a position in the ring)
+//!                      └──► progress: the revision everything here shows
+//! ```
+//!
+//! A watcher that starts before the ring, or falls behind it, reads the store's own history
+//! (see `handlers::watch`). When the feed loses the store's watch it lists everything again;
+//! the rings then start anew.
+
+mod feed;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use hull_api::{ApiError, Registry};
+use hull_store::{KeyValue, Revision};
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::{limits, storage::codec};
+
+pub(crate) use feed::{load, run};
+
+/// An object as it was at some revision.
+#[derive(Debug)]
+pub(crate) struct CachedObject {
+    pub key: String,
+    pub revision: Revision,
+    /// As stored, with its resourceVersion.
+    pub value: Value,
+    /// The same, as JSON.
+    pub json: Bytes,
+}
+
+impl CachedObject {
+    pub(crate) fn new(pair: &KeyValue) -> Result<Self, serde_json::Error> {
+        let value = codec::decode(&pair.value, pair.mod_revision)?;
+        Ok(CachedObject {
+            key: pair.key.clone(),
+            revision: pair.mod_revision,
+            json: Bytes::from(serde_json::to_vec(&value)?),
+            value,
+        })
+    }
+}
+
+/// A change of one object.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub revision: Revision,
+    /// After; `None`: deleted.
+    pub current: Option<Arc<CachedObject>>,
+    /// Before; `None`: created.
+    pub previous: Option<Arc<CachedObject>>,
+}
+
+#[derive(Default)]
+struct ResourceState {
+    objects: BTreeMap<String, Arc<CachedObject>>,
+    ring: VecDeque<Arc<Change>>,
+    /// Every change after this revision is in the ring.
+    ring_start: Revision,
+    /// Revision of the newest change here.
+    newest: Revision,
+}
+
+struct Resource {
+    state: RwLock<ResourceState>,
+    changed: watch::Sender<Revision>,
+}
+
+/// What a watcher gets when it asks for changes.
+pub(crate) enum Changes {
+    /// These, in order; maybe none yet.
+    Some(Vec<Arc<Change>>),
+    /// Its position is before the ring.
+    TooOld,
+}
+
+/// A consistent view of some objects.
+pub(crate) struct Snapshot {
+    pub objects: Vec<Arc<CachedObject>>,
+    pub revision: Revision,
+}
+
+/// Changes given to a watcher at once.
+const BATCH: usize = 256;
+
+pub(crate) struct WatchCache {
+    resources: HashMap<&'static str, Resource>,
+    progress: watch::Sender<Revision>,
+}
+
+impl WatchCache {
+    pub(crate) fn new() -> Self {
+        let resources = Registry::get()
+            .kinds()
+            .iter()
+            .map(|kind| {
+                let resource = Resource {
+                    state: RwLock::default(),
+                    changed: watch::Sender::new(0),
+                };
+                (kind.storage, resource)
+            })
+            .collect();
+        WatchCache {
+            resources,
+            progress: watch::Sender::new(0),
+        }
+    }
+
+    /// The revision that everything here shows; 0 before the first load.
+    pub(crate) fn revision(&self) -> Revision {
+        *self.progress.borrow()
+    }
+
+    /// Waits until the cache shows `revision`.
+    pub(crate) async fn wait_for(&self, revision: Revision) -> Result<(), ApiError> {
+        let mut progress = self.progress.subscribe();
+        let reached = progress.wait_for(|current| *current >= revision);
+        match tokio::time::timeout(limits::CACHE_WAIT, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(ApiError::too_large_resource_version(
+                revision,
+                self.revision(),
+            )),
+        }
+    }
+
+    fn resource(&self, storage: &str) -> Option<&Resource> {
+        self.resources.get(storage)
+    }
+
+    /// The objects in a range of keys.
+    pub(crate) fn snapshot(&self, storage: &str, range: Range<String>) -> Snapshot {
+        let Some(resource) = self.resource(storage) else {
+            return Snapshot {
+                objects: Vec::new(),
+                revision: self.revision(),
+            };
+        };
+        let state = resource.state.read();
+        // Under the lock no further change of this resource can appear, so this is the
+        // revision of what is seen.
+        let revision = self.revision().max(state.newest);
+        Snapshot {
+            objects: state
+                .objects
+                .range(range)
+                .map(|(_, object)| object.clone())
+                .collect(),
+            revision,
+        }
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, storage: &str, key: &str) -> Option<Arc<CachedObject>> {
+        let state = self.resource(storage)?.state.read();
+        state.objects.get(key).cloned()
+    }
+
+    /// Changes of a resource after `after`, at most [`BATCH`].
+    pub(crate) fn changes(&self, storage: &str, after: Revision) -> Changes {
+        let Some(resource) = self.resource(storage) else {
+            return Changes::Some(Vec::new());
+        };
+        let state = resource.state.read();
+        if after < state.ring_start {
+            return Changes::TooOld;
+        }
+        let from = state.ring.partition_point(|change| change.revision <= after);
+        Changes::Some(state.ring.range(from..).take(BATCH).cloned().collect())
+    }
+
+    /// Tells when a resource changed.
+    pub(crate) fn subscribe(&self, storage: &str) -> Option<watch::Receiver<Revision>> {
+        self.resource(storage).map(|r| r.changed.subscribe())
+    }
+
+    /// Number of objects per storage name.
+    pub(crate) fn counts(&self) -> Vec<(&'static str, usize)> {
+        self.resources
+            .iter()
+            .map(|(storage, resource)| (*storage, resource.state.read().objects.len()))
+            .collect()
+    }
+
+    fn storage_of(key: &str) -> &str {
+        key.strip_prefix("/registry/")
+            .and_then(|rest| rest.split('/').next())
+            .unwrap_or("")
+    }
+
+    fn apply(&self, key: &str, revision: Revision, current: Option<Arc<CachedObject>>) {
+        let Some(resource) = self.resource(Self::storage_of(key)) else {
+            return;
+        };
+        let mut state = resource.state.write();
+        let previous = match &current {
+            Some(object) => state.objects.insert(key.to_string(), object.clone()),
+            None => state.objects.remove(key),
+        };
+        state.newest = revision;
+        if state.ring.len() >= limits::WATCH_RING
+            && let Some(oldest) = state.ring.pop_front()
+        {
+            state.ring_start = oldest.revision;
+        }
+        state.ring.push_back(Arc::new(Change {
+            revision,
+            current,
+            previous,
+        }));
+        drop(state);
+        resource.changed.send_replace(revision);
+    }
+
+    /// Replaces everything, after a list of the store.
+    fn load(&self, objects: Vec<Arc<CachedObject>>, revision: Revision) {
+        let mut by_storage: HashMap<&str, BTreeMap<String, Arc<CachedObject>>> = HashMap::new();
+        for object in &objects {
+            by_storage
+                .entry(Self::storage_of(&object.key))
+                .or_default()
+                .insert(object.key.clone(), object.clone());
+        }
+        for (storage, resource) in &self.resources {
+            let mut state = resource.state.write();
+            state.objects = by_storage.remove(storage).unwrap_or_default();
+            state.ring.clear();
+            state.ring_start = revision;
+            state.newest = revision;
+            drop(state);
+            resource.changed.send_replace(revision);
+        }
+        self.progress.send_replace(revision);
+    }
+
+    fn advance(&self, revision: Revision) {
+        self.progress.send_if_modified(|current| {
+            let newer = revision > *current;
+            if newer {
+                *current = revision;
+            }
+            newer
+        });
+    }
+}

@@ -1,0 +1,14 @@
+//! The API server over real TLS, with a real store in a temporary directory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod deletion;
+mod harness;
+mod hostile;
+mod kubectl;
+mod lists;
+mod local_service;
+mod node_proxy;
+mod objects;
+mod patches;
+mod security;
+mod watches;

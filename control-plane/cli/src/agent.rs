@@ -1,0 +1,91 @@
+//! The node: hull-shim and the node agent.
+
+use anyhow::{Context, bail};
+use hull_apiserver::pki::ClusterPki;
+use hull_node::{NodeConfig, ServerTls};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::cni;
+use crate::files::lock_data_dir;
+use crate::server::{Tasks, finish};
+use crate::settings::Resolved;
+use crate::shim::Shim;
+use crate::signals;
+
+/// Starts hull-shim (unless another runtime is named) and the node agent.
+pub async fn start(
+    settings: &Resolved,
+    client: kube::Client,
+    tls: Option<ServerTls>,
+    tasks: &mut Tasks,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    if settings.cri_endpoint.is_none() {
+        cni::write_default(settings)?;
+        let shim = Shim::prepare(settings).await?;
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            shim.supervise(stop).await;
+            Ok(())
+        });
+    }
+    let mut config = NodeConfig::new(settings.node_name.clone(), settings.node_ip);
+    config.cri_endpoint = settings.cri_endpoint();
+    config.root_dir = settings.data_dir.join("node");
+    config.pod_log_dir = settings.pod_log_dir.clone();
+    config.listen = settings.node_listen;
+    config.server_tls = tls;
+    config.labels = settings.node_labels.clone();
+    config.max_pods = settings.max_pods;
+    let stop = shutdown.clone();
+    tasks.spawn(async move { hull_node::run(client, config, stop).await.context("node agent") });
+    Ok(())
+}
+
+/// The node server's certificates from the cluster's own CA.
+pub fn own_tls(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<ServerTls> {
+    let names = [settings.node_ip.to_string(), "127.0.0.1".into(), "localhost".into()];
+    let pair = pki
+        .kubelet_serving(&settings.node_name, &names)
+        .context("node server's certificate")?;
+    Ok(ServerTls {
+        certificate_pem: pair.cert_pem.into_bytes(),
+        key_pem: pair.key_pem.into_bytes(),
+        client_ca_pem: pki.ca_pem().as_bytes().to_vec(),
+    })
+}
+
+fn given_tls(settings: &Resolved) -> anyhow::Result<Option<ServerTls>> {
+    let files = (&settings.node_cert, &settings.node_key, &settings.node_client_ca);
+    let (Some(certificate), Some(key), Some(ca)) = files else {
+        if files.0.is_some() || files.1.is_some() || files.2.is_some() {
+            bail!("node_cert, node_key and node_client_ca belong together");
+        }
+        tracing::warn!("unimplemented: certificates issued to joining nodes; without --node-cert, --node-key and --node-client-ca logs and exec are not served");
+        return Ok(None);
+    };
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("read {}", path.display()))
+    };
+    Ok(Some(ServerTls {
+        certificate_pem: read(certificate)?,
+        key_pem: read(key)?,
+        client_ca_pem: read(ca)?,
+    }))
+}
+
+/// `hull node`.
+pub async fn run(settings: Resolved) -> anyhow::Result<()> {
+    let _lock = lock_data_dir(&settings.data_dir, "node")?;
+    let kubeconfig = Kubeconfig::read_from(&settings.kubeconfig)
+        .with_context(|| format!("kubeconfig {}", settings.kubeconfig.display()))?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let client = kube::Client::try_from(config)?;
+    let shutdown = signals::shutdown()?;
+    let mut tasks = Tasks::new();
+    let tls = given_tls(&settings)?;
+    start(&settings, client, tls, &mut tasks, &shutdown).await?;
+    finish(tasks, shutdown).await
+}

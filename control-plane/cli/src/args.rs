@@ -1,0 +1,73 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::settings::Settings;
+
+/// Kubernetes pods, each in its own microVM.
+#[derive(Debug, Parser)]
+#[command(name = "hull", version, propagate_version = true)]
+pub struct Cli {
+    /// Settings file; without this flag /etc/hull/hull.toml is read if it is there
+    #[arg(long, global = true, env = "HULL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster on this machine: API server, scheduler, controllers, node agent, runtime
+    Up(Settings),
+    /// Run the control plane alone: API server, store, scheduler, controllers
+    Server(Settings),
+    /// Run the node agent and the runtime alone, against the API server of --kubeconfig
+    Node(Settings),
+    /// Check whether this machine can run pods, and say what is missing
+    Doctor(Settings),
+    /// Print the administrator's kubeconfig of the cluster in --data-dir
+    Kubeconfig(Settings),
+    /// Check a settings file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+    /// Services, network policy and DNS (unimplemented)
+    Netd,
+    /// Register nodes that run nothing, for load tests (unimplemented)
+    FakeNodes {
+        /// How many
+        count: u32,
+    },
+}
+
+/// `hull config ...`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether a settings file is valid
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

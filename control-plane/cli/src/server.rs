@@ -1,0 +1,125 @@
+//! The control plane: store, API server, scheduler, controllers.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use hull_apiserver::pki::ClusterPki;
+use hull_apiserver::{ApiServer, ApiServerConfig, UserInfo};
+use hull_controllers::ControllersConfig;
+use hull_scheduler::SchedulerConfig;
+use hull_store::Store;
+use hull_store::embedded::EmbeddedStore;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::in_process;
+use crate::files::{lock_data_dir, make_private_dir, write_atomically};
+use crate::settings::Resolved;
+use crate::signals;
+
+/// The tasks of a process; the first that fails ends it.
+pub type Tasks = JoinSet<anyhow::Result<()>>;
+
+/// The running control plane.
+pub struct ControlPlane {
+    /// The API server, for in-process clients.
+    pub api: Arc<ApiServer>,
+    /// Its certificates.
+    pub pki: ClusterPki,
+}
+
+/// Opens the certificates below the data directory.
+pub fn pki(settings: &Resolved) -> anyhow::Result<ClusterPki> {
+    let mut names = settings.tls_san.clone();
+    names.push(settings.node_name.clone());
+    names.push(settings.node_ip.to_string());
+    if !settings.listen.ip().is_unspecified() {
+        names.push(settings.listen.ip().to_string());
+    }
+    ClusterPki::load_or_create(settings.data_dir.join("pki"), &names).context("certificates")
+}
+
+/// The administrator's kubeconfig. It names the loopback address, which every certificate holds.
+pub fn admin_kubeconfig(settings: &Resolved) -> anyhow::Result<String> {
+    let directory = settings.data_dir.join("pki");
+    anyhow::ensure!(
+        directory.join("ca.crt").exists(),
+        "there is no cluster in {}: run `hull up` or `hull server` first",
+        settings.data_dir.display()
+    );
+    kubeconfig_of(settings, &pki(settings)?)
+}
+
+fn kubeconfig_of(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<String> {
+    let admin = pki.admin().context("administrator's certificate")?;
+    let server = format!("https://127.0.0.1:{}", settings.listen.port());
+    Ok(pki.kubeconfig(&server, "kubernetes-admin", &admin))
+}
+
+/// Starts the control plane; it ends with `shutdown`.
+pub async fn start(
+    settings: &Resolved,
+    tasks: &mut Tasks,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<ControlPlane> {
+    let pki = pki(settings)?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("API server: listen on {}", settings.listen))?;
+    let path = settings.data_dir.join("store.redb");
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await?;
+    let store: Arc<dyn Store> = Arc::new(opened.context("open the store")?);
+    let api = ApiServer::new(ApiServerConfig::new(pki.clone()), store)
+        .await
+        .context("start the API server")?;
+    if let Some(parent) = settings.kubeconfig.parent() {
+        make_private_dir(parent)?;
+    }
+    write_atomically(&settings.kubeconfig, &kubeconfig_of(settings, &pki)?, 0o600)?;
+    tracing::info!(kubeconfig = %settings.kubeconfig.display(), "kubeconfig written");
+    let server = api.clone();
+    let stop = shutdown.clone();
+    tasks.spawn(async move { server.serve(listener, stop.cancelled_owned()).await.context("API server") });
+    let client = in_process(&api, UserInfo::scheduler());
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        hull_scheduler::run(client, SchedulerConfig::default(), stop).await.context("scheduler")
+    });
+    let client = in_process(&api, UserInfo::controller_manager());
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        hull_controllers::run(client, ControllersConfig::default(), stop).await.context("controllers")
+    });
+    Ok(ControlPlane { api, pki })
+}
+
+/// Waits for every task; the first failure shuts the others down and is the answer.
+pub async fn finish(mut tasks: Tasks, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended.context("task").and_then(|outcome| outcome);
+        if ended.is_err() && result.is_ok() {
+            result = ended;
+        } else if let Err(error) = ended {
+            tracing::error!("{error:#}");
+        }
+        if !shutdown.is_cancelled() {
+            if result.is_ok() {
+                result = Err(anyhow::anyhow!("a part of hull ended unasked"));
+            }
+            shutdown.cancel();
+        }
+    }
+    result
+}
+
+/// `hull server`.
+pub async fn run(settings: Resolved) -> anyhow::Result<()> {
+    let _lock = lock_data_dir(&settings.data_dir, "server")?;
+    let shutdown = signals::shutdown()?;
+    let mut tasks = Tasks::new();
+    let _control_plane = start(&settings, &mut tasks, &shutdown).await?;
+    tracing::info!(listen = %settings.listen, "control plane runs");
+    finish(tasks, shutdown).await
+}

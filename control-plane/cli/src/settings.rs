@@ -1,0 +1,311 @@
+//! Every setting, once: as a flag, as a variable of the environment, and as a key of the settings
+//! file. A flag wins over the environment, the environment over the file, the file over the
+//! default. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+
+/// Read when no --config is given, if it is there.
+const DEFAULT_FILE: &str = "/etc/hull/hull.toml";
+
+/// Settings as written; what is absent is decided by [`Settings::resolve`].
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where the store, certificates, images and pod state live [default: /var/lib/hull]
+    #[arg(long, env = "HULL_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where sockets live [default: /run/hull]
+    #[arg(long, env = "HULL_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// The administrator's kubeconfig: written by up and server, read by node
+    /// [default: ~/.hull/kubeconfig]
+    #[arg(long, env = "HULL_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the API server listens [default: 127.0.0.1:6443]
+    #[arg(long, env = "HULL_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Further names and addresses in the API server's certificate (repeatable)
+    #[arg(long, env = "HULL_TLS_SAN", value_name = "NAME", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// Where the node agent serves logs and exec [default: 0.0.0.0:10250]
+    #[arg(long, env = "HULL_NODE_LISTEN", value_name = "ADDRESS:PORT")]
+    pub node_listen: Option<SocketAddr>,
+    /// The node's name [default: the host name]
+    #[arg(long, env = "HULL_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The node's address [default: that of the default route, else 127.0.0.1]
+    #[arg(long, env = "HULL_NODE_IP", value_name = "ADDRESS")]
+    pub node_ip: Option<IpAddr>,
+    /// Labels of the node, KEY=VALUE (repeatable)
+    #[arg(long, env = "HULL_NODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub node_label: Vec<String>,
+    /// Pods that the node takes at most [default: 110]
+    #[arg(long, env = "HULL_MAX_PODS", value_name = "N")]
+    pub max_pods: Option<u32>,
+    /// Where container logs are written [default: /var/log/pods]
+    #[arg(long, env = "HULL_POD_LOG_DIR", value_name = "DIR")]
+    pub pod_log_dir: Option<PathBuf>,
+    /// node: the certificate, PEM, that the node agent serves logs and exec with
+    #[arg(long, env = "HULL_NODE_CERT", value_name = "FILE")]
+    pub node_cert: Option<PathBuf>,
+    /// node: its private key, PEM
+    #[arg(long, env = "HULL_NODE_KEY", value_name = "FILE")]
+    pub node_key: Option<PathBuf>,
+    /// node: the CA, PEM, of clients that may read logs and exec
+    #[arg(long, env = "HULL_NODE_CLIENT_CA", value_name = "FILE")]
+    pub node_client_ca: Option<PathBuf>,
+    /// Another CRI runtime's socket, unix:///PATH; hull-shim is then not started
+    #[arg(long, env = "HULL_CRI_ENDPOINT", value_name = "ENDPOINT")]
+    pub cri_endpoint: Option<String>,
+    /// The hull-shim program [default: beside this program, else in PATH]
+    #[arg(long, env = "HULL_SHIM", value_name = "FILE")]
+    pub shim: Option<PathBuf>,
+    /// A settings file for hull-shim instead of the generated one
+    #[arg(long, env = "HULL_SHIM_CONFIG", value_name = "FILE")]
+    pub shim_config: Option<PathBuf>,
+    /// The guest kernel, an uncompressed ELF
+    #[arg(long, env = "HULL_GUEST_KERNEL", value_name = "FILE")]
+    pub guest_kernel: Option<PathBuf>,
+    /// The guest initramfs
+    #[arg(long, env = "HULL_GUEST_INITRAMFS", value_name = "FILE")]
+    pub guest_initramfs: Option<PathBuf>,
+    /// Where network configurations are; a default one is written into an empty directory
+    /// [default: /etc/cni/net.d]
+    #[arg(long, env = "HULL_CNI_CONF_DIR", value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where CNI plugins are (repeatable) [default: /opt/cni/bin, /usr/lib/cni]
+    #[arg(long, env = "HULL_CNI_BIN_DIR", value_name = "DIR", value_delimiter = ',')]
+    pub cni_bin_dir: Vec<PathBuf>,
+    /// The pods' network in the default network configuration [default: 10.42.0.0/24]
+    #[arg(long, env = "HULL_POD_CIDR", value_name = "CIDR")]
+    pub pod_cidr: Option<String>,
+    /// Pull images of a registry from elsewhere, REGISTRY=URL (repeatable); http:// means without
+    /// TLS
+    #[arg(long, env = "HULL_REGISTRY_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',')]
+    pub registry_mirror: Vec<String>,
+    /// Which log lines: error, warn, info, debug, trace, or tracing directives [default: info]
+    #[arg(long, env = "HULL_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
+    /// How log lines look: text or json [default: text]
+    #[arg(long, env = "HULL_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// Settings with every default filled in, and checked.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    pub kubeconfig: PathBuf,
+    pub listen: SocketAddr,
+    pub tls_san: Vec<String>,
+    pub node_listen: SocketAddr,
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    pub node_labels: BTreeMap<String, String>,
+    pub max_pods: u32,
+    pub pod_log_dir: PathBuf,
+    pub node_cert: Option<PathBuf>,
+    pub node_key: Option<PathBuf>,
+    pub node_client_ca: Option<PathBuf>,
+    pub cri_endpoint: Option<String>,
+    pub shim: Option<PathBuf>,
+    pub shim_config: Option<PathBuf>,
+    pub guest_kernel: Option<PathBuf>,
+    pub guest_initramfs: Option<PathBuf>,
+    pub cni_conf_dir: PathBuf,
+    pub cni_bin_dirs: Vec<PathBuf>,
+    pub pod_cidr: String,
+    pub registry_mirrors: BTreeMap<String, Vec<String>>,
+    pub log: String,
+    pub json_logs: bool,
+}
+
+impl Settings {
+    /// Reads a settings file.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("settings file {}", path.display()))
+    }
+
+    /// Joins flags and environment (this), the file and the defaults.
+    pub fn resolve(self, file: Option<&Path>) -> anyhow::Result<Resolved> {
+        let from_file = match file {
+            Some(path) => Settings::load(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => Settings::load(Path::new(DEFAULT_FILE))?,
+            None => Settings::default(),
+        };
+        self.over(from_file).complete()
+    }
+
+    /// This, with `below` where nothing is said.
+    fn over(self, below: Settings) -> Settings {
+        macro_rules! joined {
+            ($($option:ident),*; $($list:ident),*) => {
+                Settings {
+                    $($option: self.$option.or(below.$option),)*
+                    $($list: if self.$list.is_empty() { below.$list } else { self.$list },)*
+                }
+            };
+        }
+        joined!(
+            data_dir, run_dir, kubeconfig, listen, node_listen, node_name, node_ip, max_pods,
+            pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
+            guest_kernel, guest_initramfs, cni_conf_dir, pod_cidr, log, log_format;
+            tls_san, node_label, cni_bin_dir, registry_mirror
+        )
+    }
+
+    fn complete(self) -> anyhow::Result<Resolved> {
+        let json_logs = match self.log_format.as_deref() {
+            None | Some("text") => false,
+            Some("json") => true,
+            Some(other) => bail!("log_format {other:?} is neither text nor json"),
+        };
+        let mut node_labels = BTreeMap::new();
+        for label in &self.node_label {
+            let (key, value) = pair(label, "node_label", "KEY=VALUE")?;
+            node_labels.insert(key, value);
+        }
+        let mut registry_mirrors: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for mirror in &self.registry_mirror {
+            let (registry, url) = pair(mirror, "registry_mirror", "REGISTRY=URL")?;
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                bail!("registry_mirror {mirror:?}: the URL must begin with http:// or https://");
+            }
+            registry_mirrors.entry(registry).or_default().push(url);
+        }
+        if let Some(endpoint) = &self.cri_endpoint
+            && !endpoint.starts_with("unix:///")
+        {
+            bail!("cri_endpoint {endpoint:?} is not of the form unix:///path");
+        }
+        let absolute = |path: PathBuf| std::path::absolute(path).context("current directory");
+        let bin_dirs = if self.cni_bin_dir.is_empty() {
+            vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()]
+        } else {
+            self.cni_bin_dir
+        };
+        let optional = |path: Option<PathBuf>| path.map(absolute).transpose();
+        Ok(Resolved {
+            data_dir: absolute(self.data_dir.unwrap_or_else(|| "/var/lib/hull".into()))?,
+            run_dir: absolute(self.run_dir.unwrap_or_else(|| "/run/hull".into()))?,
+            kubeconfig: absolute(self.kubeconfig.unwrap_or_else(default_kubeconfig))?,
+            listen: self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 6443).into()),
+            tls_san: self.tls_san,
+            node_listen: self.node_listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 10250).into()),
+            node_name: self.node_name.map_or_else(host_name, Ok)?,
+            node_ip: self.node_ip.unwrap_or_else(default_address),
+            node_labels,
+            max_pods: self.max_pods.unwrap_or(110),
+            pod_log_dir: absolute(self.pod_log_dir.unwrap_or_else(|| "/var/log/pods".into()))?,
+            node_cert: optional(self.node_cert)?,
+            node_key: optional(self.node_key)?,
+            node_client_ca: optional(self.node_client_ca)?,
+            cri_endpoint: self.cri_endpoint,
+            shim: optional(self.shim)?,
+            shim_config: optional(self.shim_config)?,
+            guest_kernel: optional(self.guest_kernel)?,
+            guest_initramfs: optional(self.guest_initramfs)?,
+            cni_conf_dir: absolute(self.cni_conf_dir.unwrap_or_else(|| "/etc/cni/net.d".into()))?,
+            cni_bin_dirs: bin_dirs,
+            pod_cidr: self.pod_cidr.unwrap_or_else(|| "10.42.0.0/24".into()),
+            registry_mirrors,
+            log: self.log.unwrap_or_else(|| "info".into()),
+            json_logs,
+        })
+    }
+}
+
+impl Resolved {
+    /// The CRI endpoint of the node agent.
+    pub fn cri_endpoint(&self) -> String {
+        match &self.cri_endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => format!("unix://{}", self.shim_socket().display()),
+        }
+    }
+
+    /// hull-shim's socket.
+    pub fn shim_socket(&self) -> PathBuf {
+        self.run_dir.join("shim.sock")
+    }
+}
+
+fn pair(text: &str, key: &str, form: &str) -> anyhow::Result<(String, String)> {
+    match text.split_once('=') {
+        Some((left, right)) if !left.is_empty() => Ok((left.into(), right.into())),
+        _ => bail!("{key} {text:?} is not of the form {form}"),
+    }
+}
+
+fn default_kubeconfig() -> PathBuf {
+    std::env::home_dir().unwrap_or_else(|| "/root".into()).join(".hull/kubeconfig")
+}
+
+/// The host's name as a Kubernetes name: lower case.
+fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("host name")?;
+    Ok(name.to_string_lossy().to_lowercase())
+}
+
+/// The address that the default route would use. Connecting a datagram socket sends nothing.
+fn default_address() -> IpAddr {
+    let probe = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    probe().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file = parse("data_dir = '/file'\nlisten = '0.0.0.0:7000'\ncni_bin_dir = ['/a']").unwrap();
+        let flags = Settings { data_dir: Some("/flag".into()), ..Default::default() };
+        let resolved = flags.over(file).complete().unwrap();
+        assert_eq!(resolved.data_dir, Path::new("/flag"));
+        assert_eq!(resolved.listen.port(), 7000);
+        assert_eq!(resolved.cni_bin_dirs, [Path::new("/a")]);
+        assert_eq!(resolved.node_listen.port(), 10250);
+        assert_eq!(resolved.cri_endpoint(), "unix:///run/hull/shim.sock");
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused() {
+        assert!(parse("data_dirr = '/x'").unwrap_err().to_string().contains("data_dirr"));
+        assert!(parse("listen = 'nowhere'").is_err());
+        for (text, part) in [
+            ("log_format = 'xml'", "xml"),
+            ("node_label = ['novalue']", "KEY=VALUE"),
+            ("registry_mirror = ['docker.io=127.0.0.1']", "http://"),
+            ("cri_endpoint = '/run/x.sock'", "unix:///"),
+        ] {
+            let error = parse(text).unwrap().complete().unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn mirrors_collect_by_registry() {
+        let settings =
+            parse("registry_mirror = ['docker.io=http://a:1', 'docker.io=https://b']").unwrap();
+        let mirrors = settings.complete().unwrap().registry_mirrors;
+        assert_eq!(mirrors["docker.io"], ["http://a:1", "https://b"]);
+    }
+}

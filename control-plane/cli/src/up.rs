@@ -1,0 +1,24 @@
+//! `hull up`: the whole cluster in one process, with hull-shim beside it.
+
+use hull_apiserver::UserInfo;
+
+use crate::agent;
+use crate::client::in_process;
+use crate::files::lock_data_dir;
+use crate::server::{self, Tasks, finish};
+use crate::settings::Resolved;
+use crate::signals;
+
+/// Runs until SIGTERM or SIGINT. Pods keep running; the next `hull up` adopts them.
+pub async fn run(settings: Resolved) -> anyhow::Result<()> {
+    let _server_lock = lock_data_dir(&settings.data_dir, "server")?;
+    let _node_lock = lock_data_dir(&settings.data_dir, "node")?;
+    let shutdown = signals::shutdown()?;
+    let mut tasks = Tasks::new();
+    let control_plane = server::start(&settings, &mut tasks, &shutdown).await?;
+    let tls = agent::own_tls(&settings, &control_plane.pki)?;
+    let client = in_process(&control_plane.api, UserInfo::node(&settings.node_name));
+    agent::start(&settings, client, Some(tls), &mut tasks, &shutdown).await?;
+    tracing::info!(listen = %settings.listen, node = settings.node_name, "hull is up");
+    finish(tasks, shutdown).await
+}

@@ -1,0 +1,296 @@
+//! An API server's worth of state for tests: requests change it and are recorded, and its
+//! objects can be pumped into informers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::{
+    Resource,
+    api::{DeleteParams, DynamicObject},
+    core::ApiResource,
+};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Informer, Key,
+    writer::{Served, Target, WriteError, Writer, resource_of},
+};
+
+/// (plural, namespace, name)
+type Path = (String, String, String);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<Path, Value>,
+    requests: Vec<String>,
+    revision: u64,
+    failures: Vec<(String, WriteError)>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct FakeApi {
+    state: Mutex<State>,
+}
+
+pub(crate) fn refused(code: u16, reason: &str, message: &str) -> WriteError {
+    WriteError::Refused {
+        request: "test".into(),
+        code,
+        reason: reason.into(),
+        message: message.into(),
+    }
+}
+
+fn path(target: Target<'_>) -> Path {
+    (target.resource.plural.clone(), target.namespace.into(), target.name.into())
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = Value::Object(Map::new());
+    }
+    let Value::Object(into) = into else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            into.remove(key);
+        } else {
+            merge(into.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+impl FakeApi {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Puts an object there as is, with uid, creation time and resourceVersion if it lacks them.
+    pub(crate) fn seed<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let resource = resource_of::<K>();
+        let mut state = self.state.lock();
+        let stored = state.store(&resource.plural, object);
+        serde_json::from_value(stored).unwrap()
+    }
+
+    /// The next request that begins with `request` (e.g. `create pods`) fails.
+    pub(crate) fn fail(&self, request: &str, error: WriteError) {
+        self.state.lock().failures.push((request.into(), error));
+    }
+
+    /// Requests so far, e.g. `create pods shop/web-x`.
+    pub(crate) fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().requests)
+    }
+
+    /// All objects of a kind.
+    pub(crate) fn all<K>(&self) -> Vec<K>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let plural = resource_of::<K>().plural;
+        let state = self.state.lock();
+        let objects = state.objects.iter().filter(|((kind, _, _), _)| *kind == plural);
+        objects.map(|(_, object)| serde_json::from_value(object.clone()).unwrap()).collect()
+    }
+
+    /// Changes an object behind everybody's back.
+    pub(crate) fn change(&self, plural: &str, key: &Key, patch: Value) {
+        let mut state = self.state.lock();
+        let path = (plural.to_owned(), key.namespace.clone(), key.name.clone());
+        state.revision += 1;
+        let revision = state.revision;
+        let object = state.objects.get_mut(&path).unwrap();
+        merge(object, &patch);
+        object["metadata"]["resourceVersion"] = revision.to_string().into();
+    }
+
+    /// Removes an object behind everybody's back.
+    pub(crate) fn remove(&self, plural: &str, key: &Key) {
+        let path = (plural.to_owned(), key.namespace.clone(), key.name.clone());
+        self.state.lock().objects.remove(&path);
+    }
+
+    /// Brings an informer up to date.
+    pub(crate) fn pump<K>(&self, informer: &Informer<K>)
+    where
+        K: Resource<DynamicType = ()>
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        use kube::runtime::watcher::Event;
+        informer.observe(Event::Init);
+        for object in self.all::<K>() {
+            informer.observe(Event::InitApply(object));
+        }
+        informer.observe(Event::InitDone);
+    }
+}
+
+impl State {
+    fn store(&mut self, plural: &str, mut object: Value) -> Value {
+        self.revision += 1;
+        let revision = self.revision;
+        let meta = &mut object["metadata"];
+        if meta.get("name").is_none() {
+            let prefix = meta["generateName"].as_str().unwrap().to_owned();
+            meta["name"] = format!("{prefix}{revision:05}").into();
+        }
+        for (field, value) in [
+            ("uid", json!(format!("uid-{revision}"))),
+            // Later objects are younger.
+            ("creationTimestamp", json!(format!(
+                "2026-01-01T{:02}:{:02}:{:02}Z", revision / 3600, revision / 60 % 60, revision % 60
+            ))),
+        ] {
+            if meta.get(field).is_none() {
+                meta[field] = value;
+            }
+        }
+        meta["resourceVersion"] = revision.to_string().into();
+        let path = (
+            plural.to_owned(),
+            meta["namespace"].as_str().unwrap_or_default().to_owned(),
+            meta["name"].as_str().unwrap().to_owned(),
+        );
+        self.objects.insert(path, object.clone());
+        object
+    }
+
+    fn request(&mut self, verb: &str, target: Target<'_>, sub: Option<&str>) -> Result<(), WriteError> {
+        let sub = sub.map(|sub| format!("/{sub}")).unwrap_or_default();
+        let request = format!("{verb} {target}{sub}");
+        let failure = self.failures.iter().position(|(start, _)| request.starts_with(start));
+        if verb != "get" && verb != "list" {
+            self.requests.push(request);
+        }
+        match failure {
+            Some(index) => Err(self.failures.remove(index).1),
+            None => Ok(()),
+        }
+    }
+
+    fn existing(&mut self, target: Target<'_>) -> Result<&mut Value, WriteError> {
+        self.objects
+            .get_mut(&path(target))
+            .ok_or_else(|| refused(404, "NotFound", &format!("{target} not found")))
+    }
+
+    /// Checks the preconditions in a body.
+    fn checked(&mut self, target: Target<'_>, body: &Value) -> Result<&mut Value, WriteError> {
+        let object = self.existing(target)?;
+        for field in ["uid", "resourceVersion"] {
+            let wanted = &body["metadata"][field];
+            if !wanted.is_null() && *wanted != object["metadata"][field] {
+                return Err(refused(409, "Conflict", &format!("{target}: {field} differs")));
+            }
+        }
+        Ok(object)
+    }
+}
+
+#[async_trait::async_trait]
+impl Writer for FakeApi {
+    async fn resources(&self) -> Result<Vec<Served>, WriteError> {
+        use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
+        let served = |resource: ApiResource, namespaced: bool| Served {
+            resource,
+            namespaced,
+            verbs: ["list", "watch", "delete"].map(String::from).to_vec(),
+        };
+        Ok(vec![
+            served(resource_of::<core::Node>(), false),
+            served(resource_of::<core::ConfigMap>(), true),
+            served(resource_of::<core::Pod>(), true),
+            served(resource_of::<apps::ReplicaSet>(), true),
+            served(resource_of::<apps::Deployment>(), true),
+        ])
+    }
+
+    async fn get(&self, target: Target<'_>) -> Result<Value, WriteError> {
+        let mut state = self.state.lock();
+        state.request("get", target, None)?;
+        state.existing(target).cloned()
+    }
+
+    async fn list(&self, target: Target<'_>) -> Result<Vec<DynamicObject>, WriteError> {
+        let mut state = self.state.lock();
+        state.request("list", target, None)?;
+        let objects = state.objects.iter().filter(|((plural, namespace, _), _)| {
+            *plural == target.resource.plural
+                && (target.namespace.is_empty() || namespace == target.namespace)
+        });
+        Ok(objects.map(|(_, object)| serde_json::from_value(object.clone()).unwrap()).collect())
+    }
+
+    async fn create(&self, target: Target<'_>, body: Value) -> Result<Value, WriteError> {
+        let mut state = self.state.lock();
+        state.request("create", target, None)?;
+        if !target.name.is_empty() && state.objects.contains_key(&path(target)) {
+            return Err(refused(409, "AlreadyExists", &format!("{target} already exists")));
+        }
+        Ok(state.store(&target.resource.plural, body))
+    }
+
+    async fn replace(
+        &self,
+        target: Target<'_>,
+        subresource: Option<&'static str>,
+        body: Value,
+    ) -> Result<Value, WriteError> {
+        let mut state = self.state.lock();
+        state.request("replace", target, subresource)?;
+        state.checked(target, &body)?;
+        Ok(state.store(&target.resource.plural, body))
+    }
+
+    async fn patch(
+        &self,
+        target: Target<'_>,
+        subresource: Option<&'static str>,
+        body: Value,
+    ) -> Result<Value, WriteError> {
+        let mut state = self.state.lock();
+        state.request("patch", target, subresource)?;
+        let mut object = state.checked(target, &body)?.clone();
+        let spec = object.get("spec").cloned();
+        merge(&mut object, &body);
+        if object.get("spec").cloned() != spec {
+            let generation = object["metadata"]["generation"].as_i64().unwrap_or(1);
+            object["metadata"]["generation"] = (generation + 1).into();
+        }
+        let finished = object["metadata"].get("deletionTimestamp").is_some()
+            && object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+        let stored = state.store(&target.resource.plural, object);
+        if finished {
+            state.objects.remove(&path(target));
+        }
+        Ok(stored)
+    }
+
+    async fn delete(&self, target: Target<'_>, options: DeleteParams) -> Result<(), WriteError> {
+        let mut state = self.state.lock();
+        state.request("delete", target, None)?;
+        let uid = options.preconditions.and_then(|conditions| conditions.uid);
+        let object = state.checked(target, &json!({"metadata": {"uid": uid}}))?;
+        if object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
+            let mut object = object.clone();
+            object["metadata"]["deletionTimestamp"] = "2026-02-01T00:00:00Z".into();
+            state.store(&target.resource.plural, object);
+        } else {
+            state.objects.remove(&path(target));
+        }
+        Ok(())
+    }
+}

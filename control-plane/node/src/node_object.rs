@@ -1,0 +1,411 @@
+//! The Node object and its status: what the machine is, what it has, and how it is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+use k8s_cri::v1 as cri;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::config::{KUBELET_VERSION, NodeConfig};
+use crate::events::seconds;
+
+/// Free memory below which the node has MemoryPressure (kubelet's default eviction threshold).
+const MEMORY_PRESSURE_BYTES: i64 = 100 << 20;
+/// Share of free disk below which it has DiskPressure, percent.
+const DISK_PRESSURE_PERCENT: u64 = 10;
+/// Share of free process ids below which it has PIDPressure, percent.
+const PID_PRESSURE_PERCENT: u64 = 5;
+/// Images listed in the status at most (kubelet's default).
+const MAX_IMAGES: usize = 50;
+/// Names listed of each image at most.
+const MAX_IMAGE_NAMES: usize = 5;
+
+/// What the machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeResources {
+    /// Milli-cores.
+    pub cpu_milli: i64,
+    /// Bytes.
+    pub memory_bytes: i64,
+    /// Bytes of the filesystem that holds the agent's directory.
+    pub storage_bytes: i64,
+}
+
+impl NodeResources {
+    /// Reads the machine.
+    pub fn read(root_dir: &Path) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let storage = filesystem(root_dir).map_or(0, |(total, _)| total);
+        NodeResources {
+            cpu_milli: i64::try_from(cpus).unwrap_or(1) * 1000,
+            memory_bytes: meminfo("MemTotal").unwrap_or(0),
+            storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// Total and available bytes of the filesystem at or above `path`.
+fn filesystem(path: &Path) -> Option<(u64, u64)> {
+    let existing = path.ancestors().find(|path| path.exists())?;
+    let stat = nix::sys::statvfs::statvfs(existing).ok()?;
+    let block = stat.fragment_size();
+    Some((stat.blocks() * block, stat.blocks_available() * block))
+}
+
+fn meminfo(field: &str) -> Option<i64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(&format!("{field}:")))?;
+    let kibibytes: i64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn os_image() -> String {
+    let text = read("/etc/os-release");
+    let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    line.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+/// Kubernetes' name of the machine's architecture.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The labels every Node has, with the configured ones.
+pub fn labels(config: &NodeConfig) -> BTreeMap<String, String> {
+    let mut labels = config.labels.clone();
+    for (key, value) in [
+        ("kubernetes.io/hostname", config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture()),
+    ] {
+        labels.insert(key.into(), value.into());
+    }
+    labels
+}
+
+/// The Node to register.
+pub fn node(config: &NodeConfig) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels(config)),
+            ..Default::default()
+        },
+        spec: Some(NodeSpec {
+            taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+/// What the runtime says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeView {
+    /// Status, or why it could not be had.
+    pub status: Option<Result<cri::StatusResponse, String>>,
+    /// Version, once known.
+    pub version: Option<cri::VersionResponse>,
+    /// Images on the node.
+    pub images: Vec<cri::Image>,
+}
+
+/// The node's status; conditions that did not change keep their times from `old`.
+pub fn status(
+    config: &NodeConfig,
+    resources: &NodeResources,
+    runtime: &RuntimeView,
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeStatus {
+    let quantities: BTreeMap<String, Quantity> = [
+        ("cpu", format!("{}", resources.cpu_milli / 1000)),
+        ("memory", format!("{}Ki", resources.memory_bytes / 1024)),
+        ("pods", config.max_pods.to_string()),
+        ("ephemeral-storage", format!("{}Ki", resources.storage_bytes / 1024)),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .collect();
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
+    NodeStatus {
+        addresses: Some(vec![
+            address("InternalIP", config.node_ip.to_string()),
+            address("Hostname", config.node_name.clone()),
+        ]),
+        capacity: Some(quantities.clone()),
+        allocatable: Some(quantities),
+        conditions: Some(conditions(config, runtime, old, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.listen.port()) }),
+        }),
+        node_info: Some(system_info(runtime)),
+        runtime_handlers: handlers(runtime),
+        images: Some(images(&runtime.images)),
+        ..Default::default()
+    }
+}
+
+fn system_info(runtime: &RuntimeView) -> NodeSystemInfo {
+    let version = match &runtime.version {
+        Some(version) => {
+            // The shim is this product's; another runtime names itself.
+            let name = if version.runtime_name == "hull-shim" { "hull" } else { &version.runtime_name };
+            format!("{name}://{}", version.runtime_version)
+        }
+        None => "hull://unknown".into(),
+    };
+    NodeSystemInfo {
+        architecture: architecture().into(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version: version,
+        kernel_version: read("/proc/sys/kernel/osrelease"),
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.into(),
+        machine_id: read("/etc/machine-id"),
+        operating_system: "linux".into(),
+        os_image: os_image(),
+        system_uuid: read("/sys/class/dmi/id/product_uuid"),
+        swap: None,
+    }
+}
+
+fn handlers(runtime: &RuntimeView) -> Option<Vec<NodeRuntimeHandler>> {
+    let Some(Ok(status)) = &runtime.status else { return None };
+    let handlers: Vec<NodeRuntimeHandler> = status
+        .runtime_handlers
+        .iter()
+        .map(|handler| NodeRuntimeHandler {
+            name: Some(handler.name.clone()),
+            features: handler.features.as_ref().map(|features| NodeRuntimeHandlerFeatures {
+                recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+                user_namespaces: Some(features.user_namespaces),
+            }),
+        })
+        .collect();
+    (!handlers.is_empty()).then_some(handlers)
+}
+
+fn images(images: &[cri::Image]) -> Vec<ContainerImage> {
+    let mut images: Vec<&cri::Image> = images.iter().collect();
+    images.sort_by_key(|image| std::cmp::Reverse(image.size));
+    images
+        .into_iter()
+        .take(MAX_IMAGES)
+        .map(|image| ContainerImage {
+            names: Some(
+                image
+                    .repo_digests
+                    .iter()
+                    .chain(&image.repo_tags)
+                    .take(MAX_IMAGE_NAMES)
+                    .cloned()
+                    .collect(),
+            ),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
+        .collect()
+}
+
+struct Verdict {
+    kind: &'static str,
+    status: bool,
+    reason: String,
+    message: String,
+}
+
+fn verdict(kind: &'static str, status: bool, reason: &str, message: &str) -> Verdict {
+    Verdict { kind, status, reason: reason.into(), message: message.into() }
+}
+
+fn conditions(
+    config: &NodeConfig,
+    runtime: &RuntimeView,
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
+    let old: Vec<NodeCondition> =
+        old.and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let mine = [memory_pressure(), disk_pressure(config), pid_pressure(), ready(runtime)];
+    let mut conditions: Vec<NodeCondition> = old
+        .iter()
+        .filter(|condition| !mine.iter().any(|verdict| verdict.kind == condition.type_))
+        .cloned()
+        .collect();
+    conditions.extend(mine.into_iter().map(|verdict| {
+        let status = if verdict.status { "True" } else { "False" };
+        let same = old.iter().find(|c| c.type_ == verdict.kind && c.status == status);
+        NodeCondition {
+            type_: verdict.kind.into(),
+            status: status.into(),
+            reason: Some(verdict.reason),
+            message: Some(verdict.message),
+            last_heartbeat_time: Some(seconds(now)),
+            last_transition_time: same
+                .and_then(|condition| condition.last_transition_time.clone())
+                .or_else(|| Some(seconds(now))),
+        }
+    }));
+    conditions
+}
+
+fn memory_pressure() -> Verdict {
+    let kind = "MemoryPressure";
+    if meminfo("MemAvailable").is_some_and(|free| free < MEMORY_PRESSURE_BYTES) {
+        return verdict(kind, true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available");
+    }
+    verdict(kind, false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+}
+
+fn disk_pressure(config: &NodeConfig) -> Verdict {
+    let kind = "DiskPressure";
+    let low = filesystem(&config.root_dir)
+        .is_some_and(|(total, free)| free.saturating_mul(100) < total.saturating_mul(DISK_PRESSURE_PERCENT));
+    if low {
+        return verdict(kind, true, "KubeletHasDiskPressure", "kubelet has disk pressure");
+    }
+    verdict(kind, false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+}
+
+fn pid_pressure() -> Verdict {
+    let kind = "PIDPressure";
+    let limit: u64 = read("/proc/sys/kernel/pid_max").parse().unwrap_or(0);
+    // The fourth field of loadavg is "running/all" scheduling entities.
+    let used: u64 = read("/proc/loadavg")
+        .split_whitespace()
+        .nth(3)
+        .and_then(|field| field.split('/').nth(1)?.parse().ok())
+        .unwrap_or(0);
+    let low = limit > 0 && limit.saturating_sub(used) * 100 < limit * PID_PRESSURE_PERCENT;
+    if low {
+        return verdict(kind, true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available");
+    }
+    verdict(kind, false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+}
+
+/// Ready when the runtime answers and says that it and its network are ready; else its reasons.
+fn ready(runtime: &RuntimeView) -> Verdict {
+    let kind = "Ready";
+    let not_ready = |message: &str| verdict(kind, false, "KubeletNotReady", message);
+    match &runtime.status {
+        None => not_ready("container runtime status check has not completed yet"),
+        Some(Err(error)) => {
+            not_ready(&format!("container runtime is down: {error}"))
+        }
+        Some(Ok(response)) => {
+            let conditions = response.status.clone().unwrap_or_default().conditions;
+            let failures: Vec<String> = ["RuntimeReady", "NetworkReady"]
+                .iter()
+                .filter_map(|wanted| match conditions.iter().find(|c| c.r#type == *wanted) {
+                    Some(condition) if condition.status => None,
+                    Some(condition) => Some(format!(
+                        "container runtime {}: {wanted}=false reason:{} message:{}",
+                        if *wanted == "NetworkReady" { "network not ready" } else { "not ready" },
+                        condition.reason,
+                        condition.message
+                    )),
+                    None => Some(format!("container runtime reports no {wanted} condition")),
+                })
+                .collect();
+            if failures.is_empty() {
+                verdict(kind, true, "KubeletReady", "kubelet is posting ready status")
+            } else {
+                not_ready(&failures.join(", "))
+            }
+        }
+    }
+}
+
+/// Whether two statuses differ in more than heartbeat times.
+pub fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
+    let strip = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        // Written by others.
+        status.volumes_attached = None;
+        status.volumes_in_use = None;
+        status.phase = None;
+        status.images = status.images.filter(|images| !images.is_empty());
+        status
+    };
+    strip(old) != strip(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime(conditions: &[(&str, bool)]) -> RuntimeView {
+        let conditions = conditions
+            .iter()
+            .map(|(kind, status)| cri::RuntimeCondition {
+                r#type: (*kind).into(),
+                status: *status,
+                reason: "NoCni".into(),
+                message: "no conflist".into(),
+            })
+            .collect();
+        RuntimeView {
+            status: Some(Ok(cri::StatusResponse {
+                status: Some(cri::RuntimeStatus { conditions }),
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+    }
+
+    fn ready_of(view: &RuntimeView, old: Option<&NodeStatus>, now: i64) -> NodeCondition {
+        let config = NodeConfig::new("n", "192.0.2.1".parse().unwrap());
+        let resources = NodeResources { cpu_milli: 2000, memory_bytes: 1 << 30, storage_bytes: 1 };
+        let status =
+            status(&config, &resources, view, old, Timestamp::from_second(now).unwrap());
+        status.conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap()
+    }
+
+    #[test]
+    fn ready_follows_the_runtime_and_says_why_not() {
+        let both = runtime(&[("RuntimeReady", true), ("NetworkReady", true)]);
+        let ready = ready_of(&both, None, 100);
+        assert_eq!(ready.status, "True");
+        let no_network = ready_of(&runtime(&[("RuntimeReady", true), ("NetworkReady", false)]), None, 1);
+        assert_eq!(no_network.status, "False");
+        assert!(no_network.message.unwrap().contains("reason:NoCni message:no conflist"));
+        let down = RuntimeView { status: Some(Err("no socket".into())), ..Default::default() };
+        assert!(ready_of(&down, None, 1).message.unwrap().contains("no socket"));
+        let old = NodeStatus { conditions: Some(vec![ready.clone()]), ..Default::default() };
+        let later = ready_of(&both, Some(&old), 200);
+        assert_eq!(later.last_transition_time, ready.last_transition_time);
+        assert_ne!(later.last_heartbeat_time, ready.last_heartbeat_time);
+    }
+
+    #[test]
+    fn heartbeats_alone_are_no_difference() {
+        let config = NodeConfig::new("n", "192.0.2.1".parse().unwrap());
+        let resources = NodeResources { cpu_milli: 2000, memory_bytes: 1 << 30, storage_bytes: 1 };
+        let view = runtime(&[("RuntimeReady", true), ("NetworkReady", true)]);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let first = status(&config, &resources, &view, None, at(1));
+        let second = status(&config, &resources, &view, Some(&first), at(50));
+        assert!(!differs(&first, &second));
+        let down = RuntimeView { status: Some(Err("gone".into())), ..Default::default() };
+        assert!(differs(&first, &status(&config, &resources, &down, Some(&first), at(60))));
+    }
+}

@@ -1,0 +1,56 @@
+//! ImageService.
+
+use k8s_cri::v1::image_service_server::ImageService;
+use k8s_cri::v1::*;
+use tonic::{Request, Response, Status};
+
+use super::FakeCri;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl ImageService for FakeCri {
+    async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
+        let images = self.state.lock().images.values().cloned().collect();
+        Ok(Response::new(ListImagesResponse { images }))
+    }
+
+    async fn image_status(&self, request: Request<ImageStatusRequest>) -> Answer<ImageStatusResponse> {
+        let name = request.into_inner().image.unwrap_or_default().image;
+        let image = self.state.lock().images.get(&name).cloned();
+        Ok(Response::new(ImageStatusResponse { image, ..Default::default() }))
+    }
+
+    async fn pull_image(&self, request: Request<PullImageRequest>) -> Answer<PullImageResponse> {
+        let request = request.into_inner();
+        let name = request.image.unwrap_or_default().image;
+        let mut state = self.state.lock();
+        state.calls.push(format!("PullImage {name}"));
+        if let Some(error) = state.bad_images.get(&name) {
+            return Err(Status::not_found(error.clone()));
+        }
+        if let Some((username, password)) = state.private_images.get(&name) {
+            let auth = request.auth.unwrap_or_default();
+            if auth.username != *username || auth.password != *password {
+                return Err(Status::unauthenticated("credentials refused"));
+            }
+        }
+        let id = format!("sha256:{name}");
+        let image = Image {
+            id: id.clone(),
+            repo_tags: vec![name.clone()],
+            size: 1000,
+            ..Default::default()
+        };
+        state.images.insert(name, image);
+        Ok(Response::new(PullImageResponse { image_ref: id }))
+    }
+
+    async fn remove_image(&self, _: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
+        Err(Status::unimplemented("RemoveImage"))
+    }
+
+    async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Answer<ImageFsInfoResponse> {
+        Err(Status::unimplemented("ImageFsInfo"))
+    }
+}

@@ -1,0 +1,322 @@
+//! Extension points and the order in which they run.
+//!
+//! ```text
+//! QueueSort → PreFilter → Filter (per node) → PreScore → Score (per node) → Normalize → Reserve → Bind
+//! ```
+//!
+//! Everything up to Reserve is synchronous and reads only the [`Cache`]; Bind is asynchronous.
+
+use std::{
+    any::{Any, TypeId},
+    borrow::Cow,
+    collections::HashMap,
+    sync::Arc,
+};
+
+use crate::{
+    cache::{Cache, NodeInfo},
+    pod::PodInfo,
+};
+
+/// Highest score of a node.
+pub const MAX_SCORE: i64 = 100;
+
+/// What plugins keep for one pod between the extension points.
+#[derive(Default)]
+pub struct CycleState {
+    values: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+}
+
+impl CycleState {
+    /// Keeps a value of the plugin's own type.
+    pub fn put<T: Any + Send + Sync>(&mut self, value: T) {
+        self.values.insert(TypeId::of::<T>(), Box::new(value));
+    }
+
+    /// Gives it back.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.values.get(&TypeId::of::<T>())?.downcast_ref()
+    }
+}
+
+/// Why a node does not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// In Kubernetes' words.
+    pub reasons: Vec<Cow<'static, str>>,
+}
+
+impl Rejection {
+    /// With one reason.
+    pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
+        Rejection { reasons: vec![reason.into()] }
+    }
+}
+
+/// A change that may let a pod find a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterEvent {
+    /// A node came.
+    NodeAdded,
+    /// A node's resources, labels, taints or schedulability changed.
+    NodeUpdated,
+    /// A pod left a node or shrank.
+    PodRemoved,
+}
+
+/// Every plugin.
+pub trait Plugin: Send + Sync + 'static {
+    /// As in Kubernetes' configuration.
+    fn name(&self) -> &'static str;
+}
+
+/// Order of the active queue: smaller ranks first.
+pub trait QueueSort: Plugin {
+    /// The pod's rank.
+    fn rank(&self, pod: &PodInfo) -> (i64, i64);
+}
+
+/// Runs once per pod before the nodes are filtered.
+pub trait PreFilter: Plugin {
+    /// Prepares state. A rejection refuses all nodes. `Some` names narrow the nodes down.
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+    ) -> Result<Option<Vec<String>>, Rejection>;
+}
+
+/// Says whether a node can take the pod.
+pub trait Filter: Plugin {
+    /// Whether this node can.
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection>;
+    /// Whether the event can undo this filter's refusal.
+    fn is_cured_by(&self, event: ClusterEvent) -> bool;
+}
+
+/// Compares the nodes that can take the pod.
+pub trait Score: Plugin {
+    /// Multiplies this plugin's scores.
+    fn weight(&self) -> i64;
+    /// Runs once before the nodes are scored (PreScore).
+    fn pre_score(&self, _state: &mut CycleState, _pod: &PodInfo) {}
+    /// Higher is better; within 0 to [`MAX_SCORE`] unless [`Score::normalize`] makes it so.
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64;
+    /// Brings all nodes' scores into 0 to [`MAX_SCORE`].
+    fn normalize(&self, _scores: &mut [i64]) {}
+}
+
+/// Takes what the pod needs, before it is bound.
+pub trait Reserve: Plugin {
+    /// Takes it. A rejection undoes what was taken.
+    fn reserve(&self, pod: &PodInfo, node: &str) -> Result<(), Rejection>;
+    /// Gives it back; also called when `reserve` was not.
+    fn unreserve(&self, pod: &PodInfo, node: &str);
+}
+
+/// Why a pod could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// It is gone, or another pod of that name is there.
+    #[error("the pod no longer exists: {0}")]
+    Gone(#[source] kube::Error),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(#[source] kube::Error),
+}
+
+/// Writes the decision.
+#[async_trait::async_trait]
+pub trait Bind: Plugin {
+    /// Binds.
+    async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), BindError>;
+}
+
+/// A linear map of scores onto 0 to [`MAX_SCORE`]; `reverse` makes the smallest the best.
+pub fn normalize_linear(scores: &mut [i64], reverse: bool) {
+    let max = scores.iter().copied().max().unwrap_or(0);
+    for score in scores {
+        let scaled = if max == 0 { 0 } else { *score * MAX_SCORE / max };
+        *score = if reverse { MAX_SCORE - scaled } else { scaled };
+    }
+}
+
+/// The plugins of this scheduler.
+pub struct Framework {
+    /// Order of pods.
+    pub queue_sort: Box<dyn QueueSort>,
+    /// In order.
+    pub pre_filters: Vec<Box<dyn PreFilter>>,
+    /// In order; the first that refuses a node decides.
+    pub filters: Vec<Box<dyn Filter>>,
+    /// Added up by weight.
+    pub scores: Vec<Box<dyn Score>>,
+    /// In order.
+    pub reserves: Vec<Box<dyn Reserve>>,
+}
+
+/// Why no node does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Nodes looked at.
+    pub nodes: usize,
+    /// Refusals by reason.
+    pub reasons: HashMap<Cow<'static, str>, usize>,
+    /// Filters (by index) that refused something.
+    pub refused_by: u64,
+    /// All nodes were refused at once, for this.
+    pub pre_filter: Option<Rejection>,
+}
+
+impl Diagnosis {
+    /// In Kubernetes' words: `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`
+    pub fn message(&self) -> String {
+        if self.nodes == 0 {
+            return "no nodes available to schedule pods".into();
+        }
+        let mut parts: Vec<String> = match &self.pre_filter {
+            Some(rejection) => rejection.reasons.iter().map(|r| r.to_string()).collect(),
+            None => {
+                self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect()
+            }
+        };
+        parts.sort();
+        format!("0/{} nodes are available: {}.", self.nodes, parts.join(", "))
+    }
+}
+
+/// Nodes that can take the pod, as indexes into the cache's entries.
+pub struct Feasible {
+    /// Indexes.
+    pub nodes: Vec<usize>,
+    /// How many were looked at.
+    pub evaluated: usize,
+}
+
+impl Framework {
+    /// Looks for up to `wanted` nodes, beginning at entry `start`.
+    pub fn find_feasible(
+        &self,
+        cache: &Cache,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        start: usize,
+        wanted: usize,
+    ) -> Result<Feasible, Diagnosis> {
+        let mut diagnosis = Diagnosis { nodes: cache.node_count(), ..Diagnosis::default() };
+        let mut only: Option<Vec<String>> = None;
+        for plugin in &self.pre_filters {
+            match plugin.pre_filter(state, pod) {
+                Ok(None) => {}
+                Ok(Some(names)) => match &mut only {
+                    Some(only) => only.retain(|name| names.contains(name)),
+                    None => only = Some(names),
+                },
+                Err(rejection) => {
+                    diagnosis.pre_filter = Some(rejection);
+                    return Err(diagnosis);
+                }
+            }
+        }
+        let entries = cache.entries();
+        let mut feasible = Feasible { nodes: Vec::new(), evaluated: 0 };
+        for offset in 0..entries.len() {
+            let index = (start + offset) % entries.len();
+            let Some((name, node)) = entries.get_index(index) else { continue };
+            if node.node.is_none() {
+                continue;
+            }
+            feasible.evaluated += 1;
+            if let Some(only) = &only
+                && !only.iter().any(|allowed| **allowed == **name)
+            {
+                let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
+                *diagnosis.reasons.entry(reason.into()).or_default() += 1;
+                diagnosis.refused_by |= u64::MAX;
+                continue;
+            }
+            if self.filter(state, pod, node, &mut diagnosis) {
+                feasible.nodes.push(index);
+                if feasible.nodes.len() >= wanted {
+                    break;
+                }
+            }
+        }
+        if feasible.nodes.is_empty() { Err(diagnosis) } else { Ok(feasible) }
+    }
+
+    fn filter(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+        diagnosis: &mut Diagnosis,
+    ) -> bool {
+        for (number, plugin) in self.filters.iter().enumerate() {
+            if let Err(rejection) = plugin.filter(state, pod, node) {
+                diagnosis.refused_by |= 1 << number.min(63);
+                for reason in rejection.reasons {
+                    *diagnosis.reasons.entry(reason).or_default() += 1;
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Total scores, in the order of `nodes`.
+    pub fn score(
+        &self,
+        cache: &Cache,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        nodes: &[usize],
+    ) -> Vec<i64> {
+        let mut totals = vec![0; nodes.len()];
+        let mut scores = vec![0; nodes.len()];
+        for plugin in &self.scores {
+            plugin.pre_score(state, pod);
+            for (score, index) in scores.iter_mut().zip(nodes) {
+                *score = cache
+                    .entries()
+                    .get_index(*index)
+                    .map_or(0, |(_, node)| plugin.score(state, pod, node));
+            }
+            plugin.normalize(&mut scores);
+            for (total, score) in totals.iter_mut().zip(&scores) {
+                *total += plugin.weight() * score;
+            }
+        }
+        totals
+    }
+
+    /// Whether the event can help a pod that these filters refused.
+    pub fn is_cured_by(&self, refused_by: u64, event: ClusterEvent) -> bool {
+        refused_by == 0
+            || self
+                .filters
+                .iter()
+                .enumerate()
+                .any(|(number, plugin)| {
+                    refused_by & (1 << number.min(63)) != 0 && plugin.is_cured_by(event)
+                })
+    }
+
+    /// Runs the Reserve plugins; all or none.
+    pub fn reserve(&self, pod: &Arc<PodInfo>, node: &str) -> Result<(), Rejection> {
+        for plugin in &self.reserves {
+            if let Err(rejection) = plugin.reserve(pod, node) {
+                self.unreserve(pod, node);
+                return Err(rejection);
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Framework::reserve`].
+    pub fn unreserve(&self, pod: &Arc<PodInfo>, node: &str) {
+        for plugin in self.reserves.iter().rev() {
+            plugin.unreserve(pod, node);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! NodeName: a pod that names its node goes nowhere else.
+
+use crate::{
+    cache::NodeInfo,
+    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection},
+    pod::PodInfo,
+};
+
+/// See the module.
+pub struct NodeName;
+
+impl Plugin for NodeName {
+    fn name(&self) -> &'static str {
+        "NodeName"
+    }
+}
+
+impl Filter for NodeName {
+    fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+        match pod.node_name() {
+            Some(name) if name != node.name() => {
+                Err(Rejection::because("node(s) didn't match the requested node name"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_cured_by(&self, event: ClusterEvent) -> bool {
+        event == ClusterEvent::NodeAdded
+    }
+}

@@ -1,0 +1,35 @@
+//! NodePorts: two pods cannot have one port of a node.
+
+use crate::{
+    cache::NodeInfo,
+    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection},
+    pod::PodInfo,
+};
+
+/// See the module.
+pub struct NodePorts;
+
+impl Plugin for NodePorts {
+    fn name(&self) -> &'static str {
+        "NodePorts"
+    }
+}
+
+impl Filter for NodePorts {
+    fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+        let taken = pod
+            .host_ports
+            .iter()
+            .any(|wanted| node.host_ports.iter().any(|used| used.conflicts(wanted)));
+        if taken {
+            return Err(Rejection::because(
+                "node(s) didn't have free ports for the requested pod ports",
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_cured_by(&self, event: ClusterEvent) -> bool {
+        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::PodRemoved)
+    }
+}

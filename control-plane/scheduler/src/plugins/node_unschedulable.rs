@@ -1,0 +1,43 @@
+//! NodeUnschedulable: cordoned nodes take only pods that tolerate it.
+
+use hull_client::taints::tolerates;
+use k8s_openapi::api::core::v1::Taint;
+
+use crate::{
+    cache::NodeInfo,
+    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection},
+    pod::PodInfo,
+};
+
+/// See the module.
+pub struct NodeUnschedulable;
+
+const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+}
+
+impl Filter for NodeUnschedulable {
+    fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+        let spec = node.node.as_ref().and_then(|node| node.spec.as_ref());
+        if spec.and_then(|spec| spec.unschedulable) != Some(true) {
+            return Ok(());
+        }
+        let taint = Taint {
+            key: UNSCHEDULABLE_TAINT.into(),
+            effect: "NoSchedule".into(),
+            ..Taint::default()
+        };
+        if tolerates(pod.spec().tolerations.as_ref(), &taint) {
+            return Ok(());
+        }
+        Err(Rejection::because("node(s) were unschedulable"))
+    }
+
+    fn is_cured_by(&self, event: ClusterEvent) -> bool {
+        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::NodeUpdated)
+    }
+}

@@ -1,0 +1,321 @@
+//! The IO around [`Core`]: watches in, bindings, events and conditions out.
+
+use std::{sync::Arc, time::Instant};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use hull_client::events::{self, EventType, Recorder, reference};
+use k8s_openapi::{
+    api::core::v1::{Node, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::SchedulerConfig,
+    core::{Change, Core, Decision},
+    framework::{Bind, BindError},
+    metrics::{AttemptLabels, QueueLabels, SchedulerMetrics},
+    plugins::{DefaultBinder, default_framework},
+    pod::PodInfo,
+};
+
+/// Watched objects waiting for the core; the watches stop reading when it is full.
+const INPUT_QUEUE: usize = 4096;
+/// Events applied between two decisions.
+const INPUT_BURST: usize = 256;
+/// Conditions waiting to be written; more are dropped (the next attempt writes again).
+const CONDITION_QUEUE: usize = 1024;
+/// Conditions written at a time.
+const CONDITION_CONCURRENCY: usize = 8;
+
+/// Why the scheduler stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// A watch task ended although it retries for ever.
+    #[error("the watches of pods and nodes ended")]
+    WatchesEnded,
+    /// A binding task panicked.
+    #[error("a binding task failed: {0}")]
+    Binder(#[source] tokio::task::JoinError),
+}
+
+enum Input {
+    Pod(Change<Pod>),
+    Node(Change<Node>),
+}
+
+/// Runs the scheduler until `shutdown`. An API server that is away is waited for.
+///
+/// # Errors
+/// [`SchedulerError`].
+pub async fn run(
+    client: Client,
+    config: SchedulerConfig,
+    shutdown: CancellationToken,
+) -> Result<(), SchedulerError> {
+    // Stops the helpers also when this future is dropped.
+    let helpers = shutdown.child_token();
+    let _stop = helpers.clone().drop_guard();
+    let tasks = TaskTracker::new();
+    let (input, inputs) = mpsc::channel(INPUT_QUEUE);
+    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
+        Api::<Pod>::all(client.clone()),
+        input.clone(),
+        Input::Pod,
+    )));
+    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
+        Api::<Node>::all(client.clone()),
+        input,
+        Input::Node,
+    )));
+    let (recorder, records) = Recorder::channel();
+    tasks.spawn({
+        let (client, component) = (client.clone(), config.scheduler_name.clone());
+        let helpers = helpers.clone();
+        async move { events::run(client, &component, records, helpers).await }
+    });
+    let (conditions, unschedulable) = mpsc::channel(CONDITION_QUEUE);
+    tasks.spawn(
+        helpers.clone().run_until_cancelled_owned(write_conditions(client.clone(), unschedulable)),
+    );
+    tasks.close();
+    let scheduler = Scheduler {
+        core: Core::new(default_framework(), &config),
+        binder: Arc::new(DefaultBinder::new(client)),
+        recorder,
+        conditions,
+        metrics: config.metrics.clone(),
+        bind_concurrency: config.bind_concurrency.max(1),
+    };
+    let outcome = scheduler.run(inputs, &shutdown).await;
+    helpers.cancel();
+    tasks.wait().await;
+    outcome
+}
+
+async fn watch<K>(api: Api<K>, input: mpsc::Sender<Input>, wrap: impl Fn(Change<K>) -> Input)
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(event) = stream.next().await {
+        let change = match event {
+            Ok(watcher::Event::Init) => Change::ListBegins,
+            Ok(watcher::Event::InitApply(object)) => Change::Listed(object),
+            Ok(watcher::Event::InitDone) => Change::ListEnds,
+            Ok(watcher::Event::Apply(object)) => Change::Applied(object),
+            Ok(watcher::Event::Delete(object)) => Change::Deleted(object),
+            Err(error) => {
+                tracing::warn!(%error, "watch failed; it is started again");
+                continue;
+            }
+        };
+        if input.send(wrap(change)).await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Scheduler {
+    core: Core,
+    binder: Arc<dyn Bind>,
+    recorder: Recorder,
+    conditions: mpsc::Sender<(Arc<PodInfo>, String)>,
+    metrics: SchedulerMetrics,
+    bind_concurrency: usize,
+}
+
+struct Bound {
+    pod: Arc<PodInfo>,
+    node: Arc<str>,
+    outcome: Result<(), BindError>,
+    seconds: f64,
+}
+
+impl Scheduler {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), SchedulerError> {
+        let mut bindings = JoinSet::new();
+        loop {
+            let may_decide =
+                self.core.is_synced() && bindings.len() < self.bind_concurrency;
+            let ready = may_decide && self.core.has_active();
+            let wake = self.core.next_wake().filter(|_| may_decide && !ready);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(bound) = bindings.join_next(), if !bindings.is_empty() => {
+                    self.finish(bound.map_err(SchedulerError::Binder)?);
+                }
+                input = inputs.recv() => {
+                    let Some(input) = input else { return Err(SchedulerError::WatchesEnded) };
+                    self.observe(input);
+                    for _ in 1..INPUT_BURST {
+                        let Ok(input) = inputs.try_recv() else { break };
+                        self.observe(input);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now).into()),
+                    if wake.is_some() => {}
+                () = std::future::ready(()), if ready => {}
+            }
+            // Decisions and events take turns, so neither starves the other.
+            if self.core.is_synced()
+                && bindings.len() < self.bind_concurrency
+                && let Some((pod, node)) = self.decide()
+            {
+                bindings.spawn(bind(self.binder.clone(), pod, node));
+            }
+        }
+        // Bindings already sent are let finish: their outcome is in the API either way.
+        while bindings.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    fn observe(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::Pod(change) => self.core.observe_pod(change, now),
+            Input::Node(change) => self.core.observe_node(change, now),
+        }
+    }
+
+    fn decide(&mut self) -> Option<(Arc<PodInfo>, Arc<str>)> {
+        let started = Instant::now();
+        let decision = self.core.decide(started)?;
+        self.metrics.decision_seconds.observe(started.elapsed().as_secs_f64());
+        self.show_queue();
+        match decision {
+            Decision::Assigned { pod, node } => Some((pod, node)),
+            Decision::Unschedulable { pod, diagnosis } => {
+                self.count("unschedulable");
+                self.report_failure(&pod, diagnosis.message());
+                None
+            }
+        }
+    }
+
+    fn finish(&mut self, bound: Bound) {
+        let Bound { pod, node, outcome, seconds } = bound;
+        self.metrics.binding_seconds.observe(seconds);
+        match outcome {
+            Ok(()) => {
+                self.core.bound(&pod);
+                self.count("scheduled");
+                tracing::info!(pod = %pod_key(&pod), %node, "pod bound");
+                self.recorder.event(
+                    reference(&pod.pod),
+                    EventType::Normal,
+                    "Scheduled",
+                    format!("Successfully assigned {} to {node}", pod_key(&pod)),
+                );
+            }
+            Err(BindError::Gone(error)) => {
+                tracing::info!(pod = %pod_key(&pod), %error, "pod deleted before it was bound");
+                self.core.gone(&pod, &node, Instant::now());
+            }
+            Err(BindError::Failed(error)) => {
+                tracing::warn!(pod = %pod_key(&pod), %node, %error, "binding failed");
+                self.count("error");
+                self.core.bind_failed(&pod, &node, Instant::now());
+                self.report_failure(&pod, format!("running Bind plugin \"DefaultBinder\": {error}"));
+            }
+        }
+    }
+
+    fn report_failure(&self, pod: &Arc<PodInfo>, message: String) {
+        tracing::info!(pod = %pod_key(pod), message, "pod not scheduled");
+        self.recorder.event(
+            reference(&pod.pod),
+            EventType::Warning,
+            "FailedScheduling",
+            message.clone(),
+        );
+        if !has_condition(&pod.pod, &message)
+            && self.conditions.try_send((pod.clone(), message)).is_err()
+        {
+            tracing::warn!(pod = %pod_key(pod), "condition not queued: too many are waiting");
+        }
+    }
+
+    fn count(&self, result: &'static str) {
+        self.metrics.attempts.get_or_create(&AttemptLabels { result }).inc();
+    }
+
+    fn show_queue(&self) {
+        let sizes = self.core.queue_sizes();
+        for (queue, size) in [
+            ("active", sizes.active),
+            ("backoff", sizes.backoff),
+            ("unschedulable", sizes.unschedulable),
+            ("gated", sizes.gated),
+        ] {
+            let gauge = self.metrics.pending.get_or_create(&QueueLabels { queue });
+            gauge.set(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+async fn bind(binder: Arc<dyn Bind>, pod: Arc<PodInfo>, node: Arc<str>) -> Bound {
+    let started = Instant::now();
+    let outcome = binder.bind(&pod, &node).await;
+    Bound { pod, node, outcome, seconds: started.elapsed().as_secs_f64() }
+}
+
+fn pod_key(pod: &PodInfo) -> String {
+    format!("{}/{}", pod.namespace(), pod.name())
+}
+
+fn has_condition(pod: &Pod, message: &str) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.message.as_deref() == Some(message)
+    })
+}
+
+async fn write_conditions(client: Client, mut queue: mpsc::Receiver<(Arc<PodInfo>, String)>) {
+    let mut writes = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(()) = writes.next(), if !writes.is_empty() => {}
+            next = queue.recv(), if writes.len() < CONDITION_CONCURRENCY => {
+                let Some((pod, message)) = next else { return };
+                writes.push(write_condition(client.clone(), pod, message));
+            }
+        }
+    }
+}
+
+async fn write_condition(client: Client, pod: Arc<PodInfo>, message: String) {
+    let patch = serde_json::json!({
+        "metadata": {"uid": &*pod.uid},
+        "status": {"conditions": [{
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+            "lastTransitionTime": Time(Timestamp::now()),
+        }]}
+    });
+    let pods = Api::<Pod>::namespaced(client, pod.namespace());
+    let patched =
+        pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await;
+    match patched {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        Err(error) => tracing::warn!(pod = %pod_key(&pod), %error, "condition not written"),
+    }
+}

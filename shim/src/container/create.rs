@@ -1,0 +1,258 @@
+//! CreateContainer.
+
+use super::mounts::{self, PlannedMount};
+use super::object::Container;
+use super::state::{ContainerEvent, ContainerState};
+use super::{disks, spec, user, volumes};
+use crate::error::Error;
+use crate::ids;
+use crate::journal::ContainerRecord;
+use crate::sandbox::object::{Live, Sandbox};
+use crate::shim::{Shim, now_ns};
+use hull_image::Image;
+use k8s_cri::v1::{ContainerConfig, ContainerEventType};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// SIGTERM.
+const DEFAULT_STOP_SIGNAL: u32 = 15;
+
+/// Makes a container. Returns its id.
+pub async fn create(
+    shim: Arc<Shim>,
+    sandbox: Arc<Sandbox>,
+    config: ContainerConfig,
+) -> Result<String, Error> {
+    let metadata = config.metadata.clone().ok_or_else(|| {
+        Error::InvalidArgument("container config must include metadata".to_string())
+    })?;
+    if metadata.name.is_empty() {
+        return Err(Error::InvalidArgument(
+            "container metadata has no name".to_string(),
+        ));
+    }
+    if !config.devices.is_empty() || !config.cdi_devices.is_empty() {
+        return Err(Error::Unimplemented(
+            "host devices in a microVM".to_string(),
+        ));
+    }
+    let _operation = sandbox.operation.lock().await;
+    let live = sandbox.require_live()?;
+    let pod = sandbox.record().config.metadata.unwrap_or_default();
+    let name = format!(
+        "{}_{}_{}_{}_{}",
+        metadata.name, pod.name, pod.namespace, pod.uid, metadata.attempt
+    );
+    let id = ids::generate();
+    shim.registry.reserve_container(&name, &id)?;
+    let made = make(&shim, &sandbox, &live, &id, config).await;
+    if made.is_err() {
+        shim.images.release(&id);
+        shim.registry.remove_container(&id);
+    }
+    made.map(|()| id)
+}
+
+async fn make(
+    shim: &Arc<Shim>,
+    sandbox: &Arc<Sandbox>,
+    live: &Live,
+    id: &str,
+    config: ContainerConfig,
+) -> Result<(), Error> {
+    let wanted = config.image.clone().unwrap_or_default().image;
+    let image = shim
+        .images
+        .lease(&wanted, id)
+        .ok_or_else(|| Error::NotFound {
+            kind: "image",
+            id: wanted.clone(),
+        })?;
+    let planned = plan_mounts(sandbox, &config)?;
+    let record = record(sandbox, id, config, &image, &planned)?;
+    shim.journal.save_container(&record)?;
+    let container = Container::new(record, shim.journal.clone());
+    let prepared = prepare(shim, sandbox, live, &container, &image, &planned).await;
+    if let Err(error) = prepared {
+        undo(shim, sandbox, live, &container).await;
+        return Err(error);
+    }
+    shim.registry.insert_container(container.clone());
+    crate::cri::events::publish(shim, &container, ContainerEventType::ContainerCreatedEvent);
+    tracing::info!(
+        sandbox_id = sandbox.id,
+        container_id = id,
+        image = image.id,
+        "container created"
+    );
+    Ok(())
+}
+
+fn plan_mounts(sandbox: &Sandbox, config: &ContainerConfig) -> Result<Vec<PlannedMount>, Error> {
+    let pod = sandbox.record().config;
+    let uid = pod.metadata.unwrap_or_default().uid;
+    config
+        .mounts
+        .iter()
+        .map(|mount| mounts::plan(mount, &uid, &pod.annotations))
+        .collect()
+}
+
+fn record(
+    sandbox: &Sandbox,
+    id: &str,
+    config: ContainerConfig,
+    image: &Image,
+    planned: &[PlannedMount],
+) -> Result<ContainerRecord, Error> {
+    let pod = sandbox.record().config;
+    let security = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.clone())
+        .unwrap_or_default();
+    let user = user::resolve(
+        &security,
+        &image.config.user,
+        image.passwd.as_deref().unwrap_or_default(),
+        image.group.as_deref().unwrap_or_default(),
+    )?;
+    let hostname = if pod.hostname.is_empty() {
+        pod.metadata
+            .map(|metadata| metadata.name)
+            .unwrap_or_default()
+    } else {
+        pod.hostname
+    };
+    let spec = spec::build(&spec::SpecInput {
+        id,
+        config: &config,
+        image: &image.config,
+        user: &user,
+        mounts: planned,
+        hostname: &hostname,
+    })?;
+    Ok(ContainerRecord {
+        id: id.to_string(),
+        sandbox_id: sandbox.id.clone(),
+        log_path: log_path(&pod.log_directory, &config.log_path)?,
+        image_id: image.id.clone(),
+        image_ref: image
+            .repo_digests
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.clone()),
+        stop_signal: image
+            .config
+            .stop_signal
+            .as_deref()
+            .map_or(Ok(DEFAULT_STOP_SIGNAL), signal)?,
+        config,
+        slot: String::new(),
+        spec,
+        state: ContainerState::Creating,
+        created_at_ns: now_ns(),
+        started_at_ns: 0,
+        finished_at_ns: 0,
+        exit_code: 0,
+        reason: String::new(),
+        message: String::new(),
+    })
+}
+
+fn log_path(directory: &str, file: &str) -> Result<Option<PathBuf>, Error> {
+    if directory.is_empty() || file.is_empty() {
+        return Ok(None);
+    }
+    let relative = Path::new(file);
+    if !relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(Error::InvalidArgument(format!(
+            "log_path {file:?} leaves the log directory"
+        )));
+    }
+    Ok(Some(Path::new(directory).join(relative)))
+}
+
+/// A signal's number, from a number or a name with or without SIG.
+fn signal(text: &str) -> Result<u32, Error> {
+    if let Ok(number @ 1..=64) = text.parse::<u32>() {
+        return Ok(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") {
+        upper
+    } else {
+        format!("SIG{upper}")
+    };
+    if let Some(offset) = name
+        .strip_prefix("SIGRTMIN+")
+        .and_then(|text| text.parse::<u32>().ok())
+    {
+        /// SIGRTMIN as C libraries number it.
+        const RTMIN: u32 = 34;
+        return Ok(RTMIN + offset.min(30));
+    }
+    name.parse::<nix::sys::signal::Signal>()
+        .map(|signal| signal as u32)
+        .map_err(|_| Error::InvalidArgument(format!("the image's stop signal {text:?} is unknown")))
+}
+
+async fn prepare(
+    shim: &Arc<Shim>,
+    sandbox: &Arc<Sandbox>,
+    live: &Live,
+    container: &Arc<Container>,
+    image: &Image,
+    planned: &[PlannedMount],
+) -> Result<(), Error> {
+    let slots = shim.config.vmm.disk_slots;
+    let slot = disks::attach(sandbox, live, image, &container.id, slots).await?;
+    container.update(|record| record.slot = slot)?;
+    for mount in planned {
+        volumes::ensure(
+            sandbox,
+            &live.guest,
+            mount,
+            shim.config.volumes.max_copied_mib,
+        )
+        .await?;
+    }
+    container.apply(ContainerEvent::Created, |_| {})
+}
+
+async fn undo(shim: &Shim, sandbox: &Sandbox, live: &Live, container: &Container) {
+    let slot = container.record().slot;
+    let detached = disks::detach(sandbox, Some(live), &slot, &container.id).await;
+    let forgotten = shim.journal.remove_container(&sandbox.id, &container.id);
+    if let Err(error) = detached.and(forgotten.map_err(Error::from)) {
+        tracing::error!(sandbox_id = sandbox.id, container_id = container.id, %error, "undoing a failed container creation");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_signals_are_understood_by_name_and_number() {
+        assert_eq!(signal("SIGQUIT").unwrap(), 3);
+        assert_eq!(signal("quit").unwrap(), 3);
+        assert_eq!(signal("9").unwrap(), 9);
+        assert_eq!(signal("SIGRTMIN+3").unwrap(), 37);
+        assert!(signal("SIGNONSENSE").is_err() && signal("0").is_err());
+    }
+
+    #[test]
+    fn log_paths_stay_in_their_directory() {
+        assert_eq!(
+            log_path("/var/log/p", "c/0.log").unwrap().unwrap(),
+            Path::new("/var/log/p/c/0.log")
+        );
+        assert!(log_path("/var/log/p", "../0.log").is_err());
+        assert!(log_path("/var/log/p", "/etc/x").is_err());
+        assert_eq!(log_path("", "c").unwrap(), None);
+    }
+}

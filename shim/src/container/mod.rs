@@ -1,0 +1,26 @@
+//! Containers: an image on a disk slot, volumes, an OCI configuration, a process.
+//!
+//! * [`state`]: the states and their transitions
+//! * [`object`]: one container in memory
+//! * [`create`]: CreateContainer: image, slot, volumes, configuration
+//! * [`disks`]: which image is on which slot
+//! * [`spec`], [`user`], [`capabilities`]: the OCI runtime configuration
+//! * [`mounts`], [`volumes`]: CRI mounts without a shared filesystem
+//! * [`lifecycle`]: start, stop, exit, remove
+//! * [`exec`]: a second process
+//!
+//! The agent makes the container when CRI starts it, as other runtimes do: what is
+//! wrong with a command is an error of its start, and the container then counts as
+//! exited with that reason.
+
+pub mod capabilities;
+pub mod create;
+pub mod disks;
+pub mod exec;
+pub mod lifecycle;
+pub mod mounts;
+pub mod object;
+pub mod spec;
+pub mod state;
+pub mod user;
+pub mod volumes;

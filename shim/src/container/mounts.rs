@@ -1,0 +1,281 @@
+//! CRI mounts, sorted by what can be done with them without a shared filesystem.
+//!
+//! The host paths are those that a node agent uses, below `<root>/pods/<pod uid>/`:
+//! `volumes/kubernetes.io~<kind>/<name>[/<sub path>]`, `volume-subpaths/…`,
+//! `etc-hosts`, `containers/<container>/<file>` (termination message).
+
+use crate::error::Error;
+use crate::journal::{VolumeKind, VolumeRecord};
+use hash::short_hash;
+use k8s_cri::v1::Mount;
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+/// Sandbox annotation: `hull.dev/empty-dir-medium.<volume> = Memory`.
+const MEDIUM_ANNOTATION: &str = "hull.dev/empty-dir-medium.";
+/// Sandbox annotation: `hull.dev/empty-dir-size-limit.<volume> = <bytes>`.
+const SIZE_ANNOTATION: &str = "hull.dev/empty-dir-size-limit.";
+/// Kinds of volumes whose files are copied.
+const COPIED_KINDS: [&str; 4] = ["configmap", "secret", "projected", "downward-api"];
+/// `statfs` f_type of tmpfs.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// A mount that the agent can make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedMount {
+    /// Name of the volume in the guest.
+    pub volume: String,
+    /// Where it comes from.
+    pub record: VolumeRecord,
+    /// Path within the volume; empty: all of it.
+    pub sub_path: String,
+    /// Path in the container.
+    pub container_path: String,
+    /// No writing.
+    pub read_only: bool,
+    /// For emptyDirs, bytes; 0: none.
+    pub size_limit_bytes: u64,
+}
+
+/// Sorts one mount. `annotations` are the sandbox's.
+pub fn plan(
+    mount: &Mount,
+    pod_uid: &str,
+    annotations: &HashMap<String, String>,
+) -> Result<PlannedMount, Error> {
+    let invalid =
+        |why: &str| Error::InvalidArgument(format!("mount at {:?}: {why}", mount.container_path));
+    if !mount.container_path.starts_with('/') {
+        return Err(invalid("the container path must be absolute"));
+    }
+    if mount
+        .image
+        .as_ref()
+        .is_some_and(|image| !image.image.is_empty())
+    {
+        return Err(Error::Unimplemented("image volumes".to_string()));
+    }
+    let host = Path::new(&mount.host_path);
+    if !host.is_absolute() || host.components().any(|part| part == Component::ParentDir) {
+        return Err(invalid("the host path must be absolute and without \"..\""));
+    }
+    let refused = || {
+        Error::Unimplemented(format!(
+            "hostPath volumes need virtio-fs (mount of {} at {})",
+            mount.host_path, mount.container_path
+        ))
+    };
+    let inside = below_pod(host, pod_uid).ok_or_else(refused)?;
+    let parts: Vec<&str> = inside.iter().map(String::as_str).collect();
+    let base = PlannedMount {
+        volume: String::new(),
+        record: VolumeRecord {
+            kind: VolumeKind::Files,
+            host_path: host.to_path_buf(),
+        },
+        sub_path: String::new(),
+        container_path: mount.container_path.clone(),
+        read_only: mount.readonly,
+        size_limit_bytes: 0,
+    };
+    match parts.as_slice() {
+        ["volumes", kind, name, sub @ ..] => {
+            let kind = kind.strip_prefix("kubernetes.io~").ok_or_else(refused)?;
+            let root = ancestor(host, sub.len());
+            if kind == "empty-dir" {
+                Ok(empty_dir(base, name, root, sub, annotations))
+            } else if COPIED_KINDS.contains(&kind) {
+                Ok(PlannedMount {
+                    volume: volume_name(kind, name, &root),
+                    record: VolumeRecord {
+                        kind: VolumeKind::Files,
+                        host_path: root,
+                    },
+                    sub_path: sub.join("/"),
+                    ..base
+                })
+            } else {
+                Err(Error::Unimplemented(format!(
+                    "volumes of kind {kind} need virtio-fs"
+                )))
+            }
+        }
+        ["etc-hosts"] | ["containers", ..] => {
+            let file = inside.last().cloned().unwrap_or_default();
+            Ok(PlannedMount {
+                volume: volume_name("file", &file, host),
+                record: VolumeRecord {
+                    kind: VolumeKind::File,
+                    host_path: host.to_path_buf(),
+                },
+                sub_path: file,
+                ..base
+            })
+        }
+        _ => Err(refused()),
+    }
+}
+
+fn empty_dir(
+    base: PlannedMount,
+    name: &str,
+    root: PathBuf,
+    sub: &[&str],
+    annotations: &HashMap<String, String>,
+) -> PlannedMount {
+    let annotation = |prefix: &str| annotations.get(&format!("{prefix}{name}"));
+    let memory = match annotation(MEDIUM_ANNOTATION) {
+        Some(medium) => medium == "Memory",
+        None => is_tmpfs_mount(&root),
+    };
+    PlannedMount {
+        volume: volume_name("empty-dir", name, &root),
+        record: VolumeRecord {
+            kind: if memory {
+                VolumeKind::EmptyDirMemory
+            } else {
+                VolumeKind::EmptyDir
+            },
+            host_path: root,
+        },
+        sub_path: sub.join("/"),
+        size_limit_bytes: annotation(SIZE_ANNOTATION)
+            .and_then(|bytes| bytes.parse().ok())
+            .unwrap_or(0),
+        ..base
+    }
+}
+
+/// The components after `…/pods/<uid>/`, if the path is there.
+fn below_pod(path: &Path, pod_uid: &str) -> Option<Vec<String>> {
+    let parts: Vec<String> = path
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+            _ => None,
+        })
+        .collect();
+    let at = parts
+        .windows(2)
+        .position(|pair| pair[0] == "pods" && pair[1] == pod_uid)?;
+    Some(parts[at + 2..].to_vec())
+}
+
+fn ancestor(path: &Path, levels: usize) -> PathBuf {
+    path.ancestors().nth(levels).unwrap_or(path).to_path_buf()
+}
+
+/// A tmpfs that is mounted at this very path, not one that the path merely lies on.
+fn is_tmpfs_mount(path: &Path) -> bool {
+    let (Ok(own), Some(Ok(parent))) = (rustix::fs::stat(path), path.parent().map(rustix::fs::stat))
+    else {
+        return false;
+    };
+    own.st_dev != parent.st_dev
+        && rustix::fs::statfs(path).is_ok_and(|filesystem| filesystem.f_type == TMPFS_MAGIC)
+}
+
+/// One path component of at most 128 bytes, the same for the same host path.
+fn volume_name(kind: &str, name: &str, path: &Path) -> String {
+    const NAME_CHARS: usize = 63;
+    let name: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        .take(NAME_CHARS)
+        .collect();
+    format!("{kind}-{name}-{}", short_hash(path))
+}
+
+mod hash {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    use std::path::Path;
+
+    /// Tells volumes of the same name apart. Not secret and not persistent across
+    /// versions of the program: the name is kept in the journal.
+    pub fn short_hash(path: &Path) -> String {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        format!("{:012x}", hasher.finish() & 0xffff_ffff_ffff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "6a0e";
+
+    fn planned(host: &str) -> Result<PlannedMount, Error> {
+        let mount = Mount {
+            container_path: "/x".into(),
+            host_path: host.into(),
+            ..Default::default()
+        };
+        let annotations = HashMap::from([
+            (
+                "hull.dev/empty-dir-medium.mem".to_string(),
+                "Memory".to_string(),
+            ),
+            (
+                "hull.dev/empty-dir-size-limit.mem".to_string(),
+                "4096".to_string(),
+            ),
+        ]);
+        plan(&mount, UID, &annotations)
+    }
+
+    #[test]
+    fn volumes_of_the_pod_are_recognised_by_their_paths() {
+        let root = "/var/lib/kubelet/pods/6a0e";
+        let config = planned(&format!("{root}/volumes/kubernetes.io~configmap/c/key")).unwrap();
+        assert_eq!(config.record.kind, VolumeKind::Files);
+        assert_eq!(config.sub_path, "key");
+        assert!(
+            config
+                .record
+                .host_path
+                .ends_with("kubernetes.io~configmap/c")
+        );
+        let cache = planned(&format!("{root}/volumes/kubernetes.io~empty-dir/cache")).unwrap();
+        assert_eq!(cache.record.kind, VolumeKind::EmptyDir);
+        let memory = planned(&format!("{root}/volumes/kubernetes.io~empty-dir/mem/a/b")).unwrap();
+        assert_eq!(memory.record.kind, VolumeKind::EmptyDirMemory);
+        assert_eq!(
+            (memory.sub_path.as_str(), memory.size_limit_bytes),
+            ("a/b", 4096)
+        );
+        let hosts = planned(&format!("{root}/etc-hosts")).unwrap();
+        assert_eq!(
+            (hosts.record.kind, hosts.sub_path.as_str()),
+            (VolumeKind::File, "etc-hosts")
+        );
+    }
+
+    #[test]
+    fn other_host_paths_are_refused_by_name() {
+        for host in [
+            "/etc",
+            "/var/lib/kubelet/pods/other/etc-hosts",
+            "/var/lib/kubelet/pods/6a0e/plugins/x",
+            "/var/lib/kubelet/pods/6a0e/volumes/kubernetes.io~csi/x/mount",
+        ] {
+            let error = planned(host).unwrap_err();
+            assert!(matches!(error, Error::Unimplemented(_)), "{host}: {error}");
+            assert!(error.to_string().contains("virtio-fs"), "{error}");
+        }
+        assert!(matches!(
+            planned("/var/lib/kubelet/pods/6a0e/volumes/../../x"),
+            Err(Error::InvalidArgument(_))
+        ));
+    }
+
+    #[test]
+    fn the_same_volume_has_the_same_name_in_every_container() {
+        let path = "/k/pods/6a0e/volumes/kubernetes.io~empty-dir/d";
+        let (whole, part) = (
+            planned(path).unwrap(),
+            planned(&format!("{path}/sub")).unwrap(),
+        );
+        assert_eq!(whole.volume, part.volume);
+    }
+}

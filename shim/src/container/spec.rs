@@ -1,0 +1,342 @@
+//! The OCI runtime configuration (runtime-spec, config.md) of a container in a guest.
+
+use super::capabilities::{self, CapabilitySets};
+use super::mounts::PlannedMount;
+use super::user::ResolvedUser;
+use crate::error::Error;
+use hull_image::ImageConfig;
+use k8s_cri::v1::{
+    ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode,
+};
+use serde_json::{Value, json};
+
+/// PATH of containers whose image and pod say nothing.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// OOM score adjustment bounds of the kernel.
+const OOM_SCORE_ADJ: std::ops::RangeInclusive<i64> = -1000..=1000;
+
+/// What a configuration is made from.
+pub struct SpecInput<'a> {
+    /// Container id.
+    pub id: &'a str,
+    /// The client's configuration.
+    pub config: &'a ContainerConfig,
+    /// How the image wants to be run.
+    pub image: &'a ImageConfig,
+    /// Who it runs as.
+    pub user: &'a ResolvedUser,
+    /// Volumes.
+    pub mounts: &'a [PlannedMount],
+    /// The pod's hostname, for HOSTNAME.
+    pub hostname: &'a str,
+}
+
+/// Builds the configuration.
+pub fn build(input: &SpecInput<'_>) -> Result<Value, Error> {
+    let default_security = LinuxContainerSecurityContext::default();
+    let linux = input.config.linux.as_ref();
+    let security = linux
+        .and_then(|linux| linux.security_context.as_ref())
+        .unwrap_or(&default_security);
+    let capabilities = capabilities::sets(security.capabilities.as_ref(), security.privileged)?;
+    let mut spec = json!({
+        "ociVersion": "1.1.0",
+        "process": process(input, security, &capabilities)?,
+        "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
+        "mounts": mounts(input, security),
+        "linux": {
+            "namespaces": namespaces(security)?,
+            "resources": {},
+            "cgroupsPath": format!("/hull/{}", input.id),
+            "maskedPaths": if security.privileged { Vec::new() } else { security.masked_paths.clone() },
+            "readonlyPaths": if security.privileged { Vec::new() } else { security.readonly_paths.clone() },
+        },
+        "annotations": input.config.annotations,
+    });
+    if let Some(given) = linux.and_then(|linux| linux.resources.as_ref()) {
+        spec["linux"]["resources"] = resources(given);
+        if OOM_SCORE_ADJ.contains(&given.oom_score_adj) {
+            spec["process"]["oomScoreAdj"] = json!(given.oom_score_adj);
+        }
+    }
+    Ok(spec)
+}
+
+/// Program and arguments: the pod's command replaces the image's entrypoint and its
+/// command; the pod's args replace the image's command.
+pub fn arguments(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<String>, Error> {
+    let (entrypoint, cmd) = if config.command.is_empty() {
+        let cmd = if config.args.is_empty() {
+            &image.cmd
+        } else {
+            &config.args
+        };
+        (&image.entrypoint, cmd)
+    } else {
+        (&config.command, &config.args)
+    };
+    let all: Vec<String> = entrypoint.iter().chain(cmd).cloned().collect();
+    if all.is_empty() {
+        return Err(Error::InvalidArgument(
+            "no command specified: neither the pod nor the image has one".to_string(),
+        ));
+    }
+    Ok(all)
+}
+
+fn process(
+    input: &SpecInput<'_>,
+    security: &LinuxContainerSecurityContext,
+    capabilities: &CapabilitySets,
+) -> Result<Value, Error> {
+    let cwd = [&input.config.working_dir, &input.image.working_dir]
+        .into_iter()
+        .find(|path| !path.is_empty())
+        .cloned()
+        .unwrap_or_else(|| "/".to_string());
+    Ok(json!({
+        "terminal": input.config.tty,
+        "user": {
+            "uid": input.user.uid,
+            "gid": input.user.gid,
+            "additionalGids": input.user.groups,
+        },
+        "args": arguments(input.config, input.image)?,
+        "env": environment(input),
+        "cwd": cwd,
+        "capabilities": {
+            "bounding": capabilities.granted,
+            "effective": capabilities.granted,
+            "permitted": capabilities.granted,
+            "inheritable": capabilities.ambient,
+            "ambient": capabilities.ambient,
+        },
+        "noNewPrivileges": security.no_new_privs,
+        "rlimits": [],
+    }))
+}
+
+/// The image's variables, then the pod's, of which the last of a name counts.
+fn environment(input: &SpecInput<'_>) -> Vec<String> {
+    let mut all: Vec<String> = vec![DEFAULT_PATH.to_string()];
+    let mut set = |variable: String| {
+        let name = variable.split('=').next().unwrap_or_default().to_string();
+        let same = |other: &String| other.split('=').next() == Some(name.as_str());
+        match all.iter_mut().find(|other| same(other)) {
+            Some(other) => *other = variable,
+            None => all.push(variable),
+        }
+    };
+    set(format!("HOSTNAME={}", input.hostname));
+    if input.config.tty {
+        set("TERM=xterm".to_string());
+    }
+    if let Some(home) = &input.user.home {
+        set(format!("HOME={home}"));
+    }
+    for variable in &input.image.env {
+        set(variable.clone());
+    }
+    for variable in &input.config.envs {
+        set(format!("{}={}", variable.key, variable.value));
+    }
+    all
+}
+
+fn mounts(input: &SpecInput<'_>, security: &LinuxContainerSecurityContext) -> Vec<Value> {
+    let sys_access = if security.privileged { "rw" } else { "ro" };
+    let mut all = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc",
+               "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+               "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+               "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+               "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+               "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
+               "options": ["nosuid", "noexec", "nodev", sys_access]}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+               "options": ["nosuid", "noexec", "nodev", "relatime", sys_access]}),
+    ];
+    // A mount of the pod at one of these places replaces it.
+    all.retain(|mount| {
+        !input
+            .mounts
+            .iter()
+            .any(|planned| mount["destination"] == planned.container_path.as_str())
+    });
+    let mut planned: Vec<&PlannedMount> = input.mounts.iter().collect();
+    // Parents before what is mounted inside them.
+    planned.sort_by_key(|mount| {
+        mount
+            .container_path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .count()
+    });
+    for mount in planned {
+        let source = if mount.sub_path.is_empty() {
+            mount.volume.clone()
+        } else {
+            format!("{}/{}", mount.volume, mount.sub_path)
+        };
+        let access = if mount.read_only { "ro" } else { "rw" };
+        all.push(
+            json!({"destination": mount.container_path, "type": "hull-volume",
+                        "source": source, "options": ["rbind", "rprivate", access]}),
+        );
+    }
+    all
+}
+
+/// The guest is the pod: what CRI wants shared in the pod is the guest's own
+/// namespace, for which the configuration names none.
+fn namespaces(security: &LinuxContainerSecurityContext) -> Result<Vec<Value>, Error> {
+    let options = security.namespace_options.clone().unwrap_or_default();
+    let mut all = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
+    match NamespaceMode::try_from(options.pid) {
+        Ok(NamespaceMode::Pod) => {}
+        Ok(NamespaceMode::Container) => all.push(json!({"type": "pid"})),
+        Ok(NamespaceMode::Target) => {
+            return Err(Error::Unimplemented(
+                "PID namespace of another container (NamespaceMode TARGET)".to_string(),
+            ));
+        }
+        Ok(NamespaceMode::Node) | Err(_) => {
+            return Err(Error::InvalidArgument(
+                "the host's PID namespace needs a RuntimeClass with handler \"native\"".to_string(),
+            ));
+        }
+    }
+    Ok(all)
+}
+
+fn resources(given: &LinuxContainerResources) -> Value {
+    let mut cpu = serde_json::Map::new();
+    if given.cpu_shares > 0 {
+        cpu.insert("shares".to_string(), json!(given.cpu_shares));
+    }
+    if given.cpu_period > 0 {
+        cpu.insert("period".to_string(), json!(given.cpu_period));
+    }
+    if given.cpu_quota != 0 {
+        cpu.insert("quota".to_string(), json!(given.cpu_quota));
+    }
+    // cpuset_cpus names processors of the host, which the guest does not have.
+    let mut all = json!({"cpu": cpu});
+    if given.memory_limit_in_bytes > 0 {
+        all["memory"] = json!({"limit": given.memory_limit_in_bytes});
+    }
+    if !given.unified.is_empty() {
+        all["unified"] = json!(given.unified);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_cri::v1::{KeyValue, LinuxContainerConfig};
+
+    fn image() -> ImageConfig {
+        ImageConfig {
+            entrypoint: vec!["/entry".into()],
+            cmd: vec!["default".into()],
+            env: vec!["PATH=/bin".into(), "A=image".into()],
+            working_dir: "/work".into(),
+            ..Default::default()
+        }
+    }
+
+    fn built(config: &ContainerConfig) -> Value {
+        let user = ResolvedUser {
+            home: Some("/root".into()),
+            groups: vec![0],
+            ..Default::default()
+        };
+        let input = SpecInput {
+            id: "c1",
+            config,
+            image: &image(),
+            user: &user,
+            mounts: &[],
+            hostname: "pod",
+        };
+        let spec = build(&input).unwrap();
+        serde_json::from_value::<oci_spec::runtime::Spec>(spec.clone()).expect("a valid OCI spec");
+        spec
+    }
+
+    #[test]
+    fn commands_and_arguments_combine_as_kubernetes_says() {
+        let list = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| word.to_string())
+                .collect::<Vec<_>>()
+        };
+        for (command, args, expected) in [
+            (vec![], vec![], vec!["/entry", "default"]),
+            (vec![], vec!["a"], vec!["/entry", "a"]),
+            (vec!["/c"], vec![], vec!["/c"]),
+            (vec!["/c"], vec!["a"], vec!["/c", "a"]),
+        ] {
+            let config = ContainerConfig {
+                command: list(&command),
+                args: list(&args),
+                ..Default::default()
+            };
+            assert_eq!(arguments(&config, &image()).unwrap(), expected);
+        }
+        assert!(arguments(&ContainerConfig::default(), &ImageConfig::default()).is_err());
+    }
+
+    #[test]
+    fn the_pods_variables_override_the_images() {
+        let config = ContainerConfig {
+            envs: vec![KeyValue {
+                key: "A".into(),
+                value: "pod".into(),
+            }],
+            ..Default::default()
+        };
+        let spec = built(&config);
+        let env = spec["process"]["env"].as_array().unwrap();
+        assert!(env.contains(&json!("A=pod")) && !env.contains(&json!("A=image")));
+        assert!(env.contains(&json!("PATH=/bin")) && env.contains(&json!("HOME=/root")));
+    }
+
+    #[test]
+    fn resources_and_privileges_arrive() {
+        let config = ContainerConfig {
+            linux: Some(LinuxContainerConfig {
+                resources: Some(LinuxContainerResources {
+                    memory_limit_in_bytes: 1 << 20,
+                    cpu_shares: 512,
+                    ..Default::default()
+                }),
+                security_context: Some(LinuxContainerSecurityContext {
+                    privileged: true,
+                    readonly_rootfs: true,
+                    masked_paths: vec!["/proc/kcore".into()],
+                    ..Default::default()
+                }),
+            }),
+            ..Default::default()
+        };
+        let spec = built(&config);
+        assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 1 << 20);
+        assert_eq!(spec["root"]["readonly"], true);
+        assert_eq!(spec["linux"]["maskedPaths"], json!([]));
+        assert!(
+            spec["process"]["capabilities"]["bounding"]
+                .as_array()
+                .unwrap()
+                .len()
+                > 40
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! The container RPCs.
+
+use crate::container::state::ContainerState;
+use crate::container::{create as container_create, lifecycle};
+use crate::cri::convert;
+use crate::error::Error;
+use crate::shim::{Shim, detached};
+use k8s_cri::v1::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub async fn create(
+    shim: &Arc<Shim>,
+    request: CreateContainerRequest,
+) -> Result<CreateContainerResponse, Error> {
+    let config = request
+        .config
+        .ok_or_else(|| Error::InvalidArgument("the request has no container config".to_string()))?;
+    let sandbox = shim.registry.sandbox(&request.pod_sandbox_id)?;
+    let created = container_create::create(shim.clone(), sandbox, config);
+    let container_id = detached("CreateContainer", created).await?;
+    Ok(CreateContainerResponse { container_id })
+}
+
+pub async fn start(
+    shim: &Arc<Shim>,
+    request: StartContainerRequest,
+) -> Result<StartContainerResponse, Error> {
+    let container = shim.registry.container(&request.container_id)?;
+    detached("StartContainer", lifecycle::start(shim.clone(), container)).await?;
+    Ok(StartContainerResponse {})
+}
+
+pub async fn stop(
+    shim: &Arc<Shim>,
+    request: StopContainerRequest,
+) -> Result<StopContainerResponse, Error> {
+    let done = Ok(StopContainerResponse {});
+    let container = match shim.registry.container(&request.container_id) {
+        Err(Error::NotFound { .. }) => return done,
+        found => found?,
+    };
+    let grace = Duration::from_secs(request.timeout.max(0) as u64);
+    let shim = shim.clone();
+    detached("StopContainer", async move {
+        lifecycle::stop(&shim, &container, grace).await
+    })
+    .await?;
+    done
+}
+
+pub async fn remove(
+    shim: &Arc<Shim>,
+    request: RemoveContainerRequest,
+) -> Result<RemoveContainerResponse, Error> {
+    let done = Ok(RemoveContainerResponse {});
+    let container = match shim.registry.container(&request.container_id) {
+        Err(Error::NotFound { .. }) => return done,
+        found => found?,
+    };
+    detached(
+        "RemoveContainer",
+        lifecycle::remove(shim.clone(), container),
+    )
+    .await?;
+    done
+}
+
+pub fn list(shim: &Shim, request: ListContainersRequest) -> Result<ListContainersResponse, Error> {
+    let filter = request.filter.unwrap_or_default();
+    let records = shim
+        .registry
+        .containers()
+        .into_iter()
+        .map(|container| container.record());
+    let containers = records
+        .map(|record| convert::container(&record))
+        .filter(|item| item.id.starts_with(&filter.id))
+        .filter(|item| item.pod_sandbox_id.starts_with(&filter.pod_sandbox_id))
+        .filter(|item| {
+            filter
+                .state
+                .as_ref()
+                .is_none_or(|wanted| wanted.state == item.state)
+        })
+        .filter(|item| convert::selected(&item.labels, &filter.label_selector))
+        .collect();
+    Ok(ListContainersResponse { containers })
+}
+
+pub fn status(
+    shim: &Shim,
+    request: ContainerStatusRequest,
+) -> Result<ContainerStatusResponse, Error> {
+    let record = shim.registry.container(&request.container_id)?.record();
+    let mut info = HashMap::new();
+    if request.verbose {
+        let text = serde_json::json!({
+            "sandboxID": record.sandbox_id,
+            "state": record.state,
+            "disk": record.slot,
+            "runtimeSpec": record.spec,
+        });
+        info.insert("info".to_string(), text.to_string());
+    }
+    Ok(ContainerStatusResponse {
+        status: Some(convert::container_status(&record)),
+        info,
+    })
+}
+
+pub fn reopen_log(
+    shim: &Shim,
+    request: ReopenContainerLogRequest,
+) -> Result<ReopenContainerLogResponse, Error> {
+    let container = shim.registry.container(&request.container_id)?;
+    if container.state() != ContainerState::Running {
+        return Err(Error::FailedPrecondition(
+            "container is not running".to_string(),
+        ));
+    }
+    if let Some(pump) = container.pump() {
+        pump.reopen().map_err(Error::io(format!(
+            "opening the log of container {}",
+            container.id
+        )))?;
+    }
+    Ok(ReopenContainerLogResponse {})
+}

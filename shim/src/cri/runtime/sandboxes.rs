@@ -1,0 +1,116 @@
+//! The PodSandbox RPCs.
+
+use crate::cri::convert;
+use crate::error::Error;
+use crate::sandbox::state::SandboxState;
+use crate::sandbox::{run as sandbox_run, stop as sandbox_stop};
+use crate::shim::{Shim, detached, now_ns};
+use k8s_cri::v1::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub async fn run(
+    shim: &Arc<Shim>,
+    request: RunPodSandboxRequest,
+) -> Result<RunPodSandboxResponse, Error> {
+    let config = request
+        .config
+        .ok_or_else(|| Error::InvalidArgument("the request has no sandbox config".to_string()))?;
+    let started = sandbox_run::run(shim.clone(), config, request.runtime_handler);
+    let pod_sandbox_id = detached("RunPodSandbox", started).await?;
+    Ok(RunPodSandboxResponse { pod_sandbox_id })
+}
+
+pub async fn stop(
+    shim: &Arc<Shim>,
+    request: StopPodSandboxRequest,
+) -> Result<StopPodSandboxResponse, Error> {
+    let done = Ok(StopPodSandboxResponse {});
+    let sandbox = match shim.registry.sandbox(&request.pod_sandbox_id) {
+        Err(Error::NotFound { .. }) => return done,
+        found => found?,
+    };
+    let shim = shim.clone();
+    detached("StopPodSandbox", async move {
+        sandbox_stop::stop(&shim, &sandbox).await
+    })
+    .await?;
+    done
+}
+
+pub async fn remove(
+    shim: &Arc<Shim>,
+    request: RemovePodSandboxRequest,
+) -> Result<RemovePodSandboxResponse, Error> {
+    let done = Ok(RemovePodSandboxResponse {});
+    let sandbox = match shim.registry.sandbox(&request.pod_sandbox_id) {
+        Err(Error::NotFound { .. }) => return done,
+        found => found?,
+    };
+    let shim = shim.clone();
+    detached("RemovePodSandbox", async move {
+        sandbox_stop::remove(&shim, &sandbox).await
+    })
+    .await?;
+    done
+}
+
+pub fn status(
+    shim: &Shim,
+    request: PodSandboxStatusRequest,
+) -> Result<PodSandboxStatusResponse, Error> {
+    let record = shim.registry.sandbox(&request.pod_sandbox_id)?.record();
+    let mut info = HashMap::new();
+    if request.verbose {
+        let text = serde_json::json!({
+            "state": record.state,
+            "phases": record.phases,
+            "interface": record.interface,
+            "vmm": record.vmm,
+            "exit": record.exit,
+            "slots": record.slots,
+            "volumes": record.volumes,
+            "guestKernel": record.guest_kernel,
+            "netns": shim.paths(&record.id).netns,
+            "consoleLog": shim.paths(&record.id).console,
+        });
+        info.insert("info".to_string(), text.to_string());
+        info.insert(
+            "phases".to_string(),
+            serde_json::to_string(&record.phases).unwrap_or_default(),
+        );
+    }
+    let containers = shim.registry.containers_of(&record.id);
+    Ok(PodSandboxStatusResponse {
+        status: Some(convert::sandbox_status(&record)),
+        info,
+        containers_statuses: containers
+            .iter()
+            .map(|container| convert::container_status(&container.record()))
+            .collect(),
+        timestamp: now_ns(),
+    })
+}
+
+pub fn list(shim: &Shim, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse, Error> {
+    let filter = request.filter.unwrap_or_default();
+    let records = shim
+        .registry
+        .sandboxes()
+        .into_iter()
+        .map(|sandbox| sandbox.record());
+    let items = records
+        // One that is being made is not there yet.
+        .filter(|record| record.state != SandboxState::Creating)
+        .map(|record| convert::sandbox(&record))
+        .filter(|item| item.id.starts_with(&filter.id))
+        .filter(|item| {
+            filter
+                .state
+                .as_ref()
+                .is_none_or(|wanted| wanted.state == item.state)
+        })
+        .filter(|item| convert::selected(&item.labels, &filter.label_selector))
+        .collect();
+    Ok(ListPodSandboxResponse { items })
+}

@@ -1,0 +1,88 @@
+//! The guest's last words.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// How many lines an error shows.
+const TAIL_LINES: usize = 15;
+/// How much of the file is looked at, bytes.
+const TAIL_BYTES: u64 = 4096;
+/// Longest part of a line that is shown, characters.
+const LINE_CHARS: usize = 200;
+/// How the agent names its phases on the console.
+const PHASE_MARK: &str = "hull-agent: phase=";
+
+/// The last lines of a console file without control characters; empty if there are none.
+pub fn tail(path: &Path) -> Vec<String> {
+    let text = last_bytes(path, TAIL_BYTES);
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            line.chars()
+                .filter(|c| !c.is_control())
+                .take(LINE_CHARS)
+                .collect::<String>()
+        })
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
+}
+
+/// [`tail`] as the end of an error message.
+pub fn suffix(path: &Path) -> String {
+    let lines = tail(path);
+    if lines.is_empty() {
+        "; the guest wrote nothing to its console".to_string()
+    } else {
+        format!("; last console lines:\n{}", lines.join("\n"))
+    }
+}
+
+/// The last boot phase that the agent named on the console.
+pub fn last_phase(path: &Path) -> Option<String> {
+    let text = last_bytes(path, u64::from(u16::MAX));
+    let line = text.lines().rev().find(|line| line.contains(PHASE_MARK))?;
+    let (_, rest) = line.split_once(PHASE_MARK)?;
+    Some(rest.split_whitespace().next()?.to_string())
+}
+
+fn last_bytes(path: &Path, count: u64) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(count)))?;
+        let mut bytes = Vec::new();
+        file.take(count).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_the_last_lines_without_control_characters() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut text: String = (0..100).map(|n| format!("line {n}\r\n")).collect();
+        text.push_str("\x1b[31mKernel panic\x07\n\n");
+        std::fs::write(file.path(), text).unwrap();
+        let lines = tail(file.path());
+        assert_eq!(lines.len(), TAIL_LINES);
+        assert_eq!(lines.last().unwrap(), "[31mKernel panic");
+    }
+
+    #[test]
+    fn finds_the_last_phase() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "x\nhull-agent: phase=init\nhull-agent: phase=mounts\r\ny\n",
+        )
+        .unwrap();
+        assert_eq!(last_phase(file.path()).as_deref(), Some("mounts"));
+        assert_eq!(last_phase(Path::new("/nonexistent")), None);
+    }
+}

@@ -1,0 +1,285 @@
+//! The life of sandboxes on a fake network and a fake VMM.
+
+// Helpers of tests panic as tests do; the exemption covers only test functions themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/fake.rs"]
+mod fake;
+
+use fake::{Fault, World, shim};
+use hull_shim::error::Error;
+use hull_shim::sandbox::recover::recover;
+use hull_shim::sandbox::state::SandboxState;
+use hull_shim::sandbox::{run, stop};
+use hull_shim::shim::Shim;
+use k8s_cri::v1::{PodSandboxConfig, PodSandboxMetadata};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn pod(name: &str) -> PodSandboxConfig {
+    PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: name.into(),
+            uid: "u".into(),
+            namespace: "n".into(),
+            attempt: 0,
+        }),
+        ..Default::default()
+    }
+}
+
+async fn start(shim: &Arc<Shim>, name: &str) -> Result<String, Error> {
+    run::run(shim.clone(), pod(name), String::new()).await
+}
+
+/// Files of sandboxes below the shim's directories.
+fn files(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in [
+        "state/sandboxes",
+        "run/sandboxes",
+        "run/netns",
+        "state/scratch",
+    ] {
+        for entry in std::fs::read_dir(directory.join(part))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with("template-") {
+                found.push(format!("{part}/{name}"));
+            }
+        }
+    }
+    found
+}
+
+async fn wait_state(shim: &Shim, id: &str, state: SandboxState) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while shim.registry.sandbox(id).unwrap().state() != state {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_lives_and_leaves_nothing() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let shim = shim(dir.path(), &world);
+    let id = start(&shim, "a").await.unwrap();
+    let sandbox = shim.registry.sandbox(&id).unwrap();
+    assert_eq!(sandbox.state(), SandboxState::Ready);
+    assert_eq!(sandbox.record().phases.len(), 5);
+    assert_eq!(sandbox.record().guest_kernel, "6.12-fake");
+    let again = start(&shim, "a").await.unwrap_err();
+    assert!(matches!(again, Error::Reserved { .. }), "{again}");
+    stop::stop(&shim, &sandbox).await.unwrap();
+    stop::stop(&shim, &sandbox).await.unwrap();
+    assert!(world.is_empty());
+    assert!(
+        !files(dir.path()).is_empty(),
+        "a stopped sandbox is still known"
+    );
+    stop::remove(&shim, &sandbox).await.unwrap();
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+    start(&shim, "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failure_in_any_phase_names_the_phase_and_is_unwound() {
+    for (fault, phase, words) in [
+        (Fault::Netns, "netns", vec![]),
+        (Fault::Cni, "cni", vec![]),
+        (Fault::Launch, "vmm_start", vec!["/nonexistent"]),
+        (
+            Fault::SilentGuest,
+            "kernel",
+            vec!["last phase was mounts", "last words"],
+        ),
+        (
+            Fault::Panic,
+            "kernel",
+            vec!["GuestPanic", "last phase was mounts", "last words"],
+        ),
+        (Fault::Setup, "agent", vec!["no such interface"]),
+    ] {
+        let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+        *world.fault.lock() = fault;
+        let shim = shim(dir.path(), &world);
+        let error = start(&shim, "a").await.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("phase {phase}")),
+            "{fault:?}: {error}"
+        );
+        for word in words {
+            assert!(error.contains(word), "{fault:?}: {error}");
+        }
+        assert!(world.is_empty(), "{fault:?}");
+        assert_eq!(files(dir.path()), Vec::<String>::new(), "{fault:?}");
+        assert!(shim.registry.sandboxes().is_empty());
+        *world.fault.lock() = Fault::None;
+        start(&shim, "a").await.expect("the name is free again");
+    }
+}
+
+#[tokio::test]
+async fn an_unwinding_that_fails_is_finished_by_a_removal() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    *world.fault.lock() = Fault::Setup;
+    *world.detach_fails.lock() = true;
+    let shim = shim(dir.path(), &world);
+    start(&shim, "a").await.unwrap_err();
+    let sandbox = shim.registry.sandboxes().pop().expect("still known");
+    assert!(stop::remove(&shim, &sandbox).await.is_err());
+    *world.detach_fails.lock() = false;
+    stop::remove(&shim, &sandbox).await.unwrap();
+    assert!(world.is_empty() && files(dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn the_end_of_a_vm_is_noted_with_its_reason() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let shim = shim(dir.path(), &world);
+    let id = start(&shim, "a").await.unwrap();
+    world.kill(&id);
+    wait_state(&shim, &id, SandboxState::Dead).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let exit = loop {
+        if let Some(exit) = shim.registry.sandbox(&id).unwrap().record().exit {
+            break exit;
+        }
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(
+        (exit.reason.as_str(), exit.container_exit_code),
+        ("VMMKilled", 137)
+    );
+    assert!(exit.message.contains("last words"), "{}", exit.message);
+    let sandbox = shim.registry.sandbox(&id).unwrap();
+    stop::remove(&shim, &sandbox).await.unwrap();
+    assert!(world.is_empty() && files(dir.path()).is_empty());
+}
+
+/// Ends the process's knowledge: a new shim has only the journal.
+async fn restarted(old: Arc<Shim>, directory: &Path, world: &Arc<World>) -> Arc<Shim> {
+    for sandbox in old.registry.sandboxes() {
+        sandbox.end_live();
+    }
+    // The tasks that serve sandboxes hold the shim (and the lock of its image store)
+    // until they see that they are cancelled.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Arc::strong_count(&old) > 1 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(old);
+    let new = shim(directory, world);
+    recover(&new).await.unwrap();
+    new
+}
+
+#[tokio::test]
+async fn a_restarted_shim_adopts_what_runs() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let first = shim(dir.path(), &world);
+    let (kept, lost) = (
+        start(&first, "kept").await.unwrap(),
+        start(&first, "lost").await.unwrap(),
+    );
+    let second = {
+        // The VM dies while no shim looks.
+        for sandbox in first.registry.sandboxes() {
+            sandbox.end_live();
+        }
+        world.kill(&lost);
+        restarted(first, dir.path(), &world).await
+    };
+    assert_eq!(
+        second.registry.sandbox(&kept).unwrap().state(),
+        SandboxState::Ready
+    );
+    assert!(second.registry.sandbox(&kept).unwrap().live().is_some());
+    assert_eq!(
+        second.registry.sandbox(&lost).unwrap().state(),
+        SandboxState::Dead
+    );
+    assert!(matches!(
+        start(&second, "kept").await,
+        Err(Error::Reserved { .. })
+    ));
+    world.kill(&kept);
+    wait_state(&second, &kept, SandboxState::Dead).await;
+    for sandbox in second.registry.sandboxes() {
+        stop::remove(&second, &sandbox).await.unwrap();
+    }
+    assert!(world.is_empty() && files(dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_restarted_shim_rolls_back_finishes_and_collects() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let first = shim(dir.path(), &world);
+    let mut ids = Vec::new();
+    for (name, state) in [
+        ("creating", SandboxState::Creating),
+        ("stopping", SandboxState::Stopping),
+        ("removing", SandboxState::Removing),
+    ] {
+        let id = start(&first, name).await.unwrap();
+        // As if the shim had been killed in the middle.
+        first
+            .registry
+            .sandbox(&id)
+            .unwrap()
+            .update(|record| record.state = state)
+            .unwrap();
+        ids.push(id);
+    }
+    let orphan = start(&first, "orphan").await.unwrap();
+    first.journal.remove_sandbox(&orphan).unwrap();
+    let second = restarted(first, dir.path(), &world).await;
+    let left: Vec<String> = second
+        .registry
+        .sandboxes()
+        .iter()
+        .map(|sandbox| sandbox.id.clone())
+        .collect();
+    assert_eq!(
+        left,
+        [ids[1].clone()],
+        "the stopped one stays until it is removed"
+    );
+    assert_eq!(
+        second.registry.sandbox(&ids[1]).unwrap().state(),
+        SandboxState::Stopped
+    );
+    assert!(world.is_empty());
+    let sandbox = second.registry.sandbox(&ids[1]).unwrap();
+    stop::remove(&second, &sandbox).await.unwrap();
+    assert_eq!(files(dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_damaged_record_does_not_keep_the_others_from_recovery() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let first = shim(dir.path(), &world);
+    let (good, bad) = (
+        start(&first, "good").await.unwrap(),
+        start(&first, "bad").await.unwrap(),
+    );
+    std::fs::write(
+        dir.path()
+            .join("state/sandboxes")
+            .join(&bad)
+            .join("sandbox.json"),
+        "{",
+    )
+    .unwrap();
+    let second = restarted(first, dir.path(), &world).await;
+    assert!(second.registry.sandbox(&good).is_ok());
+    assert!(second.registry.sandbox(&bad).is_err());
+    assert!(!world.vms.lock().contains_key(&bad), "its VM is an orphan");
+}

@@ -1,0 +1,223 @@
+//! Requests per second of the API server while it holds many objects.
+//!
+//! The answers to lists are read but not parsed: what is measured is the server.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::api::{Api, DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{WatchEvent, WatchParams};
+use kube::core::Request;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::Options;
+use crate::load::{COLUMNS, Load, client, drive, make_namespace, remove_namespace};
+use crate::stats::Samples;
+use crate::table::{Report, Table};
+
+/// Payload of one object, bytes.
+const OBJECT_BYTES: usize = 1024;
+/// Full lists, and lists of one page.
+const LISTS: usize = 20;
+const PAGES: usize = 200;
+/// Objects of a page: what kubectl asks for.
+const PAGE_OBJECTS: u32 = 500;
+/// A multiplier that has no factor in common with any round number of objects, so that gets go
+/// all over them.
+const STRIDE: usize = 7919;
+/// Key of the time of a change, in microseconds since the benchmark began.
+const SENT: &str = "sent";
+
+struct Bench<'a> {
+    client: Client,
+    options: &'a Options,
+    path: String,
+    objects: Api<ConfigMap>,
+}
+
+pub async fn measure(options: &Options) -> anyhow::Result<Report> {
+    let client = client().await?;
+    let namespace = make_namespace(&client, "api").await?;
+    let bench = Bench {
+        path: format!("/api/v1/namespaces/{namespace}/configmaps"),
+        objects: Api::namespaced(client.clone(), &namespace),
+        client: client.clone(),
+        options,
+    };
+    let report = bench.run().await;
+    // Asked for in one request: removing object by object takes as long as making them.
+    let (all, none) = (ListParams::default(), DeleteParams::default());
+    if let Err(error) = bench.objects.delete_collection(&none, &all).await {
+        eprintln!("objects of {namespace} are left to its removal: {error}");
+    }
+    remove_namespace(&client, &namespace).await;
+    report
+}
+
+impl Bench<'_> {
+    async fn run(&self) -> anyhow::Result<Report> {
+        let Options {
+            objects,
+            concurrency,
+            ..
+        } = *self.options;
+        let mut table = Table::new(&COLUMNS);
+        self.create().await?.add_to(&mut table, "create");
+        self.get().await?.add_to(&mut table, "get");
+        let all = ListParams::default();
+        self.list(LISTS, &all)
+            .await?
+            .add_to(&mut table, &format!("list all {objects}"));
+        let page = ListParams::default().limit(PAGE_OBJECTS);
+        self.list(PAGES, &page)
+            .await?
+            .add_to(&mut table, &format!("list a page of {PAGE_OBJECTS}"));
+        let (update, delivery) = self.watch().await?;
+        let watches = self.options.watches;
+        update.add_to(&mut table, &format!("patch, with {watches} watches open"));
+        delivery.add_to(
+            &mut table,
+            "watch events: from sending the patch to its event",
+        );
+        let mut report = Report::new(&format!(
+            "API server at {objects} objects of {OBJECT_BYTES} bytes"
+        ));
+        report.table(table);
+        report.remark(format!(
+            "{concurrency} requests at once over TLS from a client on the same machine (lists 4, \
+             patches 1). No peer: kube-apiserver is in no package that this machine can install."
+        ));
+        Ok(report)
+    }
+
+    async fn send(&self, request: http::Request<Vec<u8>>) -> anyhow::Result<()> {
+        self.client.request_text(request).await?;
+        Ok(())
+    }
+
+    async fn create(&self) -> anyhow::Result<Load> {
+        let payload = "x".repeat(OBJECT_BYTES);
+        let load = drive(self.options.objects, self.options.concurrency, |number| {
+            let object = json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": name(number), "labels": {"app": "bench"}},
+                "data": {"payload": payload},
+            });
+            async move {
+                let body = serde_json::to_vec(&object)?;
+                let request = Request::new(&self.path).create(&PostParams::default(), body)?;
+                self.send(request).await
+            }
+        });
+        load.await.context("create")
+    }
+
+    async fn get(&self) -> anyhow::Result<Load> {
+        let Options {
+            objects,
+            concurrency,
+            ..
+        } = *self.options;
+        let load = drive(objects, concurrency, |number| async move {
+            let name = name(number * STRIDE % objects);
+            self.send(Request::new(&self.path).get(&name, &GetParams::default())?)
+                .await
+        });
+        load.await.context("get")
+    }
+
+    async fn list(&self, count: usize, parameters: &ListParams) -> anyhow::Result<Load> {
+        /// Full lists are large; more at once would measure the client's memory.
+        const LISTS_AT_ONCE: usize = 4;
+        let load = drive(count, LISTS_AT_ONCE, |_| async move {
+            self.send(Request::new(&self.path).list(parameters)?).await
+        });
+        load.await.context("list")
+    }
+
+    /// Opens watches, changes objects one after the other, and times each event's way.
+    async fn watch(&self) -> anyhow::Result<(Load, Load)> {
+        let Options {
+            watches,
+            changes,
+            objects,
+            patience_seconds,
+            ..
+        } = *self.options;
+        let page = self
+            .objects
+            .list(&ListParams::default().limit(1))
+            .await
+            .context("list")?;
+        let version = page.metadata.resource_version.unwrap_or_default();
+        let origin = Instant::now();
+        let (sender, mut delivered) = mpsc::unbounded_channel();
+        let mut opened = Vec::new();
+        for _ in 0..watches {
+            let stream = self.objects.watch(&WatchParams::default(), &version).await;
+            let mut stream = stream.context("watch")?.boxed();
+            let sender = sender.clone();
+            opened.push(tokio::spawn(async move {
+                while let Ok(Some(event)) = stream.try_next().await {
+                    if let Some(sent) = sent_at(&event) {
+                        let took = origin.elapsed().saturating_sub(sent);
+                        if sender.send(took).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }));
+        }
+        drop(sender);
+        let begun = Instant::now();
+        let update = drive(changes, 1, |number| async move {
+            let sent = origin.elapsed().as_micros().to_string();
+            let patch = Patch::Merge(json!({"data": {SENT: sent}}));
+            let name = name(number % objects);
+            self.objects
+                .patch(&name, &PatchParams::default(), &patch)
+                .await?;
+            Ok(())
+        });
+        let update = update.await.context("patch")?;
+        let mut samples = Samples::default();
+        let all = async {
+            while samples.len() < changes * watches {
+                match delivered.recv().await {
+                    Some(took) => samples.push(took),
+                    None => anyhow::bail!("the watches ended"),
+                }
+            }
+            Ok(())
+        };
+        let patience = Duration::from_secs(patience_seconds);
+        timeout(patience, all)
+            .await
+            .context("waiting for watch events")??;
+        let delivery = Load {
+            samples,
+            elapsed: begun.elapsed(),
+        };
+        opened.iter().for_each(tokio::task::JoinHandle::abort);
+        Ok((update, delivery))
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("object-{number:06}")
+}
+
+/// When the change that an event tells of was sent, since the benchmark began.
+fn sent_at(event: &WatchEvent<ConfigMap>) -> Option<Duration> {
+    let WatchEvent::Modified(object) = event else {
+        return None;
+    };
+    let microseconds = object.data.as_ref()?.get(SENT)?.parse().ok()?;
+    Some(Duration::from_micros(microseconds))
+}

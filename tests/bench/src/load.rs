@@ -1,0 +1,98 @@
+//! Many requests at once, each timed; and the namespaces they are made in.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use crate::stats::{Samples, rate};
+use crate::table::{Table, milliseconds};
+
+/// Columns that [`Load::add_to`] fills.
+pub const COLUMNS: [&str; 6] = [
+    "what",
+    "requests",
+    "per second",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+];
+
+/// What a number of requests came to.
+pub struct Load {
+    pub samples: Samples,
+    pub elapsed: Duration,
+}
+
+impl Load {
+    pub fn add_to(&self, table: &mut Table, name: &str) {
+        let Self { samples, elapsed } = self;
+        table.row([
+            name.to_owned(),
+            samples.len().to_string(),
+            format!("{:.0}", rate(samples.len(), *elapsed)),
+            milliseconds(samples.median()),
+            milliseconds(samples.percentile(99)),
+            milliseconds(samples.max()),
+        ]);
+    }
+}
+
+/// Makes `count` requests, `concurrency` at once. The first that fails ends it.
+pub async fn drive<F, R>(count: usize, concurrency: usize, request: F) -> anyhow::Result<Load>
+where
+    F: Fn(usize) -> R,
+    R: Future<Output = anyhow::Result<()>>,
+{
+    let begun = Instant::now();
+    let timed = |number| {
+        let request = request(number);
+        async move {
+            let begun = Instant::now();
+            request.await?;
+            anyhow::Ok(begun.elapsed())
+        }
+    };
+    let samples = futures::stream::iter(0..count)
+        .map(timed)
+        .buffer_unordered(concurrency)
+        .try_fold(Samples::default(), |mut samples, took| async move {
+            samples.push(took);
+            Ok(samples)
+        })
+        .await?;
+    Ok(Load {
+        samples,
+        elapsed: begun.elapsed(),
+    })
+}
+
+/// A client of the cluster that `KUBECONFIG` names.
+pub async fn client() -> anyhow::Result<Client> {
+    Client::try_default()
+        .await
+        .context("connecting to the cluster of KUBECONFIG")
+}
+
+/// Makes a namespace of a name that is not taken.
+pub async fn make_namespace(client: &Client, purpose: &str) -> anyhow::Result<String> {
+    let namespace: Namespace = serde_json::from_value(json!({
+        "metadata": {"name": format!("hull-bench-{purpose}-{}", std::process::id())},
+    }))?;
+    let made = Api::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await;
+    Ok(made.context("making a namespace")?.name_any())
+}
+
+/// Asks for the namespace's removal and does not wait for it.
+pub async fn remove_namespace(client: &Client, name: &str) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    if let Err(error) = namespaces.delete(name, &DeleteParams::default()).await {
+        eprintln!("namespace {name} stays behind: {error}");
+    }
+}

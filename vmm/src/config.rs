@@ -1,0 +1,115 @@
+//! Checks of the configuration beyond its types.
+
+use std::collections::HashSet;
+
+use hull_vmm_client::config::VmConfig;
+
+use crate::error::VmmError;
+
+/// Most vCPUs: APIC ids of xAPIC without the broadcast id.
+const MAX_VCPUS: u8 = 254;
+/// Length of a disk's serial number.
+const SERIAL_MAX_BYTES: usize = 20;
+/// Least MTU of IPv4 (RFC 791), which virtio-net asks for too.
+const MIN_MTU: u16 = 68;
+/// Context ids 0 to 2 are reserved (virtio 1.2 §5.10.4).
+const FIRST_GUEST_CID: u32 = 3;
+
+/// Refuses what cannot be right, with the field's name.
+pub fn check(config: &VmConfig) -> Result<(), VmmError> {
+    let refuse = |message: String| Err(VmmError::Config(message));
+    if config.vcpus == 0 || config.vcpus > MAX_VCPUS {
+        return refuse(format!(
+            "vcpus is {}; 1 to {MAX_VCPUS} are possible",
+            config.vcpus
+        ));
+    }
+    let mut serials = HashSet::new();
+    for disk in &config.disks {
+        let serial = &disk.serial;
+        if serial.is_empty() || serial.len() > SERIAL_MAX_BYTES || !serial.is_ascii() {
+            return refuse(format!(
+                "disk serial \"{serial}\" is not 1 to {SERIAL_MAX_BYTES} ASCII bytes"
+            ));
+        }
+        if !serials.insert(serial) {
+            return refuse(format!("disk serial \"{serial}\" is used twice"));
+        }
+    }
+    for net in &config.nets {
+        if net.mtu < MIN_MTU {
+            return refuse(format!(
+                "MTU {} of network {} is below {MIN_MTU}",
+                net.mtu, net.id
+            ));
+        }
+    }
+    if let Some(vsock) = &config.vsock {
+        if vsock.guest_cid < FIRST_GUEST_CID || vsock.guest_cid == u32::MAX {
+            return refuse(format!("guest_cid {} is reserved", vsock.guest_cid));
+        }
+        let prefix = &vsock.guest_socket_prefix;
+        if prefix.is_empty() || prefix.contains(['/', '\0']) {
+            return refuse(format!(
+                "guest_socket_prefix \"{prefix}\" is not a file name"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> serde_json::Value {
+        serde_json::json!({
+            "id": "x", "kvm_fd": 3, "vcpus": 1, "memory_mib": 64,
+            "boot": {"kernel_fd": 4, "cmdline": ""},
+            "disks": [{"serial": "a", "read_only": true}, {"serial": "b", "read_only": true}],
+            "nets": [{"id": "eth0", "tap_fd": 9, "mac": "02:00:00:00:00:01", "mtu": 1500}],
+            "vsock": {"guest_cid": 3, "listener_fd": 5, "guest_socket_dir_fd": 6, "guest_socket_prefix": "v"},
+            "console_fd": 7, "control_fd": 8, "exit_fd": 10
+        })
+    }
+
+    fn outcome(change: impl FnOnce(&mut serde_json::Value)) -> Result<(), String> {
+        let mut value = config();
+        change(&mut value);
+        let config = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        check(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_complete_configuration_passes() {
+        assert_eq!(outcome(|_| {}), Ok(()));
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let cases: [(&str, serde_json::Value, &str); 8] = [
+            ("/vcpus", 0.into(), "vcpus is 0"),
+            ("/vcpus", 255.into(), "vcpus is 255"),
+            ("/disks/0/serial", "".into(), "disk serial"),
+            ("/disks/0/serial", "b".into(), "used twice"),
+            (
+                "/disks/0/serial",
+                "a-serial-of-21-bytes!".into(),
+                "not 1 to 20",
+            ),
+            ("/nets/0/mtu", 67.into(), "MTU 67"),
+            ("/vsock/guest_cid", 2.into(), "reserved"),
+            (
+                "/vsock/guest_socket_prefix",
+                "../x".into(),
+                "not a file name",
+            ),
+        ];
+        for (path, value, message) in cases {
+            let error = outcome(|config| *config.pointer_mut(path).unwrap() = value).unwrap_err();
+            assert!(error.contains(message), "{path}: {error}");
+        }
+        let unknown = outcome(|config| config["extra"] = 1.into()).unwrap_err();
+        assert!(unknown.contains("unknown field `extra`"), "{unknown}");
+    }
+}

@@ -1,0 +1,9 @@
+//! vCPUs: CPUID, initial registers, and the thread that runs each of them.
+
+mod cpuid;
+mod registers;
+mod run;
+
+pub use cpuid::CpuidError;
+pub use registers::RegisterError;
+pub use run::{Buses, ExitCounters, Vcpu, VcpuError, install_kick_handler, kick_signal};

@@ -1,0 +1,170 @@
+//! Guest RAM: one sealed memfd, mapped shared, split around the PCI hole.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionCollectionError,
+};
+
+use crate::layout::{HIGH_RAM_START, PCI_HOLE_START};
+
+/// Guest memory as every part of the VMM sees it.
+pub type GuestMemory = GuestMemoryMmap<()>;
+
+/// Least guest RAM: a Linux kernel with an initramfs does not start with less.
+pub const MIN_MEMORY_MIB: u64 = 32;
+/// Most guest RAM: 16 TiB, below the smallest physical address width that is in use.
+pub const MAX_MEMORY_MIB: u64 = 16 << 20;
+
+/// Guest RAM could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Size out of range.
+    #[error("Guest memory of {0} MiB is outside {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB")]
+    Size(u64),
+    /// memfd_create, ftruncate or sealing failed.
+    #[error("Failed to create the memfd for guest memory ({step})")]
+    MemFd {
+        /// System call.
+        step: &'static str,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// mmap failed.
+    #[error("Failed to map guest memory")]
+    Map(#[source] vm_memory::mmap::FromRangesError),
+    /// KVM refused a memory slot.
+    #[error("Failed to give KVM memory slot {slot}")]
+    Slot {
+        /// Number of the slot.
+        slot: u32,
+        /// Cause.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// The memory has no host address.
+    #[error("Guest memory region has no host address")]
+    HostAddress(#[source] vm_memory::GuestMemoryError),
+    /// Only for callers that rebuild collections.
+    #[error("Guest memory regions overlap")]
+    Regions(#[source] GuestRegionCollectionError),
+}
+
+/// Splits `bytes` of RAM into (guest address, length) ranges around the PCI hole.
+pub fn ranges(bytes: u64) -> Vec<(GuestAddress, u64)> {
+    let low = bytes.min(PCI_HOLE_START);
+    let mut ranges = vec![(GuestAddress(0), low)];
+    if bytes > low {
+        ranges.push((GuestAddress(HIGH_RAM_START), bytes - low));
+    }
+    ranges
+}
+
+/// Makes guest RAM of `mib` MiB.
+pub fn create(mib: u64) -> Result<GuestMemory, MemoryError> {
+    if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&mib) {
+        return Err(MemoryError::Size(mib));
+    }
+    let bytes = mib << 20;
+    let file = Arc::new(File::from(sealed_memfd(bytes)?));
+    let mut offset = 0;
+    let mut parts = Vec::new();
+    for (start, length) in ranges(bytes) {
+        parts.push((
+            start,
+            length as usize,
+            Some(FileOffset::from_arc(Arc::clone(&file), offset)),
+        ));
+        offset += length;
+    }
+    GuestMemory::from_ranges_with_files(parts).map_err(MemoryError::Map)
+}
+
+fn sealed_memfd(bytes: u64) -> Result<OwnedFd, MemoryError> {
+    let failed = |step| MemoryError::MemFd {
+        step,
+        source: std::io::Error::last_os_error(),
+    };
+    let name = CString::from(c"hull-guest-memory");
+    // SAFETY: the name is a valid C string; the result is checked.
+    let raw =
+        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    if raw < 0 {
+        return Err(failed("memfd_create"));
+    }
+    // SAFETY: raw is a descriptor that nothing else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: plain system call on a descriptor that is open.
+    if unsafe { libc::ftruncate(raw, bytes as libc::off_t) } != 0 {
+        return Err(failed("ftruncate"));
+    }
+    // Sealed against a change of size: another process that is given this file can never
+    // make an access of the VMM end in SIGBUS.
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: plain system call on a descriptor that is open.
+    if unsafe { libc::fcntl(raw, libc::F_ADD_SEALS, seals) } != 0 {
+        return Err(failed("F_ADD_SEALS"));
+    }
+    Ok(fd)
+}
+
+/// Gives KVM one memory slot per region.
+pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
+    for (slot, region) in (0u32..).zip(memory.iter()) {
+        let host = memory
+            .get_host_address(region.start_addr())
+            .map_err(MemoryError::HostAddress)?;
+        let description = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host as u64,
+        };
+        // SAFETY: the mapping covers memory_size bytes and lives as long as the VM: the VMM
+        // never unmaps guest memory before it ends.
+        unsafe { vm.set_user_memory_region(description) }
+            .map_err(|source| MemoryError::Slot { slot, source })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_split_around_the_pci_hole() {
+        let small = ranges(512 << 20);
+        assert_eq!(small, vec![(GuestAddress(0), 512 << 20)]);
+        let large = ranges(5 << 30);
+        assert_eq!(
+            large,
+            vec![
+                (GuestAddress(0), PCI_HOLE_START),
+                (GuestAddress(HIGH_RAM_START), 2 << 30)
+            ]
+        );
+    }
+
+    #[test]
+    fn memfd_cannot_be_shrunk() {
+        let memory = create(32).unwrap();
+        let region = memory.iter().next().unwrap();
+        let file = region.file_offset().unwrap().file();
+        assert!(file.set_len(4096).is_err());
+    }
+
+    #[test]
+    fn refuses_sizes_out_of_range() {
+        assert!(matches!(create(1), Err(MemoryError::Size(1))));
+        assert!(matches!(create(u64::MAX), Err(MemoryError::Size(_))));
+    }
+}

@@ -1,0 +1,21 @@
+//! PCI Express: one root bus whose configuration space is memory-mapped (ECAM).
+//!
+//! ```text
+//! root: ECAM address → device → config (header, BARs, capability list)
+//!                             → msix   (table and pending bits in a BAR → irqfd)
+//! ```
+//! Everything here is reached by a hostile guest: any offset and width is taken, what is
+//! out of range reads as ones and is dropped when written.
+
+mod config;
+mod msix;
+mod root;
+
+pub use config::{Capability, ConfigSpace, ConfigWrite, HeaderIds};
+pub use msix::{MSIX_ENTRY_BYTES, MsixTable, NO_VECTOR};
+pub use root::{BarWindow, PciDevice, PciRoot, Place, RootError};
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    pub(crate) use super::msix::tests::FakeController;
+}

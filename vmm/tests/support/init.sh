@@ -1,0 +1,51 @@
+#!/bin/busybox sh
+# Init of the guest in the node tests: plays the scenario of the kernel command line.
+/bin/busybox --install -s /bin
+export PATH=/bin
+mkdir -p /proc /sys /dev
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+exec >/dev/ttyS0 2>&1 </dev/null
+echo "MARK init after $(cut -d' ' -f1 /proc/uptime) s"
+if [ -f /etc/hull/modules ]; then
+    while read -r module; do insmod "$module"; done </etc/hull/modules
+fi
+scenario=$(sed 's/.*scenario=\([a-z]*\).*/\1/' /proc/cmdline)
+size() { cat "/sys/block/$1/size"; }
+case $scenario in
+devices)
+    grep -c ^processor /proc/cpuinfo | sed 's/^/MARK processors /'
+    for disk in /sys/block/vd*; do
+        echo "MARK ${disk##*/} $(cat "$disk/serial") $(cat "$disk/size") $(cat "$disk/ro")"
+    done
+    echo "MARK rng $(cat /sys/class/misc/hw_random/rng_current)"
+    grep -c PCI-MSI /proc/interrupts | sed 's/^/MARK vectors /'
+    poweroff -f ;;
+reboot) reboot -f ;;
+panic) exit 1 ;;
+wait) echo MARK waiting; sleep 100000 ;;
+spin) echo MARK waiting; while :; do :; done ;;
+attach)
+    echo "MARK empty $(size vdb)"
+    while [ "$(size vdb)" = 0 ]; do usleep 10000; done
+    echo "MARK size $(size vdb)"
+    echo "MARK read $(dd if=/dev/vdb bs=512 count=1 2>/dev/null | head -c 20)"
+    echo "written by the guest" | dd of=/dev/vda bs=512 conv=sync,fsync 2>/dev/null
+    echo MARK written
+    while [ "$(size vdb)" != 0 ]; do usleep 10000; done
+    echo MARK detached
+    poweroff -f ;;
+vsock) helper ;;
+net)
+    ip addr add 10.77.0.2/24 dev eth0
+    ip link set eth0 up
+    echo "MARK mtu $(cat /sys/class/net/eth0/mtu)"
+    nc -l -p 7000 >/received &
+    echo MARK up
+    wait
+    echo "MARK received $(wc -c </received) $(md5sum </received | cut -d' ' -f1)"
+    sleep 100000 ;;
+esac
+echo MARK end of scenario
+poweroff -f
