@@ -48,12 +48,15 @@ impl Listener {
     /// # Errors
     /// From bind(2).
     pub fn unix(path: &Path) -> io::Result<Listener> {
-        match std::fs::remove_file(path) {
+        // Under another name first: whoever finds the socket under its own can connect.
+        let unready = path.with_extension("new");
+        match std::fs::remove_file(&unready) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let listener = UnixListener::bind(&unready)?;
+        std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&unready, path)?;
         Ok(Listener::Unix(listener))
     }
 

@@ -405,7 +405,8 @@ mod tests {
 
     #[test]
     fn malformed_values_are_named() {
-        let cases: [(&str, fn(&mut v1::Interface)); 5] = [
+        type Break = fn(&mut v1::Interface);
+        let cases: [(&str, Break); 5] = [
             ("MAC address", |i| i.mac = "2:0:0:0:0:1".into()),
             ("name", |i| i.name = "../eth0".into()),
             ("address", |i| {

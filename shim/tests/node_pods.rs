@@ -266,7 +266,9 @@ fn initramfs(directory: &std::path::Path, script: Option<&str>) -> std::path::Pa
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::create_dir_all(root.join("dev")).unwrap();
     if let Some(script) = script {
-        std::fs::copy("/bin/busybox", root.join("bin/sh")).unwrap();
+        for applet in ["sh", "sleep"] {
+            std::fs::copy("/bin/busybox", root.join("bin").join(applet)).unwrap();
+        }
         std::fs::write(root.join("init"), format!("#!/bin/sh\n{script}\n")).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root.join("init"), mode).unwrap();

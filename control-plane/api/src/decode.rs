@@ -135,8 +135,7 @@ mod tests {
 
     #[test]
     fn duplicates_are_reported_and_the_last_one_wins() {
-        let decoded =
-            parse_json(br#"{"a":1,"b":[{"c":1,"c":2}],"a":3}"#).unwrap();
+        let decoded = parse_json(br#"{"a":1,"b":[{"c":1,"c":2}],"a":3}"#).unwrap();
         assert_eq!(decoded.value, json!({"a": 3, "b": [{"c": 2}]}));
         assert_eq!(decoded.duplicates, ["b[0].c", "a"]);
     }

@@ -170,7 +170,12 @@ impl Errors {
 
     /// A value that is there twice.
     pub fn duplicate(&mut self, path: &Path, value: impl Into<Value>) {
-        self.push(ErrorKind::Duplicate, path, Some(value.into()), String::new());
+        self.push(
+            ErrorKind::Duplicate,
+            path,
+            Some(value.into()),
+            String::new(),
+        );
     }
 
     /// A reference to nothing.
@@ -217,7 +222,11 @@ impl Errors {
     /// The rule that a field does not change.
     pub fn check_immutable(&mut self, path: &Path, new: Option<&Value>, old: Option<&Value>) {
         if new != old {
-            self.invalid(path, new.cloned().unwrap_or(Value::Null), "field is immutable");
+            self.invalid(
+                path,
+                new.cloned().unwrap_or(Value::Null),
+                "field is immutable",
+            );
         }
     }
 
@@ -243,7 +252,11 @@ mod tests {
         errors.required(&path, "");
         errors.invalid(&path, "A", "must be lower case");
         errors.not_supported(&path, "x", &["b", "a"]);
-        errors.invalid(&Path::new("spec.replicas"), -1, "must be greater than or equal to 0");
+        errors.invalid(
+            &Path::new("spec.replicas"),
+            -1,
+            "must be greater than or equal to 0",
+        );
         let lines: Vec<String> = errors.into_vec().iter().map(ToString::to_string).collect();
         assert_eq!(
             lines,

@@ -22,14 +22,27 @@ pub fn fill_on_create(object: &mut Value, now: Timestamp, uid: String) {
         &["metadata", "creationTimestamp"],
         Value::from(time::to_seconds(now)),
     );
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "managedFields", "generation"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "managedFields",
+        "generation",
+    ] {
         object.remove_at(&["metadata", field]);
     }
 }
 
 /// What an update cannot change: taken from the old object.
 pub fn keep_on_update(new: &mut Value, old: &Value) {
-    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "generation"] {
+    for field in [
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generateName",
+        "generation",
+    ] {
         match old.pointer(&format!("/metadata/{field}")) {
             Some(value) => {
                 let value = value.clone();
@@ -114,7 +127,11 @@ fn validate_annotations(object: &Value, path: &Path, errors: &mut Errors) {
 
 fn validate_owners(object: &Value, path: &Path, errors: &mut Errors) {
     let mut controllers = 0;
-    for (index, owner) in object.list_at("/metadata/ownerReferences").iter().enumerate() {
+    for (index, owner) in object
+        .list_at("/metadata/ownerReferences")
+        .iter()
+        .enumerate()
+    {
         let path = path.index(index);
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner.str_at(&format!("/{field}")).is_empty() {

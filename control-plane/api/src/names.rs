@@ -9,7 +9,8 @@ const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of low
 const QUALIFIED_TEXT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE_TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_KEY_TEXT: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
-const PORT_NAME_TEXT: &str = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)";
+const PORT_NAME_TEXT: &str =
+    "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)";
 
 /// How a kind names its objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,11 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 wrong.push("prefix part must be non-empty".to_string());
             } else {
-                wrong.extend(subdomain(prefix).into_iter().map(|w| format!("prefix part {w}")));
+                wrong.extend(
+                    subdomain(prefix)
+                        .into_iter()
+                        .map(|w| format!("prefix part {w}")),
+                );
             }
             *name
         }
@@ -225,7 +230,10 @@ mod tests {
         }
         assert!(NameRule::Subdomain.check("web-", true).is_empty());
         assert!(!NameRule::Label.check("a.b", false).is_empty());
-        assert_eq!(NameRule::PathSegment.check("..", false), ["may not be '..'"]);
+        assert_eq!(
+            NameRule::PathSegment.check("..", false),
+            ["may not be '..'"]
+        );
     }
 
     #[test]

@@ -126,7 +126,11 @@ pub fn default_to(map: &mut Map<String, Value>, key: &str, value: impl Into<Valu
 
 /// Like [`default_to`], and an empty text counts as absent.
 pub fn default_text(map: &mut Map<String, Value>, key: &str, value: &str) {
-    if map.get(key).and_then(Value::as_str).is_none_or(str::is_empty) {
+    if map
+        .get(key)
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+    {
         map.insert(key.to_string(), Value::from(value));
     }
 }
@@ -158,7 +162,10 @@ mod tests {
         let mut object = json!({"spec": null});
         object.set_at(&["spec", "template", "name"], json!("x"));
         assert_eq!(object, json!({"spec": {"template": {"name": "x"}}}));
-        assert_eq!(object.remove_at(&["spec", "template", "name"]), Some(json!("x")));
+        assert_eq!(
+            object.remove_at(&["spec", "template", "name"]),
+            Some(json!("x"))
+        );
         assert_eq!(object.remove_at(&["no", "such"]), None);
     }
 }

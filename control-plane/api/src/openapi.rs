@@ -178,9 +178,10 @@ fn query(name: &str) -> Value {
 }
 
 fn operation(kind: &Kind, action: &str, parameters: &[&str], body: Option<Value>) -> Value {
-    let type_ref = schema().id(kind.schema).map_or(json!({"type": "object"}), |id| {
-        json!({"$ref": format!("#/components/schemas/{}", open_api_name(id))})
-    });
+    let type_ref = schema().id(kind.schema).map_or(
+        json!({"type": "object"}),
+        |id| json!({"$ref": format!("#/components/schemas/{}", open_api_name(id))}),
+    );
     let mut out = json!({
         "parameters": parameters.iter().map(|name| query(name)).collect::<Vec<_>>(),
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": type_ref}}}},
@@ -190,7 +191,8 @@ fn operation(kind: &Kind, action: &str, parameters: &[&str], body: Option<Value>
     match (body, action) {
         (Some(body), _) => out["requestBody"] = body,
         (None, "post" | "put") => {
-            out["requestBody"] = json!({"required": true, "content": {"*/*": {"schema": type_ref}}});
+            out["requestBody"] =
+                json!({"required": true, "content": {"*/*": {"schema": type_ref}}});
         }
         _ => {}
     }
@@ -200,8 +202,16 @@ fn operation(kind: &Kind, action: &str, parameters: &[&str], body: Option<Value>
 fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
     const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
     const LIST: &[&str] = &[
-        "allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit",
-        "resourceVersion", "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch",
+        "allowWatchBookmarks",
+        "continue",
+        "fieldSelector",
+        "labelSelector",
+        "limit",
+        "resourceVersion",
+        "resourceVersionMatch",
+        "sendInitialEvents",
+        "timeoutSeconds",
+        "watch",
     ];
     let base = format!("/{}", group_path(kind.group, kind.version));
     let collection = if kind.namespaced {
@@ -217,7 +227,10 @@ fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
     list.insert("get".into(), operation(kind, "list", LIST, None));
     list.insert("post".into(), operation(kind, "post", WRITE, None));
     if kind.delete_collection {
-        list.insert("delete".into(), operation(kind, "deletecollection", LIST, None));
+        list.insert(
+            "delete".into(),
+            operation(kind, "deletecollection", LIST, None),
+        );
     }
     let object = json!({
         "get": operation(kind, "get", &[], None),
@@ -260,7 +273,10 @@ mod tests {
                 let text = document.to_string();
                 for part in text.split("#/components/schemas/").skip(1) {
                     let name = part.split('"').next().unwrap();
-                    assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+                    assert!(
+                        document["components"]["schemas"].get(name).is_some(),
+                        "{name}"
+                    );
                 }
             }
         }
@@ -272,6 +288,12 @@ mod tests {
         let document = document("", "v1").unwrap();
         let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Pod");
-        assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
+        assert!(
+            patch["parameters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|p| p["name"] == "fieldValidation")
+        );
     }
 }

@@ -26,7 +26,14 @@ const MAX: i128 = i64::MAX as i128 * NANO;
 /// More digits than this cannot change the value but could overflow the arithmetic.
 const MAX_DIGITS: usize = 28;
 
-const BINARY: [(&str, u32); 6] = [("Ki", 1), ("Mi", 2), ("Gi", 3), ("Ti", 4), ("Pi", 5), ("Ei", 6)];
+const BINARY: [(&str, u32); 6] = [
+    ("Ki", 1),
+    ("Mi", 2),
+    ("Gi", 3),
+    ("Ti", 4),
+    ("Pi", 5),
+    ("Ei", 6),
+];
 const DECIMAL: [(&str, i32); 10] = [
     ("n", -9),
     ("u", -6),
@@ -42,7 +49,9 @@ const DECIMAL: [(&str, i32); 10] = [
 
 /// A text that is no quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+#[error(
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+)]
 pub struct ParseQuantityError;
 
 impl Quantity {
@@ -277,14 +286,20 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", ".", "a", "1x", "1.2.3", "--1", "1 Gi", "1KI", "1e", "e3", "٣"] {
+        for text in [
+            "", ".", "a", "1x", "1.2.3", "--1", "1 Gi", "1KI", "1e", "e3", "٣",
+        ] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn huge_amounts_are_cut_not_wrapped() {
-        for text in ["1e1000", "999999999999999999999999999999999999999999E", "9999999999999999999999999Ei"] {
+        for text in [
+            "1e1000",
+            "999999999999999999999999999999999999999999E",
+            "9999999999999999999999999Ei",
+        ] {
             let parsed: Quantity = text.parse().unwrap();
             assert_eq!(parsed.value(), i64::MAX, "{text}");
         }
@@ -295,7 +310,10 @@ mod tests {
         let small: Quantity = "1G".parse().unwrap();
         let large: Quantity = "1Gi".parse().unwrap();
         assert!(small < large);
-        assert_eq!("1000m".parse::<Quantity>().unwrap(), Quantity::from_units(1));
+        assert_eq!(
+            "1000m".parse::<Quantity>().unwrap(),
+            Quantity::from_units(1)
+        );
         assert_eq!("1500u".parse::<Quantity>().unwrap().milli_value(), 2);
     }
 }

@@ -5,12 +5,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use serde_json::Value;
 
 use crate::{
-    ObjectExt,
-    field::Errors,
-    kinds,
-    names::NameRule,
-    status::ResourceName,
-    table::Column,
+    ObjectExt, field::Errors, kinds, names::NameRule, status::ResourceName, table::Column,
 };
 
 /// A part of an object with its own path.
@@ -75,9 +70,11 @@ impl Subresource {
             Subresource::Log => ("log", &["get"][..], None),
             Subresource::Exec => ("exec", STREAM, Some(("", "v1", "PodExecOptions"))),
             Subresource::Attach => ("attach", STREAM, Some(("", "v1", "PodAttachOptions"))),
-            Subresource::PortForward => {
-                ("portforward", STREAM, Some(("", "v1", "PodPortForwardOptions")))
-            }
+            Subresource::PortForward => (
+                "portforward",
+                STREAM,
+                Some(("", "v1", "PodPortForwardOptions")),
+            ),
         };
         SubresourceInfo { name, verbs, kind }
     }
@@ -150,11 +147,23 @@ impl Kind {
     /// Verbs of the resource itself, sorted.
     pub fn verbs(&self) -> &'static [&'static str] {
         const ALL: &[&str] = &[
-            "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch",
         ];
-        const WITHOUT_COLLECTION: &[&str] =
-            &["create", "delete", "get", "list", "patch", "update", "watch"];
-        if self.delete_collection { ALL } else { WITHOUT_COLLECTION }
+        const WITHOUT_COLLECTION: &[&str] = &[
+            "create", "delete", "get", "list", "patch", "update", "watch",
+        ];
+        if self.delete_collection {
+            ALL
+        } else {
+            WITHOUT_COLLECTION
+        }
     }
 
     /// A subresource by its path segment.
@@ -175,7 +184,10 @@ impl Kind {
 
     /// The key of one object.
     pub fn key(&self, namespace: &str, name: &str) -> String {
-        format!("{}{name}", self.prefix(if self.namespaced { namespace } else { "" }))
+        format!(
+            "{}{name}",
+            self.prefix(if self.namespaced { namespace } else { "" })
+        )
     }
 
     /// A field selector may ask about this field.

@@ -359,9 +359,18 @@ mod tests {
 
     #[test]
     fn messages_are_kubernetes_words() {
-        let pods = ResourceName { group: "", resource: "pods" };
-        let deployments = ResourceName { group: "apps", resource: "deployments" };
-        assert_eq!(ApiError::not_found(pods, "x").message, "pods \"x\" not found");
+        let pods = ResourceName {
+            group: "",
+            resource: "pods",
+        };
+        let deployments = ResourceName {
+            group: "apps",
+            resource: "deployments",
+        };
+        assert_eq!(
+            ApiError::not_found(pods, "x").message,
+            "pods \"x\" not found"
+        );
         assert_eq!(
             ApiError::already_exists(deployments, "x").message,
             "deployments.apps \"x\" already exists"
@@ -376,8 +385,16 @@ mod tests {
 
     #[test]
     fn a_status_carries_details_only_when_there_are_some() {
-        assert!(ApiError::bad_request("no").to_value().get("details").is_none());
-        let pods = ResourceName { group: "", resource: "pods" };
+        assert!(
+            ApiError::bad_request("no")
+                .to_value()
+                .get("details")
+                .is_none()
+        );
+        let pods = ResourceName {
+            group: "",
+            resource: "pods",
+        };
         assert_eq!(
             ApiError::not_found(pods, "x").to_value()["details"],
             json!({"name": "x", "kind": "pods"})

@@ -22,17 +22,35 @@ pub struct Column {
 
 /// A column that is always shown.
 pub const fn column(name: &'static str, description: &'static str) -> Column {
-    Column { name, cell_type: "string", format: "", description, priority: 0 }
+    Column {
+        name,
+        cell_type: "string",
+        format: "",
+        description,
+        priority: 0,
+    }
 }
 
 /// A column shown with `-o wide`.
 pub const fn wide(name: &'static str, description: &'static str) -> Column {
-    Column { name, cell_type: "string", format: "", description, priority: 1 }
+    Column {
+        name,
+        cell_type: "string",
+        format: "",
+        description,
+        priority: 1,
+    }
 }
 
 /// A column of numbers.
 pub const fn number(name: &'static str, description: &'static str) -> Column {
-    Column { name, cell_type: "integer", format: "", description, priority: 0 }
+    Column {
+        name,
+        cell_type: "integer",
+        format: "",
+        description,
+        priority: 0,
+    }
 }
 
 /// The column of the object's name.
@@ -48,10 +66,7 @@ pub const NAME: Column = Column {
 pub const AGE: Column = column("Age", "Time since the object was created.");
 
 /// For kinds with nothing else to show.
-pub const NAME_AND_AGE: &[Column] = &[
-    NAME,
-    column("Created At", "When the object was created."),
-];
+pub const NAME_AND_AGE: &[Column] = &[NAME, column("Created At", "When the object was created.")];
 
 /// The cell under [`AGE`].
 pub fn age_cell(object: &Value, now: Timestamp) -> Value {

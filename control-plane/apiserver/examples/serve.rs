@@ -13,8 +13,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_writer(std::io::stderr)
         .init();
     let mut arguments = std::env::args().skip(1);
-    let dir = PathBuf::from(arguments.next().unwrap_or_else(|| "hull-apiserver-data".to_string()));
-    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:6443".to_string());
+    let dir = PathBuf::from(
+        arguments
+            .next()
+            .unwrap_or_else(|| "hull-apiserver-data".to_string()),
+    );
+    let address = arguments
+        .next()
+        .unwrap_or_else(|| "127.0.0.1:6443".to_string());
 
     let pki = ClusterPki::load_or_create(dir.join("pki"), &[])?;
     let store = Arc::new(EmbeddedStore::open(dir.join("store.redb"))?);

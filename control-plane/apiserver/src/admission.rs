@@ -13,7 +13,11 @@ use crate::storage::Storage;
 const TERMINATING: &str = "Terminating";
 
 /// Checks and completes an object before it is created.
-pub(crate) async fn admit_create(storage: &Storage, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
+pub(crate) async fn admit_create(
+    storage: &Storage,
+    kind: &Kind,
+    object: &mut Value,
+) -> Result<(), ApiError> {
     if kind.namespaced {
         require_namespace(storage, kind, object).await?;
     }
@@ -62,25 +66,36 @@ async fn admit_pod(storage: &Storage, pod: &mut Value) -> Result<(), ApiError> {
 /// `spec.priority` follows from the class.
 async fn resolve_priority(storage: &Storage, pod: &mut Value) -> Result<(), ApiError> {
     let class_name = pod.str_at("/spec/priorityClassName").to_string();
-    let refuse = |pod: &Value, why: &str| {
-        Err(ApiError::forbidden(kinds::PODS.resource(), pod.name(), why))
-    };
+    let refuse =
+        |pod: &Value, why: &str| Err(ApiError::forbidden(kinds::PODS.resource(), pod.name(), why));
     let mut policy = "PreemptLowerPriority".to_string();
     let priority = if class_name.is_empty() {
         0
     } else if let Some((_, value)) = SYSTEM_CLASSES.iter().find(|(name, _)| *name == class_name) {
         *value
     } else {
-        let Some(class) = storage.get(&kinds::PRIORITY_CLASSES, "", &class_name).await? else {
-            return refuse(pod, &format!("no PriorityClass with name {class_name} was found"));
+        let Some(class) = storage
+            .get(&kinds::PRIORITY_CLASSES, "", &class_name)
+            .await?
+        else {
+            return refuse(
+                pod,
+                &format!("no PriorityClass with name {class_name} was found"),
+            );
         };
         policy = class.object.str_at("/preemptionPolicy").to_string();
         class.object.int_at("/value").unwrap_or(0)
     };
-    if pod.int_at("/spec/priority").is_some_and(|given| given != priority) {
+    if pod
+        .int_at("/spec/priority")
+        .is_some_and(|given| given != priority)
+    {
         return refuse(
             pod,
-            &format!("the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name", pod.int_at("/spec/priority").unwrap_or(0)),
+            &format!(
+                "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name",
+                pod.int_at("/spec/priority").unwrap_or(0)
+            ),
         );
     }
     let spec = pod.map_mut(&["spec"]);
@@ -91,33 +106,51 @@ async fn resolve_priority(storage: &Storage, pod: &mut Value) -> Result<(), ApiE
 
 /// Overhead, node selector and tolerations of the RuntimeClass.
 async fn apply_runtime_class(storage: &Storage, pod: &mut Value) -> Result<(), ApiError> {
-    let refuse = |pod: &Value, why: &str| {
-        Err(ApiError::forbidden(kinds::PODS.resource(), pod.name(), why))
-    };
+    let refuse =
+        |pod: &Value, why: &str| Err(ApiError::forbidden(kinds::PODS.resource(), pod.name(), why));
     let name = pod.str_at("/spec/runtimeClassName").to_string();
     if name.is_empty() {
-        if pod.map_at("/spec/overhead").is_some_and(|overhead| !overhead.is_empty()) {
-            return refuse(pod, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+        if pod
+            .map_at("/spec/overhead")
+            .is_some_and(|overhead| !overhead.is_empty())
+        {
+            return refuse(
+                pod,
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+            );
         }
         return Ok(());
     }
     let Some(class) = storage.get(&kinds::RUNTIME_CLASSES, "", &name).await? else {
-        return refuse(pod, &format!("pod rejected: RuntimeClass {name:?} not found"));
+        return refuse(
+            pod,
+            &format!("pod rejected: RuntimeClass {name:?} not found"),
+        );
     };
     if let Some(overhead) = class.object.pointer("/overhead/podFixed") {
         match pod.pointer("/spec/overhead") {
             Some(given) if given != overhead => {
-                return refuse(pod, "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
+                return refuse(
+                    pod,
+                    "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+                );
             }
             _ => pod.set_at(&["spec", "overhead"], overhead.clone()),
         }
     }
-    for (key, value) in class.object.map_at("/scheduling/nodeSelector").into_iter().flatten() {
+    for (key, value) in class
+        .object
+        .map_at("/scheduling/nodeSelector")
+        .into_iter()
+        .flatten()
+    {
         let selector = pod.map_mut(&["spec", "nodeSelector"]);
         if selector.get(key).is_some_and(|given| given != value) {
             return refuse(
                 pod,
-                &format!("conflict: cannot overwrite nodeSelector {key} of the pod with that of RuntimeClass {name:?}"),
+                &format!(
+                    "conflict: cannot overwrite nodeSelector {key} of the pod with that of RuntimeClass {name:?}"
+                ),
             );
         }
         selector.insert(key.clone(), value.clone());

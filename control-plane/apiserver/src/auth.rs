@@ -74,13 +74,28 @@ type Rule = (&'static [&'static str], &'static [&'static str]);
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch"];
 const ANY: &[&str] = &[
-    "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
+    "get",
+    "list",
+    "watch",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "deletecollection",
 ];
 
 const NODE_RULES: &[Rule] = &[
     (
         READ,
-        &["pods", "nodes", "configmaps", "secrets", "serviceaccounts", "runtimeclasses", "namespaces"],
+        &[
+            "pods",
+            "nodes",
+            "configmaps",
+            "secrets",
+            "serviceaccounts",
+            "runtimeclasses",
+            "namespaces",
+        ],
     ),
     (WRITE, &["nodes", "nodes/status", "events"]),
     (&["update", "patch", "get"], &["pods/status"]),
@@ -92,7 +107,15 @@ const NODE_RULES: &[Rule] = &[
 const SCHEDULER_RULES: &[Rule] = &[
     (
         READ,
-        &["pods", "nodes", "namespaces", "replicasets", "deployments", "priorityclasses", "runtimeclasses"],
+        &[
+            "pods",
+            "nodes",
+            "namespaces",
+            "replicasets",
+            "deployments",
+            "priorityclasses",
+            "runtimeclasses",
+        ],
     ),
     (&["create"], &["pods/binding"]),
     (&["update", "patch"], &["pods/status"]),
@@ -124,7 +147,10 @@ pub(crate) fn authorize(user: &UserInfo, request: &RequestInfo) -> Result<(), Ap
             // Discovery is for every authenticated user.
             let discovery = ["/api", "/apis", "/openapi", "/version"]
                 .iter()
-                .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+                .any(|prefix| {
+                    path.strip_prefix(prefix)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                });
             if discovery && request.verb == "get" {
                 return Ok(());
             }
@@ -165,7 +191,10 @@ fn component_may(user: &UserInfo, kind: &Kind, request: &RequestInfo) -> bool {
         // belong to it.
         CONTROLLER_MANAGER => {
             ANY.contains(&request.verb)
-                && !matches!(request.subresource(), "exec" | "attach" | "portforward" | "log")
+                && !matches!(
+                    request.subresource(),
+                    "exec" | "attach" | "portforward" | "log"
+                )
         }
         _ if user.in_group(NODES) => allows(NODE_RULES),
         _ => false,

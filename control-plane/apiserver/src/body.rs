@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{
+    BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody,
+};
 use hull_api::{ApiError, status::Reason};
 
 use crate::limits::{BODY_TIMEOUT, MAX_BODY_BYTES};

@@ -1,6 +1,9 @@
 //! Discovery, `/version` and OpenAPI, all made from the registry.
 
-use std::{hash::{DefaultHasher, Hash, Hasher}, sync::LazyLock};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::LazyLock,
+};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hull_api::{Kind, Registry, openapi};
@@ -83,7 +86,14 @@ fn paths() -> Value {
             paths.push(format!("/{}", openapi::group_path(group, version)));
         }
     }
-    for path in ["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"] {
+    for path in [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ] {
         paths.push(path.to_string());
     }
     json!({ "paths": paths })
@@ -166,7 +176,11 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
         })
 }
 
-fn with_etag(mut response: Response<ApiBody>, etag: &str, headers: &HeaderMap) -> Response<ApiBody> {
+fn with_etag(
+    mut response: Response<ApiBody>,
+    etag: &str,
+    headers: &HeaderMap,
+) -> Response<ApiBody> {
     let quoted = format!("\"{etag}\"");
     let unchanged = headers
         .get(header::IF_NONE_MATCH)
@@ -291,5 +305,9 @@ fn document(group: &str, version: &str) -> (Option<&'static str>, String) {
 
 fn open_api(group: &str, version: &str, headers: &HeaderMap) -> Option<Response<ApiBody>> {
     let (text, etag) = document(group, version);
-    Some(with_etag(json_response(StatusCode::OK, text?), &etag, headers))
+    Some(with_etag(
+        json_response(StatusCode::OK, text?),
+        &etag,
+        headers,
+    ))
 }

@@ -28,7 +28,11 @@ async fn check(backend: &Backend, name: &str) -> Result<(), String> {
 }
 
 /// Answers a health path; `None` when it is none.
-pub(crate) async fn respond(backend: &Backend, path: &str, query: &Query) -> Option<Response<ApiBody>> {
+pub(crate) async fn respond(
+    backend: &Backend,
+    path: &str,
+    query: &Query,
+) -> Option<Response<ApiBody>> {
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     let endpoint = parts
         .next()

@@ -1,9 +1,6 @@
 //! `/metrics`.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -148,7 +145,10 @@ impl Metrics {
     }
 
     /// The text for Prometheus.
-    pub(crate) fn render(&self, objects: &[(&'static str, usize)]) -> Result<String, std::fmt::Error> {
+    pub(crate) fn render(
+        &self,
+        objects: &[(&'static str, usize)],
+    ) -> Result<String, std::fmt::Error> {
         for (resource, count) in objects {
             self.objects
                 .get_or_create(&ResourceLabels {

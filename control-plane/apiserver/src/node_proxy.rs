@@ -65,7 +65,11 @@ pub(crate) async fn proxy(
             ))),
         };
     }
-    let node = backend.storage.must_get(&kinds::NODES, "", node_name).await?.object;
+    let node = backend
+        .storage
+        .must_get(&kinds::NODES, "", node_name)
+        .await?
+        .object;
     let path = target_path(&request, &container);
     let uri = if request.raw_query.is_empty() {
         path
@@ -91,7 +95,10 @@ fn target_path(request: &Proxied<'_>, container: &str) -> String {
 /// The asked container, or the only one.
 fn container_of(pod: &Value, asked: &str) -> Result<String, ApiError> {
     let names = |list: &str| -> Vec<&str> {
-        pod.list_at(list).iter().map(|c| c.str_at("/name")).collect()
+        pod.list_at(list)
+            .iter()
+            .map(|c| c.str_at("/name"))
+            .collect()
     };
     let containers = names("/spec/containers");
     let init = names("/spec/initContainers");
@@ -113,7 +120,10 @@ fn container_of(pod: &Value, asked: &str) -> Result<String, ApiError> {
                 many.join(" ")
             );
             if !init.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+                message.push_str(&format!(
+                    " or one of the init containers: [{}]",
+                    init.join(" ")
+                ));
             }
             Err(ApiError::bad_request(message))
         }
@@ -152,10 +162,14 @@ async fn connect(tls: &Arc<ClientConfig>, node: &Value) -> Result<(Sender, Strin
     let unreachable = |why: String| {
         ApiError::new(
             Reason::ServiceUnavailable,
-            format!("cannot reach the agent of node {:?} at {host}: {why}", node.name()),
+            format!(
+                "cannot reach the agent of node {:?} at {host}: {why}",
+                node.name()
+            ),
         )
     };
-    let name = ServerName::try_from(address.clone()).map_err(|error| unreachable(error.to_string()))?;
+    let name =
+        ServerName::try_from(address.clone()).map_err(|error| unreachable(error.to_string()))?;
     let dial = async {
         let stream = TcpStream::connect(host.as_str()).await?;
         // Interactive streams are small writes.
@@ -198,7 +212,10 @@ async fn send(
     let response = sender.send_request(request).await.map_err(|error| {
         ApiError::new(
             Reason::ServiceUnavailable,
-            format!("the agent of node {:?} did not answer: {error}", node.name()),
+            format!(
+                "the agent of node {:?} did not answer: {error}",
+                node.name()
+            ),
         )
     })?;
     // The connection lives in its own task; keeping the sender until here is enough.
@@ -212,9 +229,17 @@ async fn refusal(response: Response<hyper::body::Incoming>) -> ApiError {
     let text = http_body_util::Limited::new(response.into_body(), MAX_ERROR_BYTES)
         .collect()
         .await
-        .map(|collected| String::from_utf8_lossy(&collected.to_bytes()).trim().to_string())
+        .map(|collected| {
+            String::from_utf8_lossy(&collected.to_bytes())
+                .trim()
+                .to_string()
+        })
         .unwrap_or_default();
-    let message = if text.is_empty() { status.to_string() } else { text };
+    let message = if text.is_empty() {
+        status.to_string()
+    } else {
+        text
+    };
     match status.as_u16() {
         400 => ApiError::bad_request(message),
         404 => ApiError::new(Reason::NotFound, message),
@@ -225,7 +250,11 @@ async fn refusal(response: Response<hyper::body::Incoming>) -> ApiError {
     }
 }
 
-async fn log(tls: &Arc<ClientConfig>, node: &Value, uri: &str) -> Result<Response<ApiBody>, ApiError> {
+async fn log(
+    tls: &Arc<ClientConfig>,
+    node: &Value,
+    uri: &str,
+) -> Result<Response<ApiBody>, ApiError> {
     let response = send(tls, node, uri, http::Method::GET, HeaderMap::new()).await?;
     if !response.status().is_success() {
         return Err(refusal(response).await);
@@ -252,8 +281,13 @@ async fn log(tls: &Arc<ClientConfig>, node: &Value, uri: &str) -> Result<Respons
 fn forwarded_headers(headers: &HeaderMap) -> HeaderMap {
     let mut forwarded = HeaderMap::new();
     for (name, value) in headers {
-        let own = [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
-            .contains(name);
+        let own = [
+            header::HOST,
+            header::AUTHORIZATION,
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+        ]
+        .contains(name);
         if !own {
             forwarded.append(name.clone(), value.clone());
         }

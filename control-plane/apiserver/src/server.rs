@@ -9,7 +9,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use rustls::ServerConfig;
-use tokio::{net::{TcpListener, TcpStream}, sync::{OwnedSemaphorePermit, Semaphore}};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -36,7 +39,10 @@ impl ApiServer {
     ///
     /// # Errors
     /// When the store cannot be read or the certificates do not fit together.
-    pub async fn new(config: ApiServerConfig, store: Arc<dyn Store>) -> Result<Arc<Self>, ServerError> {
+    pub async fn new(
+        config: ApiServerConfig,
+        store: Arc<dyn Store>,
+    ) -> Result<Arc<Self>, ServerError> {
         let tls = Arc::new(tls::server_config(&config.pki)?);
         let node_tls = Arc::new(tls::node_client_config(&config.pki)?);
         let storage = Storage::new(store.clone());
@@ -111,7 +117,10 @@ impl ApiServer {
         stop.send_replace(true);
         // Every connection holds a permit until it ends.
         let all = u32::try_from(limits::MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        if tokio::time::timeout(limits::DRAIN_TIMEOUT, permits.acquire_many(all)).await.is_err() {
+        if tokio::time::timeout(limits::DRAIN_TIMEOUT, permits.acquire_many(all))
+            .await
+            .is_err()
+        {
             tracing::info!("connections were still open at shutdown");
         }
         Ok(())
@@ -146,7 +155,10 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn serve(
+        mut self,
+        stream: TcpStream,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         // Small answers must not wait for more data.
         stream.set_nodelay(true)?;
         let stream =

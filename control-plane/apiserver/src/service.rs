@@ -67,7 +67,11 @@ where
 }
 
 /// Answers one request.
-pub(crate) async fn serve<B>(shared: &Shared, user: &UserInfo, request: Request<B>) -> Response<ApiBody>
+pub(crate) async fn serve<B>(
+    shared: &Shared,
+    user: &UserInfo,
+    request: Request<B>,
+) -> Response<ApiBody>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
@@ -84,19 +88,20 @@ where
     let path = request.uri().path().to_string();
     let long = info.is_long_running();
     let guard = (!long).then(|| metrics.request_started());
-    let response = if !long && metrics.in_flight() > i64::try_from(MAX_IN_FLIGHT).unwrap_or(i64::MAX) {
-        let mut error = ApiError::new(
-            Reason::TooManyRequests,
-            "Too many requests, please try again later.",
-        );
-        error.details.retry_after_seconds = 1;
-        error_response(&error)
-    } else {
-        match answer(shared, user, &info, request).await {
-            Ok(response) => response,
-            Err(error) => error_response(&error),
-        }
-    };
+    let response =
+        if !long && metrics.in_flight() > i64::try_from(MAX_IN_FLIGHT).unwrap_or(i64::MAX) {
+            let mut error = ApiError::new(
+                Reason::TooManyRequests,
+                "Too many requests, please try again later.",
+            );
+            error.details.retry_after_seconds = 1;
+            error_response(&error)
+        } else {
+            match answer(shared, user, &info, request).await {
+                Ok(response) => response,
+                Err(error) => error_response(&error),
+            }
+        };
     drop(guard);
     let (group, resource) = match &info.target {
         Target::Resource { kind, .. } => (kind.group, kind.plural),
@@ -196,17 +201,22 @@ async fn non_resource(
         return Err(ApiError::method_not_allowed(None));
     }
     if path == "/metrics" {
-        return match shared.backend.metrics.render(&shared.backend.cache.counts()) {
+        return match shared
+            .backend
+            .metrics
+            .render(&shared.backend.cache.counts())
+        {
             Ok(text) => Ok(text_response(StatusCode::OK, text)),
             Err(error) => Err(ApiError::internal(error)),
         };
     }
     if path.starts_with("/openapi/v2") {
-        return Err(ApiError::not_implemented("OpenAPI v2 (/openapi/v2; /openapi/v3 is served)"));
+        return Err(ApiError::not_implemented(
+            "OpenAPI v2 (/openapi/v2; /openapi/v3 is served)",
+        ));
     }
     if let Some(response) = health::respond(&shared.backend, path, &info.query).await {
         return Ok(response);
     }
-    discovery::respond(path, &parts.headers)
-        .ok_or_else(ApiError::no_such_resource)
+    discovery::respond(path, &parts.headers).ok_or_else(ApiError::no_such_resource)
 }

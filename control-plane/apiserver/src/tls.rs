@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, crypto::CryptoProvider,
-    server::WebPkiClientVerifier,
+    ClientConfig, RootCertStore, ServerConfig, crypto::CryptoProvider, server::WebPkiClientVerifier,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::prelude::FromDer;
@@ -25,7 +24,9 @@ fn parse_error(what: &'static str) -> impl Fn(rustls_pki_types::pem::Error) -> P
     }
 }
 
-fn chain(pair: &CertPair) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+fn chain(
+    pair: &CertPair,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let certs = CertificateDer::pem_slice_iter(pair.cert_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(parse_error("a certificate"))?;

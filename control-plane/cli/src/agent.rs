@@ -39,13 +39,21 @@ pub async fn start(
     config.labels = settings.node_labels.clone();
     config.max_pods = settings.max_pods;
     let stop = shutdown.clone();
-    tasks.spawn(async move { hull_node::run(client, config, stop).await.context("node agent") });
+    tasks.spawn(async move {
+        hull_node::run(client, config, stop)
+            .await
+            .context("node agent")
+    });
     Ok(())
 }
 
 /// The node server's certificates from the cluster's own CA.
 pub fn own_tls(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<ServerTls> {
-    let names = [settings.node_ip.to_string(), "127.0.0.1".into(), "localhost".into()];
+    let names = [
+        settings.node_ip.to_string(),
+        "127.0.0.1".into(),
+        "localhost".into(),
+    ];
     let pair = pki
         .kubelet_serving(&settings.node_name, &names)
         .context("node server's certificate")?;
@@ -57,12 +65,18 @@ pub fn own_tls(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<ServerTl
 }
 
 fn given_tls(settings: &Resolved) -> anyhow::Result<Option<ServerTls>> {
-    let files = (&settings.node_cert, &settings.node_key, &settings.node_client_ca);
+    let files = (
+        &settings.node_cert,
+        &settings.node_key,
+        &settings.node_client_ca,
+    );
     let (Some(certificate), Some(key), Some(ca)) = files else {
         if files.0.is_some() || files.1.is_some() || files.2.is_some() {
             bail!("node_cert, node_key and node_client_ca belong together");
         }
-        tracing::warn!("unimplemented: certificates issued to joining nodes; without --node-cert, --node-key and --node-client-ca logs and exec are not served");
+        tracing::warn!(
+            "unimplemented: certificates issued to joining nodes; without --node-cert, --node-key and --node-client-ca logs and exec are not served"
+        );
         return Ok(None);
     };
     let read = |path: &std::path::Path| {

@@ -16,10 +16,14 @@ const BRIDGE: &str = "hull0";
 
 /// A CNI configuration in the directory, the first by name.
 pub fn existing(directory: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path());
+    let entries = std::fs::read_dir(directory)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
     let mut found: Vec<PathBuf> = entries
         .filter(|path| {
-            path.extension().is_some_and(|e| e == "conf" || e == "conflist" || e == "json")
+            path.extension()
+                .is_some_and(|e| e == "conf" || e == "conflist" || e == "json")
         })
         .collect();
     found.sort();
@@ -28,7 +32,10 @@ pub fn existing(directory: &Path) -> Option<PathBuf> {
 
 /// A program in a list of directories.
 pub fn find(name: &str, directories: &[PathBuf]) -> Option<PathBuf> {
-    directories.iter().map(|directory| directory.join(name)).find(|path| path.is_file())
+    directories
+        .iter()
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
 }
 
 /// A program in PATH or where administrators' programs are.
@@ -93,6 +100,9 @@ mod tests {
             list["plugins"].as_array().unwrap().len()
         };
         assert_eq!((plugins(true), plugins(false)), (2, 1));
-        assert_eq!(conflist("10.42.0.0/24", false, true)["plugins"][0]["ipMasq"], false);
+        assert_eq!(
+            conflist("10.42.0.0/24", false, true)["plugins"][0]["ipMasq"],
+            false
+        );
     }
 }

@@ -67,7 +67,8 @@ fn kvm(root: &Path) -> Verdict {
         let cpu = std::fs::read_to_string(root.join("proc/cpuinfo")).unwrap_or_default();
         let flag = has_virtualization(&cpu);
         return Bad(if flag {
-            "/dev/kvm is missing although the CPU has virtualisation: load kvm_intel or kvm_amd".into()
+            "/dev/kvm is missing although the CPU has virtualisation: load kvm_intel or kvm_amd"
+                .into()
         } else {
             "/dev/kvm is missing and the CPU shows no vmx or svm flag: enable virtualisation in the firmware, or nested virtualisation on the host".into()
         });
@@ -89,11 +90,18 @@ fn has_virtualization(cpuinfo: &str) -> bool {
     cpuinfo
         .lines()
         .filter(|line| line.starts_with("flags"))
-        .any(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+        .any(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        })
 }
 
 fn tun() -> Verdict {
-    match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
+    match std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+    {
         Ok(_) => Good("/dev/net/tun opens".into()),
         Err(error) => Bad(format!("/dev/net/tun: {error}: load the tun module")),
     }
@@ -104,24 +112,38 @@ fn cgroup() -> Verdict {
         Ok(controllers) if controllers.contains("memory") && controllers.contains("cpu") => {
             Good("with the cpu and memory controllers".into())
         }
-        Ok(_) => Warning("mounted without the cpu and memory controllers: VMs run without limits".into()),
+        Ok(_) => {
+            Warning("mounted without the cpu and memory controllers: VMs run without limits".into())
+        }
         Err(_) => Warning("not mounted at /sys/fs/cgroup: VMs run without limits".into()),
     }
 }
 
 fn guest(settings: &Resolved) -> Verdict {
-    let kernel = settings.guest_kernel.clone().unwrap_or_else(|| DEFAULT_KERNEL.into());
-    let initramfs = settings.guest_initramfs.clone().unwrap_or_else(|| DEFAULT_INITRAMFS.into());
+    let kernel = settings
+        .guest_kernel
+        .clone()
+        .unwrap_or_else(|| DEFAULT_KERNEL.into());
+    let initramfs = settings
+        .guest_initramfs
+        .clone()
+        .unwrap_or_else(|| DEFAULT_INITRAMFS.into());
     for path in [&kernel, &initramfs] {
         if !path.is_file() {
-            return Bad(format!("{} is missing: build it with images/guest.sh, or give --guest-kernel and --guest-initramfs", path.display()));
+            return Bad(format!(
+                "{} is missing: build it with images/guest.sh, or give --guest-kernel and --guest-initramfs",
+                path.display()
+            ));
         }
     }
     let mut magic = [0; 4];
     let read = std::fs::File::open(&kernel)
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
     if read.is_err() || &magic != b"\x7fELF" {
-        return Bad(format!("{} is not an ELF: an uncompressed vmlinux is needed", kernel.display()));
+        return Bad(format!(
+            "{} is not an ELF: an uncompressed vmlinux is needed",
+            kernel.display()
+        ));
     }
     Good(kernel.display().to_string())
 }
@@ -142,8 +164,11 @@ fn plugins(settings: &Resolved) -> Verdict {
     if missing.is_empty() {
         return Good("bridge, host-local".into());
     }
-    let directories: Vec<String> =
-        settings.cni_bin_dirs.iter().map(|path| path.display().to_string()).collect();
+    let directories: Vec<String> = settings
+        .cni_bin_dirs
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     Bad(format!(
         "{} missing in {}: install containernetworking-plugins",
         missing.join(", "),
@@ -172,9 +197,9 @@ fn iptables() -> Verdict {
 fn port(address: SocketAddr) -> Verdict {
     match TcpListener::bind(address) {
         Ok(_) => Good(format!("{address} is free")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Warning(format!("{address} is in use: by a hull that runs already, or by something else"))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Warning(format!(
+            "{address} is in use: by a hull that runs already, or by something else"
+        )),
         Err(error) => Bad(format!("{address}: {error}")),
     }
 }
@@ -184,8 +209,7 @@ mod tests {
     use super::*;
 
     fn tree(name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
-        let root =
-            std::env::temp_dir().join(format!("hull-doctor-{name}-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("hull-doctor-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&root).unwrap();
         for (path, content) in files {
             let path = root.join(path);

@@ -24,8 +24,11 @@ pub fn write_atomically(path: &Path, content: &str, mode: u32) -> anyhow::Result
     let write = || -> std::io::Result<()> {
         // A leftover may have another mode.
         let _ = std::fs::remove_file(&staged);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&staged)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&staged, path)
@@ -60,7 +63,11 @@ pub fn lock_data_dir(data_dir: &Path, role: &str) -> anyhow::Result<DataDirLock>
             let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
             bail!(
                 "another hull (process {}) uses {}: stop it, or choose another --data-dir",
-                if pid.is_empty() { "unknown" } else { pid.trim() },
+                if pid.is_empty() {
+                    "unknown"
+                } else {
+                    pid.trim()
+                },
                 data_dir.display()
             );
         }
@@ -78,7 +85,10 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("hull-lock-{}", std::process::id()));
         let held = lock_data_dir(&directory, "hull").unwrap();
         let error = lock_data_dir(&directory, "hull").unwrap_err().to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(held);
         lock_data_dir(&directory, "hull").unwrap();
         std::fs::remove_dir_all(directory).unwrap();

@@ -16,6 +16,10 @@ pub fn start(settings: &Resolved) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    let started = if settings.json_logs { builder.json().try_init() } else { builder.try_init() };
+    let started = if settings.json_logs {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
     started.map_err(|error| anyhow::anyhow!("logging: {error}"))
 }

@@ -55,7 +55,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             print!("{}", server::admin_kubeconfig(&settings)?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Config { command: ConfigCommand::Check { file } } => {
+        Command::Config {
+            command: ConfigCommand::Check { file },
+        } => {
             Settings::load(&file)?;
             println!("{}: valid", file.display());
             Ok(ExitCode::SUCCESS)
@@ -92,7 +94,9 @@ where
     logging::start(&settings)?;
     // One TLS provider for everything in the process. Set once: a second call cannot happen.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(command(settings))?;
     Ok(ExitCode::SUCCESS)
 }

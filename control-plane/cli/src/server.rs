@@ -80,16 +80,25 @@ pub async fn start(
     tracing::info!(kubeconfig = %settings.kubeconfig.display(), "kubeconfig written");
     let server = api.clone();
     let stop = shutdown.clone();
-    tasks.spawn(async move { server.serve(listener, stop.cancelled_owned()).await.context("API server") });
+    tasks.spawn(async move {
+        server
+            .serve(listener, stop.cancelled_owned())
+            .await
+            .context("API server")
+    });
     let client = in_process(&api, UserInfo::scheduler());
     let stop = shutdown.clone();
     tasks.spawn(async move {
-        hull_scheduler::run(client, SchedulerConfig::default(), stop).await.context("scheduler")
+        hull_scheduler::run(client, SchedulerConfig::default(), stop)
+            .await
+            .context("scheduler")
     });
     let client = in_process(&api, UserInfo::controller_manager());
     let stop = shutdown.clone();
     tasks.spawn(async move {
-        hull_controllers::run(client, ControllersConfig::default(), stop).await.context("controllers")
+        hull_controllers::run(client, ControllersConfig::default(), stop)
+            .await
+            .context("controllers")
     });
     Ok(ControlPlane { api, pki })
 }

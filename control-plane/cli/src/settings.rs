@@ -43,7 +43,12 @@ pub struct Settings {
     #[arg(long, env = "HULL_NODE_IP", value_name = "ADDRESS")]
     pub node_ip: Option<IpAddr>,
     /// Labels of the node, KEY=VALUE (repeatable)
-    #[arg(long, env = "HULL_NODE_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "HULL_NODE_LABEL",
+        value_name = "KEY=VALUE",
+        value_delimiter = ','
+    )]
     pub node_label: Vec<String>,
     /// Pods that the node takes at most [default: 110]
     #[arg(long, env = "HULL_MAX_PODS", value_name = "N")]
@@ -80,14 +85,24 @@ pub struct Settings {
     #[arg(long, env = "HULL_CNI_CONF_DIR", value_name = "DIR")]
     pub cni_conf_dir: Option<PathBuf>,
     /// Where CNI plugins are (repeatable) [default: /opt/cni/bin, /usr/lib/cni]
-    #[arg(long, env = "HULL_CNI_BIN_DIR", value_name = "DIR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "HULL_CNI_BIN_DIR",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
     pub cni_bin_dir: Vec<PathBuf>,
     /// The pods' network in the default network configuration [default: 10.42.0.0/24]
     #[arg(long, env = "HULL_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<String>,
     /// Pull images of a registry from elsewhere, REGISTRY=URL (repeatable); http:// means without
     /// TLS
-    #[arg(long, env = "HULL_REGISTRY_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "HULL_REGISTRY_MIRROR",
+        value_name = "REGISTRY=URL",
+        value_delimiter = ','
+    )]
     pub registry_mirror: Vec<String>,
     /// Which log lines: error, warn, info, debug, trace, or tracing directives [default: info]
     #[arg(long, env = "HULL_LOG", value_name = "LEVEL")]
@@ -198,9 +213,13 @@ impl Settings {
             data_dir: absolute(self.data_dir.unwrap_or_else(|| "/var/lib/hull".into()))?,
             run_dir: absolute(self.run_dir.unwrap_or_else(|| "/run/hull".into()))?,
             kubeconfig: absolute(self.kubeconfig.unwrap_or_else(default_kubeconfig))?,
-            listen: self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 6443).into()),
+            listen: self
+                .listen
+                .unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 6443).into()),
             tls_san: self.tls_san,
-            node_listen: self.node_listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 10250).into()),
+            node_listen: self
+                .node_listen
+                .unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 10250).into()),
             node_name: self.node_name.map_or_else(host_name, Ok)?,
             node_ip: self.node_ip.unwrap_or_else(default_address),
             node_labels,
@@ -247,7 +266,9 @@ fn pair(text: &str, key: &str, form: &str) -> anyhow::Result<(String, String)> {
 }
 
 fn default_kubeconfig() -> PathBuf {
-    std::env::home_dir().unwrap_or_else(|| "/root".into()).join(".hull/kubeconfig")
+    std::env::home_dir()
+        .unwrap_or_else(|| "/root".into())
+        .join(".hull/kubeconfig")
 }
 
 /// The host's name as a Kubernetes name: lower case.
@@ -276,8 +297,12 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file = parse("data_dir = '/file'\nlisten = '0.0.0.0:7000'\ncni_bin_dir = ['/a']").unwrap();
-        let flags = Settings { data_dir: Some("/flag".into()), ..Default::default() };
+        let file =
+            parse("data_dir = '/file'\nlisten = '0.0.0.0:7000'\ncni_bin_dir = ['/a']").unwrap();
+        let flags = Settings {
+            data_dir: Some("/flag".into()),
+            ..Default::default()
+        };
         let resolved = flags.over(file).complete().unwrap();
         assert_eq!(resolved.data_dir, Path::new("/flag"));
         assert_eq!(resolved.listen.port(), 7000);
@@ -288,7 +313,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_bad_values_are_refused() {
-        assert!(parse("data_dirr = '/x'").unwrap_err().to_string().contains("data_dirr"));
+        assert!(
+            parse("data_dirr = '/x'")
+                .unwrap_err()
+                .to_string()
+                .contains("data_dirr")
+        );
         assert!(parse("listen = 'nowhere'").is_err());
         for (text, part) in [
             ("log_format = 'xml'", "xml"),

@@ -45,20 +45,31 @@ impl Shim {
                 path
             }
         };
-        let shim = Shim { program, config, pid_file: settings.run_dir.join("shim.pid") };
+        let shim = Shim {
+            program,
+            config,
+            pid_file: settings.run_dir.join("shim.pid"),
+        };
         shim.replace_orphan().await?;
         Ok(shim)
     }
 
     /// Ends a shim whose parent was killed. Its successor adopts the pods.
     async fn replace_orphan(&self) -> anyhow::Result<()> {
-        let Ok(text) = std::fs::read_to_string(&self.pid_file) else { return Ok(()) };
-        let Ok(number) = text.trim().parse::<i32>() else { return Ok(()) };
+        let Ok(text) = std::fs::read_to_string(&self.pid_file) else {
+            return Ok(());
+        };
+        let Ok(number) = text.trim().parse::<i32>() else {
+            return Ok(());
+        };
         if !is_shim(number) {
             return Ok(());
         }
         let pid = Pid::from_raw(number);
-        tracing::info!(pid = number, "replacing the hull-shim that an earlier hull left");
+        tracing::info!(
+            pid = number,
+            "replacing the hull-shim that an earlier hull left"
+        );
         let _ = kill(pid, Signal::SIGTERM);
         let begun = Instant::now();
         while is_shim(number) {
@@ -108,7 +119,11 @@ impl Shim {
                 }
                 Err(error) => tracing::error!("{error:#}"),
             }
-            delay = if begun.elapsed() > STABLE_AFTER { RESTART_INITIAL } else { delay };
+            delay = if begun.elapsed() > STABLE_AFTER {
+                RESTART_INITIAL
+            } else {
+                delay
+            };
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = shutdown.cancelled() => return,
@@ -122,7 +137,10 @@ async fn stop(mut child: Child) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
-    if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+    if tokio::time::timeout(STOP_TIMEOUT, child.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("hull-shim does not end, killing it");
         let _ = child.kill().await;
     }
@@ -131,7 +149,9 @@ async fn stop(mut child: Child) {
 /// Whether a process exists and is a shim, not something else that got its number.
 fn is_shim(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let Some((head, tail)) = stat.rsplit_once(") ") else { return false };
+    let Some((head, tail)) = stat.rsplit_once(") ") else {
+        return false;
+    };
     head.ends_with(&format!("({PROGRAM}")) && !tail.starts_with('Z')
 }
 

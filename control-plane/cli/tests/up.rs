@@ -1,6 +1,9 @@
 //! The `hull` program as a user runs it, with no container runtime: what it writes, refuses and
 //! survives.
 
+// Helpers of tests: a failed step is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,7 +18,11 @@ use nix::unistd::Pid;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn hull() -> Command {
@@ -37,7 +44,11 @@ struct Setup {
 
 impl Setup {
     fn new() -> Self {
-        Setup { directory: tempfile::tempdir().unwrap(), port: free_port(), node_port: free_port() }
+        Setup {
+            directory: tempfile::tempdir().unwrap(),
+            port: free_port(),
+            node_port: free_port(),
+        }
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -92,7 +103,9 @@ impl Setup {
     async fn try_client(&self) -> Option<kube::Client> {
         let kubeconfig = Kubeconfig::read_from(self.path("home/kubeconfig")).ok()?;
         let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.ok()?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .ok()?;
         kube::Client::try_from(config).ok()
     }
 }
@@ -130,7 +143,11 @@ impl Drop for Running {
 
 async fn node_exists(client: &kube::Client) {
     let begun = Instant::now();
-    while client.request_text(http_get("/api/v1/nodes/n1")).await.is_err() {
+    while client
+        .request_text(http_get("/api/v1/nodes/n1"))
+        .await
+        .is_err()
+    {
         assert!(begun.elapsed() < DEADLINE, "node not registered");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -157,7 +174,11 @@ async fn up_serves_registers_refuses_a_second_and_ends_cleanly() {
     let mut second = setup.up();
     let second = second.stderr(Stdio::piped()).output().unwrap();
     assert!(!second.status.success());
-    assert!(text(&second).contains("another hull (process"), "{}", text(&second));
+    assert!(
+        text(&second).contains("another hull (process"),
+        "{}",
+        text(&second)
+    );
 
     running.signal(Signal::SIGTERM);
     let status = running.wait();
@@ -194,11 +215,19 @@ fn settings_files_are_checked() {
     let file = directory.path().join("hull.toml");
     let check = |content: &str| {
         std::fs::write(&file, content).unwrap();
-        hull().args(["config", "check"]).arg(&file).output().unwrap()
+        hull()
+            .args(["config", "check"])
+            .arg(&file)
+            .output()
+            .unwrap()
     };
     assert!(check("listen = '127.0.0.1:1'").status.success());
     let bad = check("lisen = '127.0.0.1:1'");
-    assert!(!bad.status.success() && text(&bad).contains("lisen"), "{}", text(&bad));
+    assert!(
+        !bad.status.success() && text(&bad).contains("lisen"),
+        "{}",
+        text(&bad)
+    );
 }
 
 #[test]
@@ -209,7 +238,12 @@ fn what_is_absent_says_so() {
         assert!(text(&output).contains(&format!("unimplemented: {}", arguments[0])));
     }
     let directory = tempfile::tempdir().unwrap();
-    let output = hull().arg("kubeconfig").arg("--data-dir").arg(directory.path()).output().unwrap();
+    let output = hull()
+        .arg("kubeconfig")
+        .arg("--data-dir")
+        .arg(directory.path())
+        .output()
+        .unwrap();
     assert!(!output.status.success() && text(&output).contains("there is no cluster in"));
 }
 
@@ -218,7 +252,14 @@ fn completion_and_doctor_print() {
     let completion = hull().args(["completion", "bash"]).output().unwrap();
     assert!(completion.status.success() && text(&completion).contains("_hull"));
     let doctor = text(&hull().arg("doctor").output().unwrap());
-    for check in ["kvm", "cni plugins", "guest kernel", "cgroup v2", "api port", "tun"] {
+    for check in [
+        "kvm",
+        "cni plugins",
+        "guest kernel",
+        "cgroup v2",
+        "api port",
+        "tun",
+    ] {
         assert!(doctor.contains(check), "{doctor}");
     }
 }

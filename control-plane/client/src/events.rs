@@ -90,7 +90,12 @@ impl Recorder {
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        let record = Record { object, event_type, reason, message: message.into() };
+        let record = Record {
+            object,
+            event_type,
+            reason,
+            message: message.into(),
+        };
         if let Err(error) = self.queue.try_send(record) {
             let (mpsc::error::TrySendError::Full(record)
             | mpsc::error::TrySendError::Closed(record)) = error;
@@ -136,7 +141,12 @@ struct Counted {
 /// What to do about a record.
 enum WriteEvent {
     Create(Box<Event>),
-    Count { namespace: String, name: String, count: i32, record: Box<Record> },
+    Count {
+        namespace: String,
+        name: String,
+        count: i32,
+        record: Box<Record>,
+    },
 }
 
 /// Remembers what was written.
@@ -159,7 +169,11 @@ impl Aggregator {
 
     fn plan(&mut self, mut record: Record, now: Instant) -> WriteEvent {
         truncate(&mut record.message);
-        let namespace = record.object.namespace.clone().unwrap_or_else(|| "default".into());
+        let namespace = record
+            .object
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".into());
         let identity = Identity {
             uid: record.object.uid.clone().unwrap_or_default(),
             namespace: namespace.clone(),
@@ -174,11 +188,20 @@ impl Aggregator {
             counted.count = counted.count.saturating_add(1);
             counted.last = now;
             let (name, count) = (counted.event_name.clone(), counted.count);
-            return WriteEvent::Count { namespace, name, count, record: Box::new(record) };
+            return WriteEvent::Count {
+                namespace,
+                name,
+                count,
+                record: Box::new(record),
+            };
         }
         let event = self.event(&record, &namespace);
         let name = event.metadata.name.clone().unwrap_or_default();
-        let counted = Counted { event_name: name, count: 1, last: now };
+        let counted = Counted {
+            event_name: name,
+            count: 1,
+            last: now,
+        };
         if self.counted.insert(identity.clone(), counted).is_none() {
             self.order.push_back(identity);
         }
@@ -211,7 +234,10 @@ impl Aggregator {
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             event_time: None::<MicroTime>,
-            source: Some(EventSource { component: Some(component.clone()), host: None }),
+            source: Some(EventSource {
+                component: Some(component.clone()),
+                host: None,
+            }),
             reporting_component: Some(component),
             reporting_instance: Some(String::new()),
             ..Event::default()
@@ -255,10 +281,19 @@ pub async fn run(
 async fn write(client: Client, planned: WriteEvent, component: Arc<str>) {
     let outcome = match planned {
         WriteEvent::Create(event) => create(client, &event).await,
-        WriteEvent::Count { namespace, name, count, record } => {
-            let patch = serde_json::json!({ "count": count, "lastTimestamp": Time(Timestamp::now()) });
+        WriteEvent::Count {
+            namespace,
+            name,
+            count,
+            record,
+        } => {
+            let patch =
+                serde_json::json!({ "count": count, "lastTimestamp": Time(Timestamp::now()) });
             let api = Api::<Event>::namespaced(client.clone(), &namespace);
-            match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match api
+                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
                 Ok(_) => Ok(()),
                 // The first one expired or was deleted.
                 Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -276,7 +311,9 @@ async fn write(client: Client, planned: WriteEvent, component: Arc<str>) {
 
 async fn create(client: Client, event: &Event) -> Result<(), kube::Error> {
     let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
-    Api::<Event>::namespaced(client, namespace).create(&PostParams::default(), event).await?;
+    Api::<Event>::namespaced(client, namespace)
+        .create(&PostParams::default(), event)
+        .await?;
     Ok(())
 }
 
@@ -311,7 +348,12 @@ mod tests {
         let now = Instant::now();
         let first = created(aggregator.plan(record("a"), now));
         match aggregator.plan(record("a"), now) {
-            WriteEvent::Count { name, count, namespace, .. } => {
+            WriteEvent::Count {
+                name,
+                count,
+                namespace,
+                ..
+            } => {
                 assert_eq!(Some(name), first.metadata.name);
                 assert_eq!((count, namespace.as_str()), (2, "shop"));
             }
@@ -342,8 +384,7 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut_at_a_character() {
-        let event =
-            created(Aggregator::new("test").plan(record(&"ä".repeat(600)), Instant::now()));
+        let event = created(Aggregator::new("test").plan(record(&"ä".repeat(600)), Instant::now()));
         assert_eq!(event.message.unwrap(), "ä".repeat(512));
     }
 }

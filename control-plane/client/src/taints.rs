@@ -5,7 +5,9 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 /// Whether the toleration covers the taint.
 pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
     let differs = |given: &Option<String>, of_taint: &str| {
-        given.as_deref().is_some_and(|given| !given.is_empty() && given != of_taint)
+        given
+            .as_deref()
+            .is_some_and(|given| !given.is_empty() && given != of_taint)
     };
     if differs(&toleration.effect, &taint.effect) || differs(&toleration.key, &taint.key) {
         return false;
@@ -19,7 +21,11 @@ pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
             let (Ok(value), Ok(wanted)) = (value.parse::<i64>(), wanted.parse::<i64>()) else {
                 return false;
             };
-            if operator == "Lt" { value < wanted } else { value > wanted }
+            if operator == "Lt" {
+                value < wanted
+            } else {
+                value > wanted
+            }
         }
         Some(_) => false,
     }
@@ -27,7 +33,10 @@ pub fn covers(toleration: &Toleration, taint: &Taint) -> bool {
 
 /// Whether any of the tolerations covers the taint.
 pub fn tolerates(tolerations: Option<&Vec<Toleration>>, taint: &Taint) -> bool {
-    tolerations.into_iter().flatten().any(|toleration| covers(toleration, taint))
+    tolerations
+        .into_iter()
+        .flatten()
+        .any(|toleration| covers(toleration, taint))
 }
 
 #[cfg(test)]
@@ -46,15 +55,28 @@ mod tests {
         use serde_json::json;
         let taint = json!({"key": "gpu", "value": "a100", "effect": "NoSchedule"});
         for (toleration, expected) in [
-            (json!({"key": "gpu", "value": "a100", "effect": "NoSchedule"}), true),
-            (json!({"key": "gpu", "operator": "Equal", "value": "h100"}), false),
+            (
+                json!({"key": "gpu", "value": "a100", "effect": "NoSchedule"}),
+                true,
+            ),
+            (
+                json!({"key": "gpu", "operator": "Equal", "value": "h100"}),
+                false,
+            ),
             (json!({"key": "gpu", "operator": "Exists"}), true),
-            (json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}), false),
+            (
+                json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}),
+                false,
+            ),
             (json!({"key": "other", "operator": "Exists"}), false),
             (json!({"operator": "Exists"}), true),
             (json!({"key": "gpu", "operator": "Bogus"}), false),
         ] {
-            assert_eq!(tolerated(toleration.clone(), taint.clone()), expected, "{toleration}");
+            assert_eq!(
+                tolerated(toleration.clone(), taint.clone()),
+                expected,
+                "{toleration}"
+            );
         }
         let level = json!({"key": "level", "value": "5", "effect": "NoSchedule"});
         let below = |value: &str| json!({"key": "level", "operator": "Lt", "value": value});

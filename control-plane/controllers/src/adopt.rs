@@ -94,8 +94,10 @@ where
     O: Resource<DynamicType = ()> + DeserializeOwned,
 {
     let meta = owner.meta();
-    let (namespace, name) =
-        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let (namespace, name) = (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    );
     let fresh: O = writer.get_object(&namespace, &name).await?;
     let same = fresh.meta().uid == meta.uid && fresh.meta().deletion_timestamp.is_none();
     if same {
@@ -125,7 +127,9 @@ where
 {
     let mut references = object.meta().owner_references.clone().unwrap_or_default();
     references.push(controller_reference(owner));
-    writer.patch_object(object, None, with_references(object, references)).await?;
+    writer
+        .patch_object(object, None, with_references(object, references))
+        .await?;
     Ok(())
 }
 
@@ -135,7 +139,9 @@ where
 {
     let mut references = object.meta().owner_references.clone().unwrap_or_default();
     references.retain(|reference| reference.uid != owner_uid);
-    writer.patch_object(object, None, with_references(object, references)).await?;
+    writer
+        .patch_object(object, None, with_references(object, references))
+        .await?;
     Ok(())
 }
 

@@ -71,7 +71,8 @@ struct Wiring {
 
 impl Wiring {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task));
+        self.tasks
+            .spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 
     /// Starts feeding the informer with all objects of its kind.
@@ -79,7 +80,11 @@ impl Wiring {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        self.feed_from(informer, Api::all(self.client.clone()), watcher::Config::default());
+        self.feed_from(
+            informer,
+            Api::all(self.client.clone()),
+            watcher::Config::default(),
+        );
     }
 
     fn feed_from<K>(&self, informer: &Arc<Informer<K>>, api: Api<K>, config: watcher::Config)
@@ -91,7 +96,12 @@ impl Wiring {
 
     fn control(&self, controller: Arc<dyn Controller>) {
         let (workers, metrics) = (self.config.workers, self.config.metrics.clone());
-        self.tasks.spawn(controller::run(controller, workers, metrics, self.stop.clone()));
+        self.tasks.spawn(controller::run(
+            controller,
+            workers,
+            metrics,
+            self.stop.clone(),
+        ));
     }
 }
 
@@ -170,7 +180,12 @@ fn controllers(
             config.node_monitor_grace_period,
         ),
         TaintEvictionController::new(writer(), recorder(), i.nodes.clone(), i.pods.clone()),
-        PodGcController::new(writer(), i.pods.clone(), i.nodes.clone(), config.terminated_pods_kept),
+        PodGcController::new(
+            writer(),
+            i.pods.clone(),
+            i.nodes.clone(),
+            config.terminated_pods_kept,
+        ),
     ];
     if let Some(certificate) = &config.cluster_ca {
         controllers.push(RootCaController::new(
@@ -195,7 +210,12 @@ pub async fn run(
     // Stops everything also when this future is dropped.
     let stop = shutdown.child_token();
     let _stop = stop.clone().drop_guard();
-    let wiring = Wiring { client: client.clone(), tasks: TaskTracker::new(), stop, config };
+    let wiring = Wiring {
+        client: client.clone(),
+        tasks: TaskTracker::new(),
+        stop,
+        config,
+    };
     let writer: Arc<dyn Writer> = Arc::new(KubeWriter::new(client.clone()));
     let (recorder, records) = Recorder::channel();
     wiring.spawn({
@@ -213,7 +233,9 @@ pub async fn run(
     collector.follow(&informers.sets);
     collector.follow(&informers.deployments);
     informers.feed(&wiring);
-    wiring.tasks.spawn(collector.clone().monitor(client, wiring.stop.clone()));
+    wiring
+        .tasks
+        .spawn(collector.clone().monitor(client, wiring.stop.clone()));
     controllers.push(collector);
 
     // Acting on half a list would create what is there already.

@@ -21,9 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     pods,
-    runtime::{
-        Action, Controller, Informer, Key, ReconcileError, WorkQueue, WriteError, Writer,
-    },
+    runtime::{Action, Controller, Informer, Key, ReconcileError, WorkQueue, WriteError, Writer},
 };
 
 /// Time between two sweeps.
@@ -122,7 +120,10 @@ impl PodGcController {
         let excess = ended.len().saturating_sub(self.terminated_kept);
         if excess > 0 {
             ended.sort_by_key(|pod| {
-                pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
+                pod.metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map(|time| time.0.as_second())
             });
             for pod in ended.into_iter().take(excess) {
                 self.force_delete(pod).await?;
@@ -142,11 +143,19 @@ impl PodGcController {
                 pod, "DeletionByPodGC", "PodGC: node no longer exists",
             )},
         });
-        ignore_gone(self.writer.patch_object(pod, Some("status"), patch).await.map(|_| ()))
+        ignore_gone(
+            self.writer
+                .patch_object(pod, Some("status"), patch)
+                .await
+                .map(|_| ()),
+        )
     }
 
     async fn force_delete(&self, pod: &Pod) -> Result<(), WriteError> {
-        let options = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        let options = DeleteParams {
+            grace_period_seconds: Some(0),
+            ..DeleteParams::default()
+        };
         ignore_gone(self.writer.delete_object(pod, options).await)
     }
 }
@@ -179,7 +188,11 @@ pub(crate) fn ignore_gone(outcome: Result<(), WriteError>) -> Result<(), WriteEr
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()?
+        .node_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
 }
 
 #[async_trait::async_trait]
@@ -205,8 +218,7 @@ mod tests {
 
     fn bench(kept: usize) -> (Arc<FakeApi>, Arc<PodGcController>) {
         let api = FakeApi::new();
-        let controller =
-            PodGcController::new(api.clone(), Arc::default(), Arc::default(), kept);
+        let controller = PodGcController::new(api.clone(), Arc::default(), Arc::default(), kept);
         (api, controller)
     }
 
@@ -222,7 +234,10 @@ mod tests {
     }
 
     fn names(api: &FakeApi) -> Vec<String> {
-        api.all::<Pod>().into_iter().map(|pod| pod.metadata.name.unwrap()).collect()
+        api.all::<Pod>()
+            .into_iter()
+            .map(|pod| pod.metadata.name.unwrap())
+            .collect()
     }
 
     #[tokio::test]

@@ -45,11 +45,20 @@ impl RootCaController {
             move |delta| {
                 let map = delta.newest();
                 if map.metadata.name.as_deref() == Some(NAME) {
-                    queue.add(Key::new("", map.metadata.namespace.clone().unwrap_or_default()));
+                    queue.add(Key::new(
+                        "",
+                        map.metadata.namespace.clone().unwrap_or_default(),
+                    ));
                 }
             }
         });
-        Arc::new(RootCaController { writer, certificate, namespaces, maps, queue })
+        Arc::new(RootCaController {
+            writer,
+            certificate,
+            namespaces,
+            maps,
+            queue,
+        })
     }
 }
 
@@ -64,7 +73,11 @@ impl Controller for RootCaController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
-        if !self.namespaces.get(key).is_some_and(|namespace| is_active(&namespace)) {
+        if !self
+            .namespaces
+            .get(key)
+            .is_some_and(|namespace| is_active(&namespace))
+        {
             return Ok(Action::Done);
         }
         let data = BTreeMap::from([(FILE.to_owned(), self.certificate.clone())]);
@@ -72,7 +85,10 @@ impl Controller for RootCaController {
             Some(map) if map.data.as_ref() == Some(&data) => return Ok(Action::Done),
             Some(map) => {
                 // Everything else that was put there goes: the name stands for the CA alone.
-                let mut wanted = ConfigMap { data: Some(data), ..(*map).clone() };
+                let mut wanted = ConfigMap {
+                    data: Some(data),
+                    ..(*map).clone()
+                };
                 wanted.binary_data = None;
                 self.writer.replace_object(&wanted).await
             }
@@ -117,7 +133,11 @@ mod tests {
         work().await;
         let certificate = || api.all::<ConfigMap>()[0].data.clone().unwrap()[FILE].clone();
         assert_eq!(certificate(), "PEM");
-        api.change("configmaps", &Key::new("shop", NAME), json!({"data": {FILE: "evil"}}));
+        api.change(
+            "configmaps",
+            &Key::new("shop", NAME),
+            json!({"data": {FILE: "evil"}}),
+        );
         work().await;
         assert_eq!(certificate(), "PEM");
         api.take_requests();

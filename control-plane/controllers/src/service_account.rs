@@ -38,11 +38,19 @@ impl ServiceAccountController {
                 if let Delta::Deleted(account) = delta
                     && account.metadata.name.as_deref() == Some(DEFAULT_ACCOUNT)
                 {
-                    queue.add(Key::new("", account.metadata.namespace.clone().unwrap_or_default()));
+                    queue.add(Key::new(
+                        "",
+                        account.metadata.namespace.clone().unwrap_or_default(),
+                    ));
                 }
             }
         });
-        Arc::new(ServiceAccountController { writer, namespaces, accounts, queue })
+        Arc::new(ServiceAccountController {
+            writer,
+            namespaces,
+            accounts,
+            queue,
+        })
     }
 }
 
@@ -57,8 +65,16 @@ impl Controller for ServiceAccountController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
-        let active = self.namespaces.get(key).is_some_and(|namespace| is_active(&namespace));
-        if !active || self.accounts.get(&Key::new(&*key.name, DEFAULT_ACCOUNT)).is_some() {
+        let active = self
+            .namespaces
+            .get(key)
+            .is_some_and(|namespace| is_active(&namespace));
+        if !active
+            || self
+                .accounts
+                .get(&Key::new(&*key.name, DEFAULT_ACCOUNT))
+                .is_some()
+        {
             return Ok(Action::Done);
         }
         let account: ServiceAccount = crate::runtime::writer::object(json!({
@@ -81,8 +97,7 @@ mod tests {
     #[tokio::test]
     async fn every_active_namespace_has_a_default_account() {
         let api = FakeApi::new();
-        let controller =
-            ServiceAccountController::new(api.clone(), Arc::default(), Arc::default());
+        let controller = ServiceAccountController::new(api.clone(), Arc::default(), Arc::default());
         api.seed::<Namespace>(json!({"metadata": {"name": "shop"}}));
         api.seed::<Namespace>(json!({"metadata": {
             "name": "leaving", "deletionTimestamp": "2026-01-01T00:00:00Z"

@@ -16,9 +16,7 @@ use serde_json::json;
 
 use crate::{
     pod_gc::{disrupted, ignore_gone},
-    runtime::{
-        Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer,
-    },
+    runtime::{Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer},
 };
 
 /// See the module.
@@ -67,7 +65,13 @@ impl TaintEvictionController {
                 }
             }
         });
-        Arc::new(TaintEvictionController { writer, recorder, nodes, pods, queue })
+        Arc::new(TaintEvictionController {
+            writer,
+            recorder,
+            nodes,
+            pods,
+            queue,
+        })
     }
 
     async fn evict(&self, pod: &Pod) -> Result<(), ReconcileError> {
@@ -87,7 +91,11 @@ impl TaintEvictionController {
         });
         let marked = self.writer.patch_object(pod, Some("status"), patch).await;
         ignore_gone(marked.map(|_| ()))?;
-        ignore_gone(self.writer.delete_object(pod, DeleteParams::default()).await)?;
+        ignore_gone(
+            self.writer
+                .delete_object(pod, DeleteParams::default())
+                .await,
+        )?;
         Ok(())
     }
 }
@@ -98,12 +106,18 @@ fn node_of(pod: &Pod) -> Option<&str> {
 
 fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-    taints.into_iter().flatten().filter(|taint| taint.effect == "NoExecute")
+    taints
+        .into_iter()
+        .flatten()
+        .filter(|taint| taint.effect == "NoExecute")
 }
 
 /// How long the pod may stay: `None` for ever, zero not at all.
 fn stays(pod: &Pod, node: &Node, now: Timestamp) -> Option<Duration> {
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
+    let tolerations = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.tolerations.as_deref());
     let mut shortest: Option<Duration> = None;
     for taint in no_execute(node) {
         let covering: Vec<_> = tolerations
@@ -114,7 +128,10 @@ fn stays(pod: &Pod, node: &Node, now: Timestamp) -> Option<Duration> {
         if covering.is_empty() {
             return Some(Duration::ZERO);
         }
-        let seconds = covering.iter().filter_map(|toleration| toleration.toleration_seconds).min();
+        let seconds = covering
+            .iter()
+            .filter_map(|toleration| toleration.toleration_seconds)
+            .min();
         let Some(seconds) = seconds else { continue };
         let since = taint.time_added.as_ref().map_or(now, |time| time.0);
         let passed = Duration::try_from(now.duration_since(since)).unwrap_or(Duration::ZERO);
@@ -136,12 +153,16 @@ impl Controller for TaintEvictionController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
-        let Some(pod) = self.pods.get(key) else { return Ok(Action::Done) };
+        let Some(pod) = self.pods.get(key) else {
+            return Ok(Action::Done);
+        };
         if pod.metadata.deletion_timestamp.is_some() {
             return Ok(Action::Done);
         }
         let node = node_of(&pod).and_then(|name| self.nodes.get(&Key::new("", name)));
-        let Some(node) = node else { return Ok(Action::Done) };
+        let Some(node) = node else {
+            return Ok(Action::Done);
+        };
         match stays(&pod, &node, Timestamp::now()) {
             None => Ok(Action::Done),
             Some(left) if left.is_zero() => {
@@ -191,9 +212,7 @@ mod tests {
     async fn evicts_by_toleration() {
         let (api, controller) = bench();
         api.seed::<Node>(json!({"metadata": {"name": "lost"}}));
-        let tolerate = |seconds: Value| {
-            json!([{"key": "unreachable", "operator": "Exists", "tolerationSeconds": seconds}])
-        };
+        let tolerate = |seconds: Value| json!([{"key": "unreachable", "operator": "Exists", "tolerationSeconds": seconds}]);
         api.seed::<Pod>(pod("at-once", json!([])));
         api.seed::<Pod>(pod("for-ever", tolerate(Value::Null)));
         api.seed::<Pod>(pod("five-minutes", tolerate(json!(300))));
@@ -208,8 +227,11 @@ mod tests {
         for key in controller.queue.take_all() {
             actions.insert(key.name.clone(), controller.reconcile(&key).await.unwrap());
         }
-        let left: Vec<_> =
-            api.all::<Pod>().into_iter().map(|pod| pod.metadata.name.unwrap()).collect();
+        let left: Vec<_> = api
+            .all::<Pod>()
+            .into_iter()
+            .map(|pod| pod.metadata.name.unwrap())
+            .collect();
         assert_eq!(left, ["five-minutes", "for-ever"]);
         assert_eq!(actions["for-ever"], Action::Done);
         match actions["five-minutes"] {
@@ -226,7 +248,11 @@ mod tests {
         api.change("nodes", &Key::new("", "lost"), taint(Timestamp::now()));
         api.pump(&controller.nodes);
         api.pump(&controller.pods);
-        api.change("nodes", &Key::new("", "lost"), json!({"spec": {"taints": null}}));
+        api.change(
+            "nodes",
+            &Key::new("", "lost"),
+            json!({"spec": {"taints": null}}),
+        );
         api.pump(&controller.nodes);
         for key in controller.queue.take_all() {
             controller.reconcile(&key).await.unwrap();

@@ -48,9 +48,11 @@ impl Drop for Cluster {
 async fn cluster() -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(folder.path().join("store")).unwrap();
-    let pki = ClusterPki::load_or_create(&folder.path().join("pki"), &[]).unwrap();
+    let pki = ClusterPki::load_or_create(folder.path().join("pki"), &[]).unwrap();
     let ca = pki.ca_pem().to_string();
-    let server = ApiServer::new(ApiServerConfig::new(pki), Arc::new(store)).await.unwrap();
+    let server = ApiServer::new(ApiServerConfig::new(pki), Arc::new(store))
+        .await
+        .unwrap();
     let client = |user| Client::new(server.local_service(user), "default");
     let stop = CancellationToken::new();
     let config = ControllersConfig {
@@ -64,16 +66,28 @@ async fn cluster() -> Cluster {
     });
     tokio::spawn({
         let (client, stop) = (client(UserInfo::scheduler()), stop.clone());
-        async move { hull_scheduler::run(client, SchedulerConfig::default(), stop).await.unwrap() }
+        async move {
+            hull_scheduler::run(client, SchedulerConfig::default(), stop)
+                .await
+                .unwrap()
+        }
     });
     let admin = client(UserInfo::admin());
-    Cluster { admin, stop, _server: server, _folder: folder }
+    Cluster {
+        admin,
+        stop,
+        _server: server,
+        _folder: folder,
+    }
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + TIMEOUT;
     while !holds().await {
-        assert!(tokio::time::Instant::now() < deadline, "{what}: not within {TIMEOUT:?}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{what}: not within {TIMEOUT:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -96,13 +110,22 @@ async fn run_pods(client: Client, node: String) {
         }
         let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap());
         if pod.metadata.deletion_timestamp.is_some() {
-            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            let now = DeleteParams {
+                grace_period_seconds: Some(0),
+                ..DeleteParams::default()
+            };
             let _ = api.delete(&pod.name_any(), &now).await;
         } else if spec.containers[0].image.as_deref() != Some("broken")
-            && pod.status.and_then(|status| status.phase).as_deref() != Some("Running")
+            && pod
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref())
+                != Some("Running")
         {
             let patch = Patch::Strategic(ready());
-            let _ = api.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await;
+            let _ = api
+                .patch_status(&pod.name_any(), &PatchParams::default(), &patch)
+                .await;
         }
     }
 }
@@ -128,12 +151,19 @@ impl Cluster {
             "allocatable": {"cpu": "16", "memory": "8Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "True"}]
         }});
-        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        nodes
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .unwrap();
         let alive = self.stop.child_token();
         let (client, name) = (self.admin.clone(), name.to_owned());
         let agent = run_pods(client.clone(), name.clone());
         tokio::spawn(alive.clone().run_until_cancelled_owned(agent));
-        tokio::spawn(alive.clone().run_until_cancelled_owned(renew_lease(client, name)));
+        tokio::spawn(
+            alive
+                .clone()
+                .run_until_cancelled_owned(renew_lease(client, name)),
+        );
         alive
     }
 
@@ -146,7 +176,10 @@ impl Cluster {
         }
         let deployment = json!({"metadata": {"name": "web"}, "spec": full});
         let deployment = serde_json::from_value(deployment).unwrap();
-        self.deployments().create(&PostParams::default(), &deployment).await.unwrap();
+        self.deployments()
+            .create(&PostParams::default(), &deployment)
+            .await
+            .unwrap();
     }
 
     fn deployments(&self) -> Api<Deployment> {
@@ -155,7 +188,10 @@ impl Cluster {
 
     async fn change(&self, spec: Value) {
         let patch = Patch::Merge(json!({"spec": spec}));
-        self.deployments().patch("web", &PatchParams::default(), &patch).await.unwrap();
+        self.deployments()
+            .patch("web", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
     }
 
     async fn pods(&self) -> Vec<Pod> {
@@ -205,12 +241,21 @@ async fn a_deployment_rolls_out_scales_and_rolls_back() {
     cluster.complete("v2", 3).await;
     cluster.change(json!({"replicas": 5})).await;
     cluster.complete("v2", 5).await;
-    cluster.change(json!({"template": template("v1"), "replicas": 2})).await;
+    cluster
+        .change(json!({"template": template("v1"), "replicas": 2}))
+        .await;
     cluster.complete("v1", 2).await;
     let sets = cluster.sets().await;
-    assert_eq!(sets.len(), 2, "the old set was used again: defaults do not make a new template");
+    assert_eq!(
+        sets.len(),
+        2,
+        "the old set was used again: defaults do not make a new template"
+    );
     let deployment = cluster.deployments().get("web").await.unwrap();
-    assert_eq!(deployment.annotations()["deployment.kubernetes.io/revision"], "3");
+    assert_eq!(
+        deployment.annotations()["deployment.kubernetes.io/revision"],
+        "3"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,8 +264,13 @@ async fn a_broken_version_leaves_the_old_one_serving() {
     cluster.node("a").await;
     cluster.deployment(json!({})).await;
     cluster.complete("v1", 3).await;
-    cluster.change(json!({"template": template("broken")})).await;
-    until("a pod of the broken version", async || cluster.pods().await.len() == 4).await;
+    cluster
+        .change(json!({"template": template("broken")}))
+        .await;
+    until("a pod of the broken version", async || {
+        cluster.pods().await.len() == 4
+    })
+    .await;
     cluster.change(json!({"template": template("v3")})).await;
     cluster.complete("v3", 3).await;
 }
@@ -238,7 +288,12 @@ async fn deleting_a_deployment_takes_everything_with_it() {
         };
         cluster.deployments().delete("web", &options).await.unwrap();
         until("all is gone", async || {
-            cluster.deployments().get_opt("web").await.unwrap().is_none()
+            cluster
+                .deployments()
+                .get_opt("web")
+                .await
+                .unwrap()
+                .is_none()
                 && cluster.sets().await.is_empty()
                 && cluster.pods().await.is_empty()
         })
@@ -259,7 +314,12 @@ async fn orphaned_pods_live_on_and_are_adopted_again() {
     };
     cluster.deployments().delete("web", &orphan).await.unwrap();
     until("the deployment is gone", async || {
-        cluster.deployments().get_opt("web").await.unwrap().is_none()
+        cluster
+            .deployments()
+            .get_opt("web")
+            .await
+            .unwrap()
+            .is_none()
     })
     .await;
     assert_eq!(cluster.sets().await.len(), 1);
@@ -275,16 +335,24 @@ async fn a_namespace_is_furnished_and_emptied() {
     cluster.node("a").await;
     let namespaces = Api::<Namespace>::all(cluster.admin.clone());
     let shop = serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap();
-    namespaces.create(&PostParams::default(), &shop).await.unwrap();
+    namespaces
+        .create(&PostParams::default(), &shop)
+        .await
+        .unwrap();
     let accounts = Api::<ServiceAccount>::namespaced(cluster.admin.clone(), "shop");
-    until("its account", async || accounts.get_opt("default").await.unwrap().is_some()).await;
+    until("its account", async || {
+        accounts.get_opt("default").await.unwrap().is_some()
+    })
+    .await;
     let maps = Api::<ConfigMap>::namespaced(cluster.admin.clone(), "shop");
     let certificate = async || {
         let map = maps.get_opt("kube-root-ca.crt").await.unwrap()?;
         map.data?.get("ca.crt").cloned()
     };
     until("the CA", async || {
-        certificate().await.is_some_and(|pem| pem.starts_with("-----BEGIN CERTIFICATE"))
+        certificate()
+            .await
+            .is_some_and(|pem| pem.starts_with("-----BEGIN CERTIFICATE"))
     })
     .await;
     let deployment = serde_json::from_value(json!({
@@ -293,15 +361,37 @@ async fn a_namespace_is_furnished_and_emptied() {
     }))
     .unwrap();
     let deployments = Api::<Deployment>::namespaced(cluster.admin.clone(), "shop");
-    deployments.create(&PostParams::default(), &deployment).await.unwrap();
+    deployments
+        .create(&PostParams::default(), &deployment)
+        .await
+        .unwrap();
     let pods = Api::<Pod>::namespaced(cluster.admin.clone(), "shop");
-    until("its pods", async || pods.list(&ListParams::default()).await.unwrap().items.len() == 2)
-        .await;
-    namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
-    until("the namespace is gone", async || namespaces.get_opt("shop").await.unwrap().is_none())
-        .await;
-    assert!(pods.list(&ListParams::default()).await.unwrap().items.is_empty());
-    assert!(maps.list(&ListParams::default()).await.unwrap().items.is_empty());
+    until("its pods", async || {
+        pods.list(&ListParams::default()).await.unwrap().items.len() == 2
+    })
+    .await;
+    namespaces
+        .delete("shop", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("the namespace is gone", async || {
+        namespaces.get_opt("shop").await.unwrap().is_none()
+    })
+    .await;
+    assert!(
+        pods.list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+    assert!(
+        maps.list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -326,11 +416,24 @@ async fn pods_move_away_from_a_lost_node() {
     })
     .await;
     let nodes = Api::<Node>::all(cluster.admin.clone());
-    let taints = nodes.get("lost").await.unwrap().spec.unwrap().taints.unwrap();
+    let taints = nodes
+        .get("lost")
+        .await
+        .unwrap()
+        .spec
+        .unwrap()
+        .taints
+        .unwrap();
     assert!(taints.iter().any(|taint| {
         taint.key == "node.kubernetes.io/unreachable" && taint.effect == "NoExecute"
     }));
     // The pods that nobody on the lost node can finish go with the node.
-    nodes.delete("lost", &DeleteParams::default()).await.unwrap();
-    until("the pods of the deleted node are gone", async || cluster.pods().await.len() == 3).await;
+    nodes
+        .delete("lost", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("the pods of the deleted node are gone", async || {
+        cluster.pods().await.len() == 3
+    })
+    .await;
 }

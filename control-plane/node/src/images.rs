@@ -32,9 +32,13 @@ pub fn pull_policy(container: &Container) -> PullPolicy {
         _ => {
             let image = container.image.as_deref().unwrap_or_default();
             let last = image.rsplit('/').next().unwrap_or_default();
-            let latest = !last.contains('@')
-                && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
-            if latest { PullPolicy::Always } else { PullPolicy::IfNotPresent }
+            let latest =
+                !last.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+            if latest {
+                PullPolicy::Always
+            } else {
+                PullPolicy::IfNotPresent
+            }
         }
     }
 }
@@ -78,12 +82,20 @@ struct DockerAuth {
 /// the longest key first. Secrets that are missing or malformed are passed over, as in Kubernetes:
 /// the pull then fails with the registry's own words.
 pub fn credentials(pod: &Pod, image: &str, objects: &ObjectSnapshot) -> Vec<cri::AuthConfig> {
-    let secrets = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+    let secrets = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.image_pull_secrets.iter().flatten());
     let mut found: Vec<(usize, cri::AuthConfig)> = Vec::new();
     for secret in secrets {
-        let Ok(Some(data)) = objects.get(ObjectKind::Secret, &secret.name, true) else { continue };
+        let Ok(Some(data)) = objects.get(ObjectKind::Secret, &secret.name, true) else {
+            continue;
+        };
         let Some(config) = parse(&data.data) else {
-            tracing::warn!(secret = secret.name, "imagePullSecret holds no docker configuration");
+            tracing::warn!(
+                secret = secret.name,
+                "imagePullSecret holds no docker configuration"
+            );
             continue;
         };
         for (server, auth) in config.auths {
@@ -106,13 +118,16 @@ fn parse(data: &BTreeMap<String, Vec<u8>>) -> Option<DockerConfig> {
 
 /// `host[:port][/path]`, with or without a scheme and API version, matches images below it.
 fn matches_image(server: &str, image: &str) -> bool {
-    let server = server.trim_start_matches("https://").trim_start_matches("http://");
+    let server = server
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
     let server = server.trim_end_matches('/');
     let server = server.trim_end_matches("/v1").trim_end_matches("/v2");
     let (host, path) = server.split_once('/').unwrap_or((server, ""));
     let wanted = registry(image);
     let same_host = host == wanted
-        || (wanted == DEFAULT_REGISTRY && matches!(host, "index.docker.io" | "registry-1.docker.io"))
+        || (wanted == DEFAULT_REGISTRY
+            && matches!(host, "index.docker.io" | "registry-1.docker.io"))
         || wildcard(host, wanted);
     let repository = match image.split_once('/') {
         Some((host, rest)) if host == wanted => rest,
@@ -126,7 +141,10 @@ fn wildcard(pattern: &str, host: &str) -> bool {
     let (pattern, host): (Vec<&str>, Vec<&str>) =
         (pattern.split('.').collect(), host.split('.').collect());
     pattern.len() == host.len()
-        && pattern.iter().zip(&host).all(|(pattern, label)| *pattern == "*" || pattern == label)
+        && pattern
+            .iter()
+            .zip(&host)
+            .all(|(pattern, label)| *pattern == "*" || pattern == label)
 }
 
 fn auth_config(server: &str, auth: DockerAuth) -> cri::AuthConfig {
@@ -158,7 +176,10 @@ mod tests {
     #[test]
     fn policy_defaults_follow_the_tag() {
         let policy = |image: &str| {
-            pull_policy(&Container { image: Some(image.into()), ..Default::default() })
+            pull_policy(&Container {
+                image: Some(image.into()),
+                ..Default::default()
+            })
         };
         assert_eq!(policy("nginx"), PullPolicy::Always);
         assert_eq!(policy("host:5000/nginx"), PullPolicy::Always);
@@ -178,10 +199,16 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"metadata": {},
             "spec": {"containers": [], "imagePullSecrets": [{"name": "pull"}, {"name": "gone"}]}}))
         .unwrap();
-        let objects =
-            snapshot(&[(ObjectKind::Secret, "pull", &[(".dockerconfigjson", secret.as_str())])]);
+        let objects = snapshot(&[(
+            ObjectKind::Secret,
+            "pull",
+            &[(".dockerconfigjson", secret.as_str())],
+        )]);
         let users = |image: &str| -> Vec<String> {
-            credentials(&pod, image, &objects).into_iter().map(|auth| auth.username).collect()
+            credentials(&pod, image, &objects)
+                .into_iter()
+                .map(|auth| auth.username)
+                .collect()
         };
         assert_eq!(users("reg.example:5000/team/app:1"), ["t", "u"]);
         assert_eq!(users("reg.example:5000/other"), ["u"]);

@@ -55,12 +55,18 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), NodeError> {
     for directory in [config.root_dir.join("pods"), config.pod_log_dir.clone()] {
-        std::fs::create_dir_all(&directory)
-            .map_err(|source| NodeError::Directory { path: directory, source })?;
+        std::fs::create_dir_all(&directory).map_err(|source| NodeError::Directory {
+            path: directory,
+            source,
+        })?;
     }
     // Secrets are among the volumes.
-    std::fs::set_permissions(&config.root_dir, std::fs::Permissions::from_mode(0o700))
-        .map_err(|source| NodeError::Directory { path: config.root_dir.clone(), source })?;
+    std::fs::set_permissions(&config.root_dir, std::fs::Permissions::from_mode(0o700)).map_err(
+        |source| NodeError::Directory {
+            path: config.root_dir.clone(),
+            source,
+        },
+    )?;
     let node = Arc::new(context::NodeContext {
         cri: cri::Cri::new(&config.cri_endpoint, config.timings.clone())?,
         objects: objects::Objects::new(client.clone(), config.timings.object_timeout),
@@ -71,16 +77,25 @@ pub async fn run(
         client,
         config,
     });
-    tracing::info!(node = node.config.node_name, cri = node.config.cri_endpoint, "node agent starts");
+    tracing::info!(
+        node = node.config.node_name,
+        cri = node.config.cri_endpoint,
+        "node agent starts"
+    );
     let index = manager::PodIndex::default();
     let server = server::start(node.clone(), index.clone(), shutdown.clone()).await?;
     let registration = tokio::spawn(registration::run(node.clone(), shutdown.clone()));
-    manager::Manager::new(node.clone(), index).run(shutdown.clone()).await;
+    manager::Manager::new(node.clone(), index)
+        .run(shutdown.clone())
+        .await;
     shutdown.cancel();
     let _ = registration.await;
     if let Some(server) = server {
         let _ = server.await;
     }
-    tracing::info!(node = node.config.node_name, "node agent ends; pods keep running");
+    tracing::info!(
+        node = node.config.node_name,
+        "node agent ends; pods keep running"
+    );
     Ok(())
 }

@@ -97,8 +97,12 @@ impl Manager {
                 self.apply(pod);
             }
             Event::InitDone => {
-                let gone: Vec<String> =
-                    self.entries.keys().filter(|uid| !self.seen.contains(*uid)).cloned().collect();
+                let gone: Vec<String> = self
+                    .entries
+                    .keys()
+                    .filter(|uid| !self.seen.contains(*uid))
+                    .cloned()
+                    .collect();
                 for uid in gone {
                     self.remove(&uid, None);
                 }
@@ -125,7 +129,10 @@ impl Manager {
         let uid = identity.uid.clone();
         let pod = Arc::new(pod);
         self.index.write().insert(uid.clone(), pod.clone());
-        let update = PodUpdate { pod, removed: false };
+        let update = PodUpdate {
+            pod,
+            removed: false,
+        };
         if let Some(entry) = self.entries.get(&uid) {
             entry.updates.send_replace(update);
             return;
@@ -141,7 +148,12 @@ impl Manager {
             worker.run().await;
             let _ = ended.send((ended_uid, number));
         });
-        let entry = Entry { updates, poke, fingerprint: Fingerprint::default(), number };
+        let entry = Entry {
+            updates,
+            poke,
+            fingerprint: Fingerprint::default(),
+            number,
+        };
         self.entries.insert(uid, entry);
     }
 
@@ -158,7 +170,11 @@ impl Manager {
     }
 
     fn on_ended(&mut self, uid: &str, number: u64) {
-        if self.entries.get(uid).is_some_and(|entry| entry.number == number) {
+        if self
+            .entries
+            .get(uid)
+            .is_some_and(|entry| entry.number == number)
+        {
             self.entries.remove(uid);
             self.index.write().remove(uid);
         }
@@ -167,8 +183,10 @@ impl Manager {
     /// Wakes the workers of pods that changed; removes what belongs to no pod.
     fn on_relist(&mut self, pods: HashMap<String, PodSummary>) {
         for (uid, entry) in &mut self.entries {
-            let fingerprint =
-                pods.get(uid).map(|summary| summary.fingerprint.clone()).unwrap_or_default();
+            let fingerprint = pods
+                .get(uid)
+                .map(|summary| summary.fingerprint.clone())
+                .unwrap_or_default();
             if entry.fingerprint != fingerprint {
                 entry.fingerprint = fingerprint;
                 entry.poke.notify_one();
@@ -181,14 +199,20 @@ impl Manager {
             if self.entries.contains_key(&uid) || !self.orphans.insert(uid.clone()) {
                 continue;
             }
-            tracing::info!(uid, namespace = summary.namespace, name = summary.name,
-                "removing pod that the API server does not have");
+            tracing::info!(
+                uid,
+                namespace = summary.namespace,
+                name = summary.name,
+                "removing pod that the API server does not have"
+            );
             let node = self.node.clone();
             let done = self.orphans_done.0.clone();
             tokio::spawn(async move {
                 match remove_orphan(node.clone(), &uid).await {
                     Ok(()) => {
-                        let logs = node.config.pod_log_dir(&summary.namespace, &summary.name, &uid);
+                        let logs = node
+                            .config
+                            .pod_log_dir(&summary.namespace, &summary.name, &uid);
                         let _ = volumes::tear_down(&logs);
                         let _ = volumes::tear_down(&node.config.pod_dir(&uid));
                     }
@@ -204,13 +228,17 @@ impl Manager {
         let known = |uid: &str| self.entries.contains_key(uid);
         let pods = self.node.config.root_dir.join("pods");
         for directory in subdirectories(&pods) {
-            let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = directory
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             if name.is_some_and(|uid| !known(&uid)) {
                 let _ = volumes::tear_down(&directory);
             }
         }
         for directory in subdirectories(&self.node.config.pod_log_dir) {
-            let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = directory
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             let parts: Vec<&str> = name.iter().flat_map(|name| name.split('_')).collect();
             if let [_, _, uid] = parts.as_slice()
                 && !known(uid)
@@ -223,7 +251,10 @@ impl Manager {
 
 fn subdirectories(path: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
 }
 
 /// Lists the runtime at an interval, and at once when it streams a change.

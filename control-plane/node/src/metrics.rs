@@ -84,16 +84,22 @@ impl Default for Metrics {
 }
 
 fn outcome(ok: bool) -> Outcome {
-    Outcome { outcome: if ok { "ok" } else { "error" } }
+    Outcome {
+        outcome: if ok { "ok" } else { "error" },
+    }
 }
 
 impl Metrics {
     pub(crate) fn observe_sandbox(&self, took: Duration, ok: bool) {
-        self.sandbox_starts.get_or_create(&outcome(ok)).observe(took.as_secs_f64());
+        self.sandbox_starts
+            .get_or_create(&outcome(ok))
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn observe_pull(&self, took: Duration, ok: bool) {
-        self.pulls.get_or_create(&outcome(ok)).observe(took.as_secs_f64());
+        self.pulls
+            .get_or_create(&outcome(ok))
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn start_failed(&self, reason: &'static str) {
@@ -111,7 +117,8 @@ impl Metrics {
     /// The text that `/metrics` answers.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())
+        if let Err(error) =
+            prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())
         {
             tracing::warn!(%error, "metrics not rendered");
         }

@@ -60,18 +60,24 @@ fn filesystem(path: &Path) -> Option<(u64, u64)> {
 
 fn meminfo(field: &str) -> Option<i64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with(&format!("{field}:")))?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("{field}:")))?;
     let kibibytes: i64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1024)
 }
 
 fn read(path: &str) -> String {
-    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn os_image() -> String {
     let text = read("/etc/os-release");
-    let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     line.unwrap_or("Linux").trim_matches('"').to_owned()
 }
 
@@ -138,12 +144,18 @@ pub fn status(
         ("cpu", format!("{}", resources.cpu_milli / 1000)),
         ("memory", format!("{}Ki", resources.memory_bytes / 1024)),
         ("pods", config.max_pods.to_string()),
-        ("ephemeral-storage", format!("{}Ki", resources.storage_bytes / 1024)),
+        (
+            "ephemeral-storage",
+            format!("{}Ki", resources.storage_bytes / 1024),
+        ),
     ]
     .into_iter()
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
     .collect();
-    let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
+    let address = |type_: &str, address: String| NodeAddress {
+        type_: type_.into(),
+        address,
+    };
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", config.node_ip.to_string()),
@@ -153,7 +165,9 @@ pub fn status(
         allocatable: Some(quantities),
         conditions: Some(conditions(config, runtime, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.listen.port()) }),
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: i32::from(config.listen.port()),
+            }),
         }),
         node_info: Some(system_info(runtime)),
         runtime_handlers: handlers(runtime),
@@ -166,7 +180,11 @@ fn system_info(runtime: &RuntimeView) -> NodeSystemInfo {
     let version = match &runtime.version {
         Some(version) => {
             // The shim is this product's; another runtime names itself.
-            let name = if version.runtime_name == "hull-shim" { "hull" } else { &version.runtime_name };
+            let name = if version.runtime_name == "hull-shim" {
+                "hull"
+            } else {
+                &version.runtime_name
+            };
             format!("{name}://{}", version.runtime_version)
         }
         None => "hull://unknown".into(),
@@ -187,16 +205,21 @@ fn system_info(runtime: &RuntimeView) -> NodeSystemInfo {
 }
 
 fn handlers(runtime: &RuntimeView) -> Option<Vec<NodeRuntimeHandler>> {
-    let Some(Ok(status)) = &runtime.status else { return None };
+    let Some(Ok(status)) = &runtime.status else {
+        return None;
+    };
     let handlers: Vec<NodeRuntimeHandler> = status
         .runtime_handlers
         .iter()
         .map(|handler| NodeRuntimeHandler {
             name: Some(handler.name.clone()),
-            features: handler.features.as_ref().map(|features| NodeRuntimeHandlerFeatures {
-                recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
-                user_namespaces: Some(features.user_namespaces),
-            }),
+            features: handler
+                .features
+                .as_ref()
+                .map(|features| NodeRuntimeHandlerFeatures {
+                    recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+                    user_namespaces: Some(features.user_namespaces),
+                }),
         })
         .collect();
     (!handlers.is_empty()).then_some(handlers)
@@ -231,7 +254,12 @@ struct Verdict {
 }
 
 fn verdict(kind: &'static str, status: bool, reason: &str, message: &str) -> Verdict {
-    Verdict { kind, status, reason: reason.into(), message: message.into() }
+    Verdict {
+        kind,
+        status,
+        reason: reason.into(),
+        message: message.into(),
+    }
 }
 
 fn conditions(
@@ -240,9 +268,15 @@ fn conditions(
     old: Option<&NodeStatus>,
     now: Timestamp,
 ) -> Vec<NodeCondition> {
-    let old: Vec<NodeCondition> =
-        old.and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let mine = [memory_pressure(), disk_pressure(config), pid_pressure(), ready(runtime)];
+    let old: Vec<NodeCondition> = old
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
+    let mine = [
+        memory_pressure(),
+        disk_pressure(config),
+        pid_pressure(),
+        ready(runtime),
+    ];
     let mut conditions: Vec<NodeCondition> = old
         .iter()
         .filter(|condition| !mine.iter().any(|verdict| verdict.kind == condition.type_))
@@ -250,7 +284,9 @@ fn conditions(
         .collect();
     conditions.extend(mine.into_iter().map(|verdict| {
         let status = if verdict.status { "True" } else { "False" };
-        let same = old.iter().find(|c| c.type_ == verdict.kind && c.status == status);
+        let same = old
+            .iter()
+            .find(|c| c.type_ == verdict.kind && c.status == status);
         NodeCondition {
             type_: verdict.kind.into(),
             status: status.into(),
@@ -268,19 +304,40 @@ fn conditions(
 fn memory_pressure() -> Verdict {
     let kind = "MemoryPressure";
     if meminfo("MemAvailable").is_some_and(|free| free < MEMORY_PRESSURE_BYTES) {
-        return verdict(kind, true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available");
+        return verdict(
+            kind,
+            true,
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        );
     }
-    verdict(kind, false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available")
+    verdict(
+        kind,
+        false,
+        "KubeletHasSufficientMemory",
+        "kubelet has sufficient memory available",
+    )
 }
 
 fn disk_pressure(config: &NodeConfig) -> Verdict {
     let kind = "DiskPressure";
-    let low = filesystem(&config.root_dir)
-        .is_some_and(|(total, free)| free.saturating_mul(100) < total.saturating_mul(DISK_PRESSURE_PERCENT));
+    let low = filesystem(&config.root_dir).is_some_and(|(total, free)| {
+        free.saturating_mul(100) < total.saturating_mul(DISK_PRESSURE_PERCENT)
+    });
     if low {
-        return verdict(kind, true, "KubeletHasDiskPressure", "kubelet has disk pressure");
+        return verdict(
+            kind,
+            true,
+            "KubeletHasDiskPressure",
+            "kubelet has disk pressure",
+        );
     }
-    verdict(kind, false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+    verdict(
+        kind,
+        false,
+        "KubeletHasNoDiskPressure",
+        "kubelet has no disk pressure",
+    )
 }
 
 fn pid_pressure() -> Verdict {
@@ -294,9 +351,19 @@ fn pid_pressure() -> Verdict {
         .unwrap_or(0);
     let low = limit > 0 && limit.saturating_sub(used) * 100 < limit * PID_PRESSURE_PERCENT;
     if low {
-        return verdict(kind, true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available");
+        return verdict(
+            kind,
+            true,
+            "KubeletHasInsufficientPID",
+            "kubelet has insufficient PID available",
+        );
     }
-    verdict(kind, false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+    verdict(
+        kind,
+        false,
+        "KubeletHasSufficientPID",
+        "kubelet has sufficient PID available",
+    )
 }
 
 /// Ready when the runtime answers and says that it and its network are ready; else its reasons.
@@ -305,26 +372,35 @@ fn ready(runtime: &RuntimeView) -> Verdict {
     let not_ready = |message: &str| verdict(kind, false, "KubeletNotReady", message);
     match &runtime.status {
         None => not_ready("container runtime status check has not completed yet"),
-        Some(Err(error)) => {
-            not_ready(&format!("container runtime is down: {error}"))
-        }
+        Some(Err(error)) => not_ready(&format!("container runtime is down: {error}")),
         Some(Ok(response)) => {
             let conditions = response.status.clone().unwrap_or_default().conditions;
             let failures: Vec<String> = ["RuntimeReady", "NetworkReady"]
                 .iter()
-                .filter_map(|wanted| match conditions.iter().find(|c| c.r#type == *wanted) {
-                    Some(condition) if condition.status => None,
-                    Some(condition) => Some(format!(
-                        "container runtime {}: {wanted}=false reason:{} message:{}",
-                        if *wanted == "NetworkReady" { "network not ready" } else { "not ready" },
-                        condition.reason,
-                        condition.message
-                    )),
-                    None => Some(format!("container runtime reports no {wanted} condition")),
-                })
+                .filter_map(
+                    |wanted| match conditions.iter().find(|c| c.r#type == *wanted) {
+                        Some(condition) if condition.status => None,
+                        Some(condition) => Some(format!(
+                            "container runtime {}: {wanted}=false reason:{} message:{}",
+                            if *wanted == "NetworkReady" {
+                                "network not ready"
+                            } else {
+                                "not ready"
+                            },
+                            condition.reason,
+                            condition.message
+                        )),
+                        None => Some(format!("container runtime reports no {wanted} condition")),
+                    },
+                )
                 .collect();
             if failures.is_empty() {
-                verdict(kind, true, "KubeletReady", "kubelet is posting ready status")
+                verdict(
+                    kind,
+                    true,
+                    "KubeletReady",
+                    "kubelet is posting ready status",
+                )
             } else {
                 not_ready(&failures.join(", "))
             }
@@ -374,10 +450,24 @@ mod tests {
 
     fn ready_of(view: &RuntimeView, old: Option<&NodeStatus>, now: i64) -> NodeCondition {
         let config = NodeConfig::new("n", "192.0.2.1".parse().unwrap());
-        let resources = NodeResources { cpu_milli: 2000, memory_bytes: 1 << 30, storage_bytes: 1 };
-        let status =
-            status(&config, &resources, view, old, Timestamp::from_second(now).unwrap());
-        status.conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap()
+        let resources = NodeResources {
+            cpu_milli: 2000,
+            memory_bytes: 1 << 30,
+            storage_bytes: 1,
+        };
+        let status = status(
+            &config,
+            &resources,
+            view,
+            old,
+            Timestamp::from_second(now).unwrap(),
+        );
+        status
+            .conditions
+            .unwrap()
+            .into_iter()
+            .find(|c| c.type_ == "Ready")
+            .unwrap()
     }
 
     #[test]
@@ -385,12 +475,32 @@ mod tests {
         let both = runtime(&[("RuntimeReady", true), ("NetworkReady", true)]);
         let ready = ready_of(&both, None, 100);
         assert_eq!(ready.status, "True");
-        let no_network = ready_of(&runtime(&[("RuntimeReady", true), ("NetworkReady", false)]), None, 1);
+        let no_network = ready_of(
+            &runtime(&[("RuntimeReady", true), ("NetworkReady", false)]),
+            None,
+            1,
+        );
         assert_eq!(no_network.status, "False");
-        assert!(no_network.message.unwrap().contains("reason:NoCni message:no conflist"));
-        let down = RuntimeView { status: Some(Err("no socket".into())), ..Default::default() };
-        assert!(ready_of(&down, None, 1).message.unwrap().contains("no socket"));
-        let old = NodeStatus { conditions: Some(vec![ready.clone()]), ..Default::default() };
+        assert!(
+            no_network
+                .message
+                .unwrap()
+                .contains("reason:NoCni message:no conflist")
+        );
+        let down = RuntimeView {
+            status: Some(Err("no socket".into())),
+            ..Default::default()
+        };
+        assert!(
+            ready_of(&down, None, 1)
+                .message
+                .unwrap()
+                .contains("no socket")
+        );
+        let old = NodeStatus {
+            conditions: Some(vec![ready.clone()]),
+            ..Default::default()
+        };
         let later = ready_of(&both, Some(&old), 200);
         assert_eq!(later.last_transition_time, ready.last_transition_time);
         assert_ne!(later.last_heartbeat_time, ready.last_heartbeat_time);
@@ -399,13 +509,23 @@ mod tests {
     #[test]
     fn heartbeats_alone_are_no_difference() {
         let config = NodeConfig::new("n", "192.0.2.1".parse().unwrap());
-        let resources = NodeResources { cpu_milli: 2000, memory_bytes: 1 << 30, storage_bytes: 1 };
+        let resources = NodeResources {
+            cpu_milli: 2000,
+            memory_bytes: 1 << 30,
+            storage_bytes: 1,
+        };
         let view = runtime(&[("RuntimeReady", true), ("NetworkReady", true)]);
         let at = |second| Timestamp::from_second(second).unwrap();
         let first = status(&config, &resources, &view, None, at(1));
         let second = status(&config, &resources, &view, Some(&first), at(50));
         assert!(!differs(&first, &second));
-        let down = RuntimeView { status: Some(Err("gone".into())), ..Default::default() };
-        assert!(differs(&first, &status(&config, &resources, &down, Some(&first), at(60))));
+        let down = RuntimeView {
+            status: Some(Err("gone".into())),
+            ..Default::default()
+        };
+        assert!(differs(
+            &first,
+            &status(&config, &resources, &down, Some(&first), at(60))
+        ));
     }
 }

@@ -67,7 +67,9 @@ impl From<ConfigMap> for ObjectData {
 impl From<Secret> for ObjectData {
     fn from(object: Secret) -> Self {
         let data = object.data.unwrap_or_default().into_iter();
-        ObjectData { data: data.map(|(key, value)| (key, value.0)).collect() }
+        ObjectData {
+            data: data.map(|(key, value)| (key, value.0)).collect(),
+        }
     }
 }
 
@@ -107,7 +109,11 @@ impl Drop for Watched {
 impl Objects {
     /// `timeout` bounds the wait for a watch's first answer.
     pub fn new(client: Client, timeout: Duration) -> Self {
-        Objects { client, timeout, watched: Arc::default() }
+        Objects {
+            client,
+            timeout,
+            watched: Arc::default(),
+        }
     }
 
     /// Watches every object that a pod refers to; `poke` is notified on each change.
@@ -140,7 +146,13 @@ impl Objects {
             }
         }
         .abort_handle();
-        let entry = Arc::new(Watched { kind, name, state, listeners, task });
+        let entry = Arc::new(Watched {
+            kind,
+            name,
+            state,
+            listeners,
+            task,
+        });
         watched.insert(key, Arc::downgrade(&entry));
         entry
     }
@@ -191,13 +203,15 @@ async fn follow<K>(
             }
         };
         sender.send_replace(lookup);
-        listeners.lock().retain(|listener| match listener.upgrade() {
-            Some(listener) => {
-                listener.notify_one();
-                true
-            }
-            None => false,
-        });
+        listeners
+            .lock()
+            .retain(|listener| match listener.upgrade() {
+                Some(listener) => {
+                    listener.notify_one();
+                    true
+                }
+                None => false,
+            });
     }
 }
 
@@ -228,9 +242,10 @@ impl ObjectSnapshot {
                 message: message.clone(),
             }),
             Some(Lookup::Missing) | None if optional => Ok(None),
-            Some(Lookup::Missing) | None => {
-                Err(ConfigError::NotFound { kind: kind.resource(), name: name.into() })
-            }
+            Some(Lookup::Missing) | None => Err(ConfigError::NotFound {
+                kind: kind.resource(),
+                name: name.into(),
+            }),
         }
     }
 }
@@ -240,27 +255,72 @@ pub fn references(pod: &Pod) -> BTreeSet<(ObjectKind, String)> {
     use ObjectKind::{ConfigMap, Secret};
     let mut found = BTreeSet::new();
     let Some(spec) = &pod.spec else { return found };
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for container in spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+    {
         for source in container.env_from.iter().flatten() {
-            found.extend(source.config_map_ref.iter().map(|r| (ConfigMap, r.name.clone())));
+            found.extend(
+                source
+                    .config_map_ref
+                    .iter()
+                    .map(|r| (ConfigMap, r.name.clone())),
+            );
             found.extend(source.secret_ref.iter().map(|r| (Secret, r.name.clone())));
         }
-        for source in container.env.iter().flatten().filter_map(|v| v.value_from.as_ref()) {
-            found.extend(source.config_map_key_ref.iter().map(|r| (ConfigMap, r.name.clone())));
-            found.extend(source.secret_key_ref.iter().map(|r| (Secret, r.name.clone())));
+        for source in container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|v| v.value_from.as_ref())
+        {
+            found.extend(
+                source
+                    .config_map_key_ref
+                    .iter()
+                    .map(|r| (ConfigMap, r.name.clone())),
+            );
+            found.extend(
+                source
+                    .secret_key_ref
+                    .iter()
+                    .map(|r| (Secret, r.name.clone())),
+            );
         }
     }
     for volume in spec.volumes.iter().flatten() {
-        found.extend(volume.config_map.iter().map(|r| (ConfigMap, r.name.clone())));
-        let secret_name = volume.secret.as_ref().and_then(|secret| secret.secret_name.clone());
+        found.extend(
+            volume
+                .config_map
+                .iter()
+                .map(|r| (ConfigMap, r.name.clone())),
+        );
+        let secret_name = volume
+            .secret
+            .as_ref()
+            .and_then(|secret| secret.secret_name.clone());
         found.extend(secret_name.map(|name| (Secret, name)));
-        let projections = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        let projections = volume
+            .projected
+            .iter()
+            .flat_map(|p| p.sources.iter().flatten());
         for projection in projections {
-            found.extend(projection.config_map.iter().map(|r| (ConfigMap, r.name.clone())));
+            found.extend(
+                projection
+                    .config_map
+                    .iter()
+                    .map(|r| (ConfigMap, r.name.clone())),
+            );
             found.extend(projection.secret.iter().map(|r| (Secret, r.name.clone())));
         }
     }
-    found.extend(spec.image_pull_secrets.iter().flatten().map(|r| (Secret, r.name.clone())));
+    found.extend(
+        spec.image_pull_secrets
+            .iter()
+            .flatten()
+            .map(|r| (Secret, r.name.clone())),
+    );
     found
 }
 

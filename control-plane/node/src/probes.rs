@@ -66,7 +66,13 @@ impl Probes {
         health: Arc<Mutex<Health>>,
         poke: Arc<Notify>,
     ) -> Self {
-        Probes { node, identity, health, poke, tasks: HashMap::new() }
+        Probes {
+            node,
+            identity,
+            health,
+            poke,
+            tasks: HashMap::new(),
+        }
     }
 
     /// Ends every probe.
@@ -79,7 +85,10 @@ impl Probes {
     /// Starts probes of containers that run and ends those of containers that do not.
     pub(crate) fn reconcile(&mut self, pod: &Pod, observed: &ObservedPod) {
         let running = |id: &str| {
-            observed.containers.iter().any(|c| c.id == id && c.phase == ContainerPhase::Running)
+            observed
+                .containers
+                .iter()
+                .any(|c| c.id == id && c.phase == ContainerPhase::Running)
         };
         self.tasks.retain(|(id, _), task| {
             let keep = running(id);
@@ -90,10 +99,18 @@ impl Probes {
         });
         self.health.lock().retain(running);
         let Some(spec) = &pod.spec else { return };
-        let pod_ip = observed.ready_sandbox().and_then(|s| s.ips.first()?.parse::<IpAddr>().ok());
-        for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        let pod_ip = observed
+            .ready_sandbox()
+            .and_then(|s| s.ips.first()?.parse::<IpAddr>().ok());
+        for container in spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+        {
             let latest = observed.latest(&container.name);
-            let Some(found) = latest.filter(|c| c.phase == ContainerPhase::Running) else { continue };
+            let Some(found) = latest.filter(|c| c.phase == ContainerPhase::Running) else {
+                continue;
+            };
             for (kind, probe) in [
                 (Kind::Startup, &container.startup_probe),
                 (Kind::Readiness, &container.readiness_probe),
@@ -115,7 +132,8 @@ impl Probes {
                     kind,
                     probe: probe.clone(),
                 };
-                self.tasks.insert(key, tokio::spawn(prober.run()).abort_handle());
+                self.tasks
+                    .insert(key, tokio::spawn(prober.run()).abort_handle());
             }
         }
     }
@@ -157,7 +175,9 @@ impl Streak {
 }
 
 fn positive(value: Option<i32>, default: u64) -> Duration {
-    let seconds = value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
+    let seconds = value
+        .and_then(|value| u64::try_from(value).ok())
+        .filter(|value| *value > 0);
     Duration::from_secs(seconds.unwrap_or(default))
 }
 
@@ -199,7 +219,12 @@ impl Prober {
 
     fn event(&self, reason: &'static str, message: String) {
         let field = format!("spec.containers{{{}}}", self.container.name);
-        self.node.recorder.record(self.identity.reference(Some(field)), Warning, reason, message);
+        self.node.recorder.record(
+            self.identity.reference(Some(field)),
+            Warning,
+            reason,
+            message,
+        );
     }
 
     /// Writes a verdict down; true when this probe is done.
@@ -244,7 +269,10 @@ impl Prober {
         }
         if let Some(tcp) = &self.probe.tcp_socket {
             let address = self.address(tcp.host.as_deref(), &tcp.port)?;
-            return TcpStream::connect(address).await.map(|_| ()).map_err(|e| format!("dial tcp: {e}"));
+            return TcpStream::connect(address)
+                .await
+                .map(|_| ())
+                .map_err(|e| format!("dial tcp: {e}"));
         }
         if let Some(get) = &self.probe.http_get {
             return self.http_get(get).await;
@@ -273,8 +301,16 @@ impl Prober {
             .await
             .map_err(|error| error.to_string())?;
         let driver = tokio::spawn(connection);
-        let path = get.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = get
+            .path
+            .as_deref()
+            .filter(|path| !path.is_empty())
+            .unwrap_or("/");
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
         let mut request = hyper::Request::get(path)
             .header("user-agent", "kube-probe/1.36")
             .header("accept", "*/*");
@@ -286,8 +322,13 @@ impl Prober {
         if !named_host {
             request = request.header("host", format!("{host}:{port}"));
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string());
+        let request = request
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string());
         driver.abort();
         match answer?.status().as_u16() {
             200..=399 => Ok(()),
@@ -300,10 +341,16 @@ fn port_number(port: &IntOrString, container: &Container) -> Result<u16, String>
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
-            let named = container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name));
+            let named = container
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.name.as_ref() == Some(name));
             match named {
                 Some(port) => port.container_port,
-                None => name.parse().map_err(|_| format!("couldn't find port: {name}"))?,
+                None => name
+                    .parse()
+                    .map_err(|_| format!("couldn't find port: {name}"))?,
             }
         }
     };
@@ -332,8 +379,14 @@ mod tests {
         let container: Container = serde_json::from_value(serde_json::json!({
             "name": "c", "ports": [{"name": "web", "containerPort": 80}]}))
         .unwrap();
-        assert_eq!(port_number(&IntOrString::String("web".into()), &container), Ok(80));
-        assert_eq!(port_number(&IntOrString::String("81".into()), &container), Ok(81));
+        assert_eq!(
+            port_number(&IntOrString::String("web".into()), &container),
+            Ok(80)
+        );
+        assert_eq!(
+            port_number(&IntOrString::String("81".into()), &container),
+            Ok(81)
+        );
         assert!(port_number(&IntOrString::String("no".into()), &container).is_err());
         assert!(port_number(&IntOrString::Int(70000), &container).is_err());
     }

@@ -18,14 +18,22 @@ pub fn milli(quantity: &Quantity) -> Option<i128> {
     let scaled = mantissa.checked_mul(numerator)?.checked_mul(1000)?;
     let divisor = denominator.checked_mul(10i128.checked_pow(scale)?)?;
     let quotient = scaled.div_euclid(divisor);
-    Some(if scaled.rem_euclid(divisor) == 0 { quotient } else { quotient + 1 })
+    Some(if scaled.rem_euclid(divisor) == 0 {
+        quotient
+    } else {
+        quotient + 1
+    })
 }
 
 /// Whole units, rounded up.
 pub fn value(quantity: &Quantity) -> Option<i64> {
     let milli = milli(quantity)?;
     let quotient = milli.div_euclid(1000);
-    let up = if milli.rem_euclid(1000) == 0 { quotient } else { quotient + 1 };
+    let up = if milli.rem_euclid(1000) == 0 {
+        quotient
+    } else {
+        quotient + 1
+    };
     i64::try_from(up).ok()
 }
 
@@ -56,7 +64,11 @@ fn multiplier(suffix: &str) -> Option<(i128, i128)> {
             }
             let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
             let power = 10i128.checked_pow(exponent.unsigned_abs())?;
-            if exponent >= 0 { (power, 1) } else { (1, power) }
+            if exponent >= 0 {
+                (power, 1)
+            } else {
+                (1, power)
+            }
         }
     })
 }

@@ -23,7 +23,12 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Registers the node and keeps its status and Lease current until cancelled.
 pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
     let timings = node.config.timings.clone();
-    let mut keeper = Keeper { node, runtime: RuntimeView::default(), last_report: None, starting: true };
+    let mut keeper = Keeper {
+        node,
+        runtime: RuntimeView::default(),
+        last_report: None,
+        starting: true,
+    };
     let mut status_tick = tokio::time::interval(timings.node_status_interval);
     let mut lease_tick = tokio::time::interval(timings.lease_renew_interval);
     for tick in [&mut status_tick, &mut lease_tick] {
@@ -77,7 +82,9 @@ impl Keeper {
         let existing = match api.get_opt(self.name()).await? {
             Some(existing) => existing,
             None => {
-                let created = api.create(&PostParams::default(), &node_object::node(config)).await?;
+                let created = api
+                    .create(&PostParams::default(), &node_object::node(config))
+                    .await?;
                 tracing::info!(node = self.name(), "node registered");
                 created
             }
@@ -86,14 +93,14 @@ impl Keeper {
         self.refresh_runtime().await;
         let old = existing.status.clone().unwrap_or_default();
         let now = Timestamp::now();
-        let new =
-            node_object::status(config, &node.resources, &self.runtime, Some(&old), now);
+        let new = node_object::status(config, &node.resources, &self.runtime, Some(&old), now);
         let due = self
             .last_report
             .is_none_or(|at| at.elapsed() >= config.timings.node_status_report_interval);
         if due || node_object::differs(&old, &new) {
             let patch = Patch::Merge(json!({"status": new}));
-            api.patch_status(self.name(), &PatchParams::default(), &patch).await?;
+            api.patch_status(self.name(), &PatchParams::default(), &patch)
+                .await?;
             self.last_report = Some(Instant::now());
             self.tell(&existing, &old, &new);
         }
@@ -104,11 +111,15 @@ impl Keeper {
     async fn adopt(&self, api: &Api<Node>, existing: &Node) -> Result<(), kube::Error> {
         let wanted = node_object::labels(&self.node.config);
         let have = existing.metadata.labels.clone().unwrap_or_default();
-        if wanted.iter().all(|(key, value)| have.get(key) == Some(value)) {
+        if wanted
+            .iter()
+            .all(|(key, value)| have.get(key) == Some(value))
+        {
             return Ok(());
         }
         let patch = Patch::Merge(json!({"metadata": {"labels": wanted}}));
-        api.patch(self.name(), &PatchParams::default(), &patch).await?;
+        api.patch(self.name(), &PatchParams::default(), &patch)
+            .await?;
         Ok(())
     }
 
@@ -136,10 +147,19 @@ impl Keeper {
         };
         let recorder = &self.node.recorder;
         if std::mem::take(&mut self.starting) {
-            recorder.record(about.clone(), EventType::Normal, "Starting", "Starting kubelet.");
+            recorder.record(
+                about.clone(),
+                EventType::Normal,
+                "Starting",
+                "Starting kubelet.",
+            );
         }
         let ready = |status: &NodeStatus| {
-            let condition = status.conditions.iter().flatten().find(|c| c.type_ == "Ready");
+            let condition = status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|c| c.type_ == "Ready");
             condition.map(|condition| condition.status.clone())
         };
         let (before, after) = (ready(old), ready(new));
@@ -159,22 +179,27 @@ impl Keeper {
         let patch = Patch::Merge(json!({"spec": {
             "holderIdentity": self.name(), "renewTime": now,
             "leaseDurationSeconds": self.node.config.timings.lease_duration.as_secs()}}));
-        match api.patch(self.name(), &PatchParams::default(), &patch).await {
+        match api
+            .patch(self.name(), &PatchParams::default(), &patch)
+            .await
+        {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(error)) if error.code == 404 => {}
             Err(error) => return Err(error),
         }
         let nodes: Api<Node> = Api::all(self.node.client.clone());
         // The Lease goes with its Node.
-        let owner = nodes.get_opt(self.name()).await?.and_then(|node| node.metadata.uid).map(|uid| {
-            OwnerReference {
+        let owner = nodes
+            .get_opt(self.name())
+            .await?
+            .and_then(|node| node.metadata.uid)
+            .map(|uid| OwnerReference {
                 api_version: "v1".into(),
                 kind: "Node".into(),
                 name: self.name().into(),
                 uid,
                 ..Default::default()
-            }
-        });
+            });
         let duration = self.node.config.timings.lease_duration.as_secs();
         let lease = Lease {
             metadata: ObjectMeta {

@@ -14,7 +14,10 @@ const MAX_LOG_LINES: usize = 80;
 
 /// The host file that takes the message of one attempt of a container.
 pub fn file(pod_dir: &Path, name: &str, attempt: u32) -> PathBuf {
-    pod_dir.join("containers").join(name).join(attempt.to_string())
+    pod_dir
+        .join("containers")
+        .join(name)
+        .join(attempt.to_string())
 }
 
 /// Makes that file, empty and writable by whatever user the container runs as.
@@ -50,7 +53,9 @@ pub fn add(ended: &mut ObservedContainer, pod_dir: &Path, log_dir: &Path) {
 fn read_start(path: &Path) -> Option<String> {
     let file = std::fs::File::open(path).ok()?;
     let mut bytes = Vec::new();
-    file.take(MAX_MESSAGE_BYTES as u64).read_to_end(&mut bytes).ok()?;
+    file.take(MAX_MESSAGE_BYTES as u64)
+        .read_to_end(&mut bytes)
+        .ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -65,7 +70,10 @@ fn log_end(path: &Path) -> Option<String> {
     let mut text = Vec::new();
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     let skip = usize::from(start > 0);
-    for raw in lines.iter().skip(skip.max(lines.len().saturating_sub(MAX_LOG_LINES))) {
+    for raw in lines
+        .iter()
+        .skip(skip.max(lines.len().saturating_sub(MAX_LOG_LINES)))
+    {
         if let Some(parsed) = line::parse(raw) {
             text.extend_from_slice(parsed.content);
             if !parsed.partial {
@@ -97,7 +105,11 @@ mod tests {
             message: String::new(),
             image: String::new(),
             image_ref: String::new(),
-            annotations: [(labels::TERMINATION_MESSAGE_POLICY.to_owned(), policy.to_owned())].into(),
+            annotations: [(
+                labels::TERMINATION_MESSAGE_POLICY.to_owned(),
+                policy.to_owned(),
+            )]
+            .into(),
         }
     }
 

@@ -29,7 +29,10 @@ pub struct NodeInfo {
 impl NodeInfo {
     /// Name.
     pub fn name(&self) -> &str {
-        self.node.as_ref().and_then(|node| node.metadata.name.as_deref()).unwrap_or_default()
+        self.node
+            .as_ref()
+            .and_then(|node| node.metadata.name.as_deref())
+            .unwrap_or_default()
     }
 
     fn add(&mut self, pod: &PodInfo) {
@@ -103,9 +106,14 @@ impl Cache {
 
     /// A node was created or changed.
     pub fn apply_node(&mut self, node: Node) -> NodeChange {
-        let Some(name) = node.metadata.name.as_deref() else { return NodeChange::None };
+        let Some(name) = node.metadata.name.as_deref() else {
+            return NodeChange::None;
+        };
         let info = self.nodes.entry(name.into()).or_default();
-        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+        let allocatable = node
+            .status
+            .as_ref()
+            .and_then(|status| status.allocatable.as_ref());
         let allocatable = Resources::from_list(allocatable);
         let change = match &info.node {
             None => {
@@ -128,7 +136,9 @@ impl Cache {
 
     /// A node was deleted.
     pub fn delete_node(&mut self, name: &str) {
-        let Some(info) = self.nodes.get_mut(name) else { return };
+        let Some(info) = self.nodes.get_mut(name) else {
+            return;
+        };
         if info.node.take().is_some() {
             self.real_nodes -= 1;
         }
@@ -138,7 +148,10 @@ impl Cache {
 
     /// Names of the nodes that exist.
     pub fn node_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.nodes.iter().filter(|(_, info)| info.node.is_some()).map(|(name, _)| name)
+        self.nodes
+            .iter()
+            .filter(|(_, info)| info.node.is_some())
+            .map(|(name, _)| name)
     }
 
     /// Uids of the placed pods.
@@ -147,7 +160,11 @@ impl Cache {
     }
 
     fn drop_if_unused(&mut self, name: &str) {
-        if self.nodes.get(name).is_some_and(|info| info.node.is_none() && info.pods == 0) {
+        if self
+            .nodes
+            .get(name)
+            .is_some_and(|info| info.node.is_none() && info.pods == 0)
+        {
             self.nodes.swap_remove(name);
         }
     }
@@ -157,9 +174,9 @@ impl Cache {
         let target = info.node_name().filter(|_| !info.is_terminal());
         match target {
             Some(node) => {
-                let smaller = self.remove(&info.uid).is_some_and(|old| {
-                    *old.node != *node || old.info.requests != info.requests
-                });
+                let smaller = self
+                    .remove(&info.uid)
+                    .is_some_and(|old| *old.node != *node || old.info.requests != info.requests);
                 self.insert(info.clone(), node.into(), false);
                 smaller
             }
@@ -189,7 +206,14 @@ impl Cache {
 
     fn insert(&mut self, info: Arc<PodInfo>, node: Arc<str>, assumed: bool) {
         self.nodes.entry(node.clone()).or_default().add(&info);
-        self.pods.insert(info.uid.clone(), Placed { info, node, assumed });
+        self.pods.insert(
+            info.uid.clone(),
+            Placed {
+                info,
+                node,
+                assumed,
+            },
+        );
     }
 
     fn remove(&mut self, uid: &str) -> Option<Placed> {

@@ -1,10 +1,6 @@
 //! Objects in, decisions out. No IO, no clock of its own.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rand::Rng;
@@ -108,7 +104,10 @@ impl Core {
             Change::ListEnds => {
                 let listed = std::mem::take(&mut self.listed_pods);
                 let known = self.cache.pod_uids().chain(self.queue.uids());
-                let gone: Vec<_> = known.filter(|uid| !listed.contains(*uid)).cloned().collect();
+                let gone: Vec<_> = known
+                    .filter(|uid| !listed.contains(*uid))
+                    .cloned()
+                    .collect();
                 for uid in gone {
                     self.delete_pod(&uid, now);
                 }
@@ -124,7 +123,9 @@ impl Core {
     }
 
     fn apply_pod(&mut self, pod: Pod, now: Instant) {
-        let Some(info) = PodInfo::new(pod).map(Arc::new) else { return };
+        let Some(info) = PodInfo::new(pod).map(Arc::new) else {
+            return;
+        };
         if self.cache.apply_pod(&info) {
             self.wake(ClusterEvent::PodRemoved, now);
         }
@@ -141,7 +142,11 @@ impl Core {
     }
 
     fn is_ours(&self, info: &PodInfo) -> bool {
-        let wanted = info.spec().scheduler_name.as_deref().filter(|name| !name.is_empty());
+        let wanted = info
+            .spec()
+            .scheduler_name
+            .as_deref()
+            .filter(|name| !name.is_empty());
         wanted.unwrap_or("default-scheduler") == self.scheduler_name
     }
 
@@ -162,8 +167,12 @@ impl Core {
             }
             Change::ListEnds => {
                 let listed = std::mem::take(&mut self.listed_nodes);
-                let gone: Vec<_> =
-                    self.cache.node_names().filter(|name| !listed.contains(&***name)).cloned().collect();
+                let gone: Vec<_> = self
+                    .cache
+                    .node_names()
+                    .filter(|name| !listed.contains(&***name))
+                    .cloned()
+                    .collect();
                 for name in gone {
                     self.cache.delete_node(&name);
                 }
@@ -198,7 +207,8 @@ impl Core {
     /// Decides about the next pod, if one is ready.
     pub fn decide(&mut self, now: Instant) -> Option<Decision> {
         let framework = &self.framework;
-        self.queue.advance(now, |pod| framework.queue_sort.rank(pod));
+        self.queue
+            .advance(now, |pod| framework.queue_sort.rank(pod));
         let pod = self.queue.pop()?;
         match self.choose(&pod) {
             Ok(node) => {
@@ -207,7 +217,8 @@ impl Core {
             }
             Err(diagnosis) => {
                 let rank = self.framework.queue_sort.rank(&pod);
-                self.queue.no_node(&pod.uid, diagnosis.refused_by, rank, now);
+                self.queue
+                    .no_node(&pod.uid, diagnosis.refused_by, rank, now);
                 Some(Decision::Unschedulable { pod, diagnosis })
             }
         }
@@ -217,22 +228,31 @@ impl Core {
         let mut state = CycleState::default();
         let wanted = self.wanted_nodes();
         let found =
-            self.framework.find_feasible(&self.cache, &mut state, pod, self.next_start, wanted)?;
+            self.framework
+                .find_feasible(&self.cache, &mut state, pod, self.next_start, wanted)?;
         let entries = self.cache.entries();
         self.next_start = (self.next_start + found.evaluated) % entries.len().max(1);
         let best = if found.nodes.len() == 1 {
             0
         } else {
-            pick_best(&self.framework.score(&self.cache, &mut state, pod, &found.nodes))
+            pick_best(
+                &self
+                    .framework
+                    .score(&self.cache, &mut state, pod, &found.nodes),
+            )
         };
         let index = found.nodes.get(best).copied().unwrap_or_default();
-        let Some((name, _)) = entries.get_index(index) else { return Err(Diagnosis::default()) };
+        let Some((name, _)) = entries.get_index(index) else {
+            return Err(Diagnosis::default());
+        };
         let name = name.clone();
-        self.framework.reserve(pod, &name).map_err(|rejection| Diagnosis {
-            nodes: self.cache.node_count(),
-            pre_filter: Some(rejection),
-            ..Diagnosis::default()
-        })?;
+        self.framework
+            .reserve(pod, &name)
+            .map_err(|rejection| Diagnosis {
+                nodes: self.cache.node_count(),
+                pre_filter: Some(rejection),
+                ..Diagnosis::default()
+            })?;
         Ok(name)
     }
 

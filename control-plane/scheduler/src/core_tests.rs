@@ -110,7 +110,11 @@ fn says_which_filter_refused_how_many_nodes() {
 #[test]
 fn each_filter_refuses_in_its_own_words() {
     for (node_spec, pod_spec, expected) in [
-        (json!({"unschedulable": true}), json!({}), "1 node(s) were unschedulable"),
+        (
+            json!({"unschedulable": true}),
+            json!({}),
+            "1 node(s) were unschedulable",
+        ),
         (
             json!({}),
             json!({"nodeSelector": {"disk": "ssd"}}),
@@ -129,7 +133,10 @@ fn each_filter_refuses_in_its_own_words() {
     ] {
         let mut bench = Bench::with_nodes([node("a", "4", node_spec)]);
         bench.pod(pod("p", "1", pod_spec));
-        assert_eq!(bench.refused(), format!("0/1 nodes are available: {expected}."));
+        assert_eq!(
+            bench.refused(),
+            format!("0/1 nodes are available: {expected}.")
+        );
     }
 }
 
@@ -161,11 +168,17 @@ fn never_overcommits_a_node_while_bindings_are_under_way() {
     }
     assert_eq!(bench.placed(), "a");
     assert_eq!(bench.placed(), "a");
-    assert_eq!(bench.refused(), "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        bench.refused(),
+        "0/1 nodes are available: 1 Insufficient cpu."
+    );
     // The watch shows the pods without a node before it shows the bindings.
     bench.pod(pod("0", "1", json!({})));
     bench.pod(on(pod("1", "1", json!({})), "a"));
-    assert_eq!(bench.core.cache().node("a").unwrap().requested.milli_cpu, 2000);
+    assert_eq!(
+        bench.core.cache().node("a").unwrap().requested.milli_cpu,
+        2000
+    );
 }
 
 #[test]
@@ -200,13 +213,22 @@ fn only_changes_that_can_help_wake_a_pod() {
     bench.refused();
     bench.pass(Duration::from_secs(20));
     bench.delete(on(pod("other", "1", json!({})), "a"));
-    assert_eq!(bench.decide(), None, "room does not help against the selector");
+    assert_eq!(
+        bench.decide(),
+        None,
+        "room does not help against the selector"
+    );
     let mut heartbeat = node("a", "4", json!({}));
     heartbeat.metadata.resource_version = Some("7".into());
     bench.node(heartbeat);
     assert_eq!(bench.decide(), None, "a heartbeat changes nothing");
     let mut labelled = node("a", "4", json!({}));
-    labelled.metadata.labels.as_mut().unwrap().insert("disk".into(), "ssd".into());
+    labelled
+        .metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .insert("disk".into(), "ssd".into());
     bench.node(labelled);
     assert_eq!(bench.placed(), "a");
 }
@@ -249,7 +271,10 @@ fn higher_priority_goes_first_then_older() {
     };
     bench.pod(at(pod("young", "1", json!({})), "2026-01-01T00:00:02Z"));
     bench.pod(at(pod("old", "1", json!({})), "2026-01-01T00:00:01Z"));
-    bench.pod(at(pod("vip", "1", json!({"priority": 10})), "2026-01-01T00:00:03Z"));
+    bench.pod(at(
+        pod("vip", "1", json!({"priority": 10})),
+        "2026-01-01T00:00:03Z",
+    ));
     let order: Vec<_> = std::iter::from_fn(|| bench.core.decide(bench.now))
         .map(|decision| match decision {
             Decision::Assigned { pod, .. } => pod.name().to_owned(),
@@ -267,7 +292,11 @@ fn leaves_other_schedulers_pods_and_gated_and_leaving_pods_alone() {
     leaving.metadata.deletion_timestamp =
         serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
     bench.pod(leaving);
-    bench.pod(pod("gated", "1", json!({"schedulingGates": [{"name": "wait"}]})));
+    bench.pod(pod(
+        "gated",
+        "1",
+        json!({"schedulingGates": [{"name": "wait"}]}),
+    ));
     assert_eq!(bench.decide(), None);
     assert_eq!(bench.core.queue_sizes().gated, 1);
     bench.pod(pod("gated", "1", json!({})));
@@ -304,7 +333,11 @@ fn required_affinity_by_name_goes_to_that_node_only() {
     assert_eq!(bench.placed(), "b");
     let mut bench = Bench::with_nodes([node("a", "4", json!({}))]);
     bench.pod(pod("p", "1", only_b));
-    assert!(bench.refused().starts_with("0/1 nodes are available: 1 node(s) didn't"));
+    assert!(
+        bench
+            .refused()
+            .starts_with("0/1 nodes are available: 1 node(s) didn't")
+    );
 }
 
 #[test]
@@ -334,12 +367,17 @@ fn a_new_list_drops_what_vanished_while_the_watch_was_away() {
     bench.pod(on(pod("gone", "1", json!({})), "a"));
     bench.pod(on(pod("stays", "1", json!({})), "b"));
     bench.core.observe_pod(Change::ListBegins, bench.now);
-    bench.core.observe_pod(Change::Listed(on(pod("stays", "1", json!({})), "b")), bench.now);
+    bench.core.observe_pod(
+        Change::Listed(on(pod("stays", "1", json!({})), "b")),
+        bench.now,
+    );
     bench.core.observe_pod(Change::ListEnds, bench.now);
     bench.pod(pod("new", "1", json!({})));
     assert_eq!(bench.placed(), "a");
     bench.core.observe_node(Change::ListBegins, bench.now);
-    bench.core.observe_node(Change::Listed(node("b", "1", json!({}))), bench.now);
+    bench
+        .core
+        .observe_node(Change::Listed(node("b", "1", json!({}))), bench.now);
     bench.core.observe_node(Change::ListEnds, bench.now);
     assert_eq!(bench.core.cache().node_count(), 1);
 }
@@ -352,14 +390,21 @@ fn pods_of_an_unknown_node_count_once_it_appears() {
     assert_eq!(bench.refused(), "no nodes available to schedule pods");
     bench.node(node("a", "1", json!({})));
     bench.pass(Duration::from_secs(1));
-    assert_eq!(bench.refused(), "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        bench.refused(),
+        "0/1 nodes are available: 1 Insufficient cpu."
+    );
 }
 
 #[test]
 fn a_change_during_the_decision_is_not_lost() {
     let mut bench = Bench::with_nodes([node("a", "1", json!({}))]);
     bench.pod(pod("p", "1", json!({})));
-    let Some(Decision::Assigned { pod: info, node: place }) = bench.core.decide(bench.now) else {
+    let Some(Decision::Assigned {
+        pod: info,
+        node: place,
+    }) = bench.core.decide(bench.now)
+    else {
         panic!("there is room");
     };
     bench.node(node("b", "4", json!({})));
@@ -379,17 +424,32 @@ fn sums_stay_exact_over_thousands_of_pods_on_a_thousand_nodes() {
     while let Some(Decision::Assigned { pod, node }) = bench.core.decide(bench.now) {
         placed.push((pod, node));
     }
-    println!("{:.0} decisions/s on 1000 nodes", 5000.0 / start.elapsed().as_secs_f64());
+    println!(
+        "{:.0} decisions/s on 1000 nodes",
+        5000.0 / start.elapsed().as_secs_f64()
+    );
     assert_eq!(placed.len(), 5000);
     for (info, node) in placed {
         bench.core.bound(&info);
         bench.pod(on(info.pod.clone(), &node));
     }
     let sum = |bench: &Bench| {
-        bench.core.cache().entries().values().map(|node| node.requested.milli_cpu).sum::<i64>()
+        bench
+            .core
+            .cache()
+            .entries()
+            .values()
+            .map(|node| node.requested.milli_cpu)
+            .sum::<i64>()
     };
     assert_eq!(sum(&bench), 500_000);
-    let most = bench.core.cache().entries().values().map(|node| node.requested.pods).max();
+    let most = bench
+        .core
+        .cache()
+        .entries()
+        .values()
+        .map(|node| node.requested.pods)
+        .max();
     assert!(most <= Some(10), "spread evenly: {most:?}");
     for n in 0..5000 {
         bench.delete(pod(&n.to_string(), "100m", json!({})));

@@ -49,7 +49,9 @@ pub struct Rejection {
 impl Rejection {
     /// With one reason.
     pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
-        Rejection { reasons: vec![reason.into()] }
+        Rejection {
+            reasons: vec![reason.into()],
+        }
     }
 }
 
@@ -136,7 +138,11 @@ pub trait Bind: Plugin {
 pub fn normalize_linear(scores: &mut [i64], reverse: bool) {
     let max = scores.iter().copied().max().unwrap_or(0);
     for score in scores {
-        let scaled = if max == 0 { 0 } else { *score * MAX_SCORE / max };
+        let scaled = if max == 0 {
+            0
+        } else {
+            *score * MAX_SCORE / max
+        };
         *score = if reverse { MAX_SCORE - scaled } else { scaled };
     }
 }
@@ -176,12 +182,18 @@ impl Diagnosis {
         }
         let mut parts: Vec<String> = match &self.pre_filter {
             Some(rejection) => rejection.reasons.iter().map(|r| r.to_string()).collect(),
-            None => {
-                self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect()
-            }
+            None => self
+                .reasons
+                .iter()
+                .map(|(reason, count)| format!("{count} {reason}"))
+                .collect(),
         };
         parts.sort();
-        format!("0/{} nodes are available: {}.", self.nodes, parts.join(", "))
+        format!(
+            "0/{} nodes are available: {}.",
+            self.nodes,
+            parts.join(", ")
+        )
     }
 }
 
@@ -203,7 +215,10 @@ impl Framework {
         start: usize,
         wanted: usize,
     ) -> Result<Feasible, Diagnosis> {
-        let mut diagnosis = Diagnosis { nodes: cache.node_count(), ..Diagnosis::default() };
+        let mut diagnosis = Diagnosis {
+            nodes: cache.node_count(),
+            ..Diagnosis::default()
+        };
         let mut only: Option<Vec<String>> = None;
         for plugin in &self.pre_filters {
             match plugin.pre_filter(state, pod) {
@@ -219,10 +234,15 @@ impl Framework {
             }
         }
         let entries = cache.entries();
-        let mut feasible = Feasible { nodes: Vec::new(), evaluated: 0 };
+        let mut feasible = Feasible {
+            nodes: Vec::new(),
+            evaluated: 0,
+        };
         for offset in 0..entries.len() {
             let index = (start + offset) % entries.len();
-            let Some((name, node)) = entries.get_index(index) else { continue };
+            let Some((name, node)) = entries.get_index(index) else {
+                continue;
+            };
             if node.node.is_none() {
                 continue;
             }
@@ -242,7 +262,11 @@ impl Framework {
                 }
             }
         }
-        if feasible.nodes.is_empty() { Err(diagnosis) } else { Ok(feasible) }
+        if feasible.nodes.is_empty() {
+            Err(diagnosis)
+        } else {
+            Ok(feasible)
+        }
     }
 
     fn filter(
@@ -293,13 +317,9 @@ impl Framework {
     /// Whether the event can help a pod that these filters refused.
     pub fn is_cured_by(&self, refused_by: u64, event: ClusterEvent) -> bool {
         refused_by == 0
-            || self
-                .filters
-                .iter()
-                .enumerate()
-                .any(|(number, plugin)| {
-                    refused_by & (1 << number.min(63)) != 0 && plugin.is_cured_by(event)
-                })
+            || self.filters.iter().enumerate().any(|(number, plugin)| {
+                refused_by & (1 << number.min(63)) != 0 && plugin.is_cured_by(event)
+            })
     }
 
     /// Runs the Reserve plugins; all or none.

@@ -61,7 +61,11 @@ impl SchedulerMetrics {
             "Attempts to schedule pods, by result",
             metrics.attempts.clone(),
         );
-        registry.register("pending_pods", "Pods waiting, by queue", metrics.pending.clone());
+        registry.register(
+            "pending_pods",
+            "Pods waiting, by queue",
+            metrics.pending.clone(),
+        );
         registry.register(
             "scheduling_algorithm_duration_seconds",
             "Time of one decision",

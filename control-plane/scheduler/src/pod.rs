@@ -50,7 +50,13 @@ impl PodInfo {
         let requests = pod_requests(spec, false);
         let compared_requests = pod_requests(spec, true);
         let host_ports = host_ports(spec);
-        Some(PodInfo { pod, uid, requests, compared_requests, host_ports })
+        Some(PodInfo {
+            pod,
+            uid,
+            requests,
+            compared_requests,
+            host_ports,
+        })
     }
 
     /// The spec.
@@ -76,18 +82,28 @@ impl PodInfo {
 
     /// Where it is bound to.
     pub fn node_name(&self) -> Option<&str> {
-        self.spec().node_name.as_deref().filter(|name| !name.is_empty())
+        self.spec()
+            .node_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
     }
 
     /// Whether it has ended for good and uses nothing any more.
     pub fn is_terminal(&self) -> bool {
-        let phase = self.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let phase = self
+            .pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     }
 
     /// Whether scheduling gates hold it back.
     pub fn is_gated(&self) -> bool {
-        self.spec().scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty())
+        self.spec()
+            .scheduling_gates
+            .as_ref()
+            .is_some_and(|gates| !gates.is_empty())
     }
 }
 

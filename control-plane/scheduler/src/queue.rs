@@ -9,7 +9,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -57,6 +57,8 @@ pub struct Queue {
     active: BTreeSet<((i64, i64), u64, Arc<str>)>,
     backoff: BTreeSet<(Instant, Arc<str>)>,
     unschedulable: BTreeSet<(Instant, Arc<str>)>,
+    gated: HashSet<Arc<str>>,
+    in_flight: HashSet<Arc<str>>,
     sequence: u64,
     initial_backoff: Duration,
     max_backoff: Duration,
@@ -75,6 +77,8 @@ impl Queue {
             active: BTreeSet::new(),
             backoff: BTreeSet::new(),
             unschedulable: BTreeSet::new(),
+            gated: HashSet::new(),
+            in_flight: HashSet::new(),
             sequence: 0,
             initial_backoff,
             max_backoff,
@@ -96,7 +100,9 @@ impl Queue {
                 moved: false,
             };
             self.entries.insert(uid.clone(), entry);
-            if !gated {
+            if gated {
+                self.gated.insert(uid);
+            } else {
                 self.activate(&uid, rank);
             }
             return;
@@ -130,6 +136,7 @@ impl Queue {
     pub fn pop(&mut self) -> Option<Arc<PodInfo>> {
         let (_, _, uid) = self.active.pop_first()?;
         let entry = self.entries.get_mut(&uid)?;
+        self.in_flight.insert(uid);
         entry.place = Place::InFlight;
         entry.attempts = entry.attempts.saturating_add(1);
         entry.moved = false;
@@ -138,20 +145,25 @@ impl Queue {
 
     /// No node does for the pod in flight.
     pub fn no_node(&mut self, uid: &str, refused_by: u64, rank: (i64, i64), now: Instant) {
-        let Some((uid, entry)) = self.in_flight(uid) else { return };
+        let Some((uid, entry)) = self.in_flight(uid) else {
+            return;
+        };
         entry.last_failure = Some(now);
         entry.refused_by = refused_by;
         if entry.moved {
             self.wake(&uid, rank, now);
         } else {
-            entry.place = Place::Unschedulable { since: now };
-            self.unschedulable.insert((now, uid));
+            self.unlink(&uid);
+            self.unschedulable.insert((now, uid.clone()));
+            self.set_place(&uid, Place::Unschedulable { since: now });
         }
     }
 
     /// Writing the decision failed: try again after the back-off.
     pub fn failed(&mut self, uid: &str, rank: (i64, i64), now: Instant) {
-        let Some((uid, entry)) = self.in_flight(uid) else { return };
+        let Some((uid, entry)) = self.in_flight(uid) else {
+            return;
+        };
         entry.last_failure = Some(now);
         self.wake(&uid, rank, now);
     }
@@ -163,8 +175,8 @@ impl Queue {
         rank: impl Fn(&PodInfo) -> (i64, i64),
         helps: impl Fn(u64) -> bool,
     ) {
-        for entry in self.entries.values_mut() {
-            if entry.place == Place::InFlight {
+        for uid in &self.in_flight {
+            if let Some(entry) = self.entries.get_mut(uid) {
                 entry.moved = true;
             }
         }
@@ -184,10 +196,18 @@ impl Queue {
     /// Moves what time has made ready.
     pub fn advance(&mut self, now: Instant, rank: impl Fn(&PodInfo) -> (i64, i64)) {
         let mut due = Vec::new();
-        due.extend(self.backoff.iter().take_while(|(at, _)| *at <= now).map(|(_, u)| u.clone()));
+        due.extend(
+            self.backoff
+                .iter()
+                .take_while(|(at, _)| *at <= now)
+                .map(|(_, u)| u.clone()),
+        );
         let retry = self.unschedulable_retry;
         due.extend(
-            self.unschedulable.iter().take_while(|(at, _)| *at + retry <= now).map(|(_, u)| u.clone()),
+            self.unschedulable
+                .iter()
+                .take_while(|(at, _)| *at + retry <= now)
+                .map(|(_, u)| u.clone()),
         );
         for uid in due {
             if let Some(entry) = self.entries.get(&uid) {
@@ -200,7 +220,10 @@ impl Queue {
     /// When [`Queue::advance`] has something to do next.
     pub fn next_wake(&self) -> Option<Instant> {
         let backoff = self.backoff.first().map(|(at, _)| *at);
-        let retry = self.unschedulable.first().map(|(at, _)| *at + self.unschedulable_retry);
+        let retry = self
+            .unschedulable
+            .first()
+            .map(|(at, _)| *at + self.unschedulable_retry);
         [backoff, retry].into_iter().flatten().min()
     }
 
@@ -211,12 +234,11 @@ impl Queue {
 
     /// Sizes.
     pub fn sizes(&self) -> QueueSizes {
-        let gated = self.entries.values().filter(|entry| entry.place == Place::Gated).count();
         QueueSizes {
             active: self.active.len(),
             backoff: self.backoff.len(),
             unschedulable: self.unschedulable.len(),
-            gated,
+            gated: self.gated.len(),
         }
     }
 
@@ -228,13 +250,19 @@ impl Queue {
 
     fn backoff_of(&self, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(16);
-        self.initial_backoff.saturating_mul(1 << doublings).min(self.max_backoff)
+        self.initial_backoff
+            .saturating_mul(1 << doublings)
+            .min(self.max_backoff)
     }
 
     /// To active, or to backoff while its time is not over.
     fn wake(&mut self, uid: &Arc<str>, rank: (i64, i64), now: Instant) {
-        let Some(entry) = self.entries.get(uid) else { return };
-        let until = entry.last_failure.map(|at| at + self.backoff_of(entry.attempts));
+        let Some(entry) = self.entries.get(uid) else {
+            return;
+        };
+        let until = entry
+            .last_failure
+            .map(|at| at + self.backoff_of(entry.attempts));
         match until.filter(|until| *until > now) {
             Some(until) => {
                 self.unlink(uid);
@@ -249,7 +277,13 @@ impl Queue {
         self.unlink(uid);
         self.sequence += 1;
         self.active.insert((rank, self.sequence, uid.clone()));
-        self.set_place(uid, Place::Active { rank, sequence: self.sequence });
+        self.set_place(
+            uid,
+            Place::Active {
+                rank,
+                sequence: self.sequence,
+            },
+        );
     }
 
     fn set_place(&mut self, uid: &Arc<str>, place: Place) {
@@ -259,7 +293,9 @@ impl Queue {
     }
 
     fn unlink(&mut self, uid: &Arc<str>) {
-        let Some(entry) = self.entries.get(uid) else { return };
+        let Some(entry) = self.entries.get(uid) else {
+            return;
+        };
         match entry.place {
             Place::Active { rank, sequence } => {
                 self.active.remove(&(rank, sequence, uid.clone()));
@@ -270,7 +306,12 @@ impl Queue {
             Place::Unschedulable { since } => {
                 self.unschedulable.remove(&(since, uid.clone()));
             }
-            Place::Gated | Place::InFlight => {}
+            Place::Gated => {
+                self.gated.remove(uid);
+            }
+            Place::InFlight => {
+                self.in_flight.remove(uid);
+            }
         }
     }
 }

@@ -85,7 +85,10 @@ impl Resources {
 }
 
 fn of_container(container: &Container, with_defaults: bool) -> Resources {
-    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let requests = container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.requests.as_ref());
     let mut amounts = Resources::from_list(requests);
     if with_defaults {
         let names = |name: &str| requests.is_some_and(|requests| requests.contains_key(name));
@@ -122,7 +125,11 @@ pub fn pod_requests(spec: &PodSpec, with_defaults: bool) -> Resources {
         }
     }
     total.raise_to(&largest_init);
-    if let Some(requests) = spec.resources.as_ref().and_then(|pod| pod.requests.as_ref()) {
+    if let Some(requests) = spec
+        .resources
+        .as_ref()
+        .and_then(|pod| pod.requests.as_ref())
+    {
         let pod = Resources::from_list(Some(requests));
         if requests.contains_key("cpu") {
             total.milli_cpu = pod.milli_cpu;

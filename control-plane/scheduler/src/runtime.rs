@@ -48,8 +48,8 @@ pub enum SchedulerError {
 }
 
 enum Input {
-    Pod(Change<Pod>),
-    Node(Change<Node>),
+    Pod(Box<Change<Pod>>),
+    Node(Box<Change<Node>>),
 }
 
 /// Runs the scheduler until `shutdown`. An API server that is away is waited for.
@@ -69,12 +69,12 @@ pub async fn run(
     tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
         Api::<Pod>::all(client.clone()),
         input.clone(),
-        Input::Pod,
+        |change| Input::Pod(Box::new(change)),
     )));
     tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
         Api::<Node>::all(client.clone()),
         input,
-        Input::Node,
+        |change| Input::Node(Box::new(change)),
     )));
     let (recorder, records) = Recorder::channel();
     tasks.spawn({
@@ -84,7 +84,9 @@ pub async fn run(
     });
     let (conditions, unschedulable) = mpsc::channel(CONDITION_QUEUE);
     tasks.spawn(
-        helpers.clone().run_until_cancelled_owned(write_conditions(client.clone(), unschedulable)),
+        helpers
+            .clone()
+            .run_until_cancelled_owned(write_conditions(client.clone(), unschedulable)),
     );
     tasks.close();
     let scheduler = Scheduler {
@@ -148,8 +150,7 @@ impl Scheduler {
     ) -> Result<(), SchedulerError> {
         let mut bindings = JoinSet::new();
         loop {
-            let may_decide =
-                self.core.is_synced() && bindings.len() < self.bind_concurrency;
+            let may_decide = self.core.is_synced() && bindings.len() < self.bind_concurrency;
             let ready = may_decide && self.core.has_active();
             let wake = self.core.next_wake().filter(|_| may_decide && !ready);
             tokio::select! {
@@ -186,15 +187,17 @@ impl Scheduler {
     fn observe(&mut self, input: Input) {
         let now = Instant::now();
         match input {
-            Input::Pod(change) => self.core.observe_pod(change, now),
-            Input::Node(change) => self.core.observe_node(change, now),
+            Input::Pod(change) => self.core.observe_pod(*change, now),
+            Input::Node(change) => self.core.observe_node(*change, now),
         }
     }
 
     fn decide(&mut self) -> Option<(Arc<PodInfo>, Arc<str>)> {
         let started = Instant::now();
         let decision = self.core.decide(started)?;
-        self.metrics.decision_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics
+            .decision_seconds
+            .observe(started.elapsed().as_secs_f64());
         self.show_queue();
         match decision {
             Decision::Assigned { pod, node } => Some((pod, node)),
@@ -207,7 +210,12 @@ impl Scheduler {
     }
 
     fn finish(&mut self, bound: Bound) {
-        let Bound { pod, node, outcome, seconds } = bound;
+        let Bound {
+            pod,
+            node,
+            outcome,
+            seconds,
+        } = bound;
         self.metrics.binding_seconds.observe(seconds);
         match outcome {
             Ok(()) => {
@@ -229,7 +237,10 @@ impl Scheduler {
                 tracing::warn!(pod = %pod_key(&pod), %node, %error, "binding failed");
                 self.count("error");
                 self.core.bind_failed(&pod, &node, Instant::now());
-                self.report_failure(&pod, format!("running Bind plugin \"DefaultBinder\": {error}"));
+                self.report_failure(
+                    &pod,
+                    format!("running Bind plugin \"DefaultBinder\": {error}"),
+                );
             }
         }
     }
@@ -250,7 +261,10 @@ impl Scheduler {
     }
 
     fn count(&self, result: &'static str) {
-        self.metrics.attempts.get_or_create(&AttemptLabels { result }).inc();
+        self.metrics
+            .attempts
+            .get_or_create(&AttemptLabels { result })
+            .inc();
     }
 
     fn show_queue(&self) {
@@ -270,7 +284,12 @@ impl Scheduler {
 async fn bind(binder: Arc<dyn Bind>, pod: Arc<PodInfo>, node: Arc<str>) -> Bound {
     let started = Instant::now();
     let outcome = binder.bind(&pod, &node).await;
-    Bound { pod, node, outcome, seconds: started.elapsed().as_secs_f64() }
+    Bound {
+        pod,
+        node,
+        outcome,
+        seconds: started.elapsed().as_secs_f64(),
+    }
 }
 
 fn pod_key(pod: &PodInfo) -> String {
@@ -278,7 +297,10 @@ fn pod_key(pod: &PodInfo) -> String {
 }
 
 fn has_condition(pod: &Pod, message: &str) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| {
         condition.type_ == "PodScheduled"
             && condition.status == "False"
@@ -311,8 +333,13 @@ async fn write_condition(client: Client, pod: Arc<PodInfo>, message: String) {
         }]}
     });
     let pods = Api::<Pod>::namespaced(client, pod.namespace());
-    let patched =
-        pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await;
+    let patched = pods
+        .patch_status(
+            pod.name(),
+            &PatchParams::default(),
+            &Patch::Strategic(patch),
+        )
+        .await;
     match patched {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}

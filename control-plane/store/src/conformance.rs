@@ -4,7 +4,11 @@
 //! against a shared server too. [`store_conformance_tests!`](crate::store_conformance_tests)
 //! makes one test of each.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed check is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed check is a failed test"
+)]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -71,7 +75,12 @@ async fn put(store: &Arc<dyn Store>, key: &str, text: &str) -> Revision {
 }
 
 async fn delete(store: &Arc<dyn Store>, key: &str) -> Revision {
-    committed(store.txn(Vec::new(), vec![Write::Delete(key.to_owned())]).await.unwrap())
+    committed(
+        store
+            .txn(Vec::new(), vec![Write::Delete(key.to_owned())])
+            .await
+            .unwrap(),
+    )
 }
 
 /// The next change, skipping progress.
@@ -106,7 +115,13 @@ pub async fn creates_only_when_absent(store: Arc<dyn Store>) {
     };
     assert_eq!(store.get(&key).await.unwrap(), Some(current.clone()));
     let second = create("two").await.unwrap();
-    assert_eq!(second, TxnOutcome::Conflict { key: key.clone(), current: Some(current) });
+    assert_eq!(
+        second,
+        TxnOutcome::Conflict {
+            key: key.clone(),
+            current: Some(current)
+        }
+    );
     delete(&store, &key).await;
     committed(create("three").await.unwrap());
 }
@@ -124,9 +139,18 @@ pub async fn replaces_only_at_the_expected_revision(store: Arc<dyn Store>) {
     let second = committed(replace(first, "two").await.unwrap());
     assert!(second > first);
     let current = store.get(&key).await.unwrap().unwrap();
-    assert_eq!((current.create_revision, current.mod_revision), (first, second));
+    assert_eq!(
+        (current.create_revision, current.mod_revision),
+        (first, second)
+    );
     let stale = replace(first, "three").await.unwrap();
-    assert_eq!(stale, TxnOutcome::Conflict { key: key.clone(), current: Some(current) });
+    assert_eq!(
+        stale,
+        TxnOutcome::Conflict {
+            key: key.clone(),
+            current: Some(current)
+        }
+    );
 }
 
 /// `ModRevision` guards deletions; an absent key is at no revision.
@@ -140,13 +164,25 @@ pub async fn deletes_only_at_the_expected_revision(store: Arc<dyn Store>) {
             vec![Write::Delete(key.clone())],
         )
     };
-    assert!(matches!(remove(first).await.unwrap(), TxnOutcome::Conflict { .. }));
+    assert!(matches!(
+        remove(first).await.unwrap(),
+        TxnOutcome::Conflict { .. }
+    ));
     committed(remove(second).await.unwrap());
     assert_eq!(store.get(&key).await.unwrap(), None);
     let gone = remove(second).await.unwrap();
-    assert_eq!(gone, TxnOutcome::Conflict { key: key.clone(), current: None });
+    assert_eq!(
+        gone,
+        TxnOutcome::Conflict {
+            key: key.clone(),
+            current: None
+        }
+    );
     let recreated = put(&store, &key, "three").await;
-    assert_eq!(store.get(&key).await.unwrap().unwrap().create_revision, recreated);
+    assert_eq!(
+        store.get(&key).await.unwrap().unwrap().create_revision,
+        recreated
+    );
 }
 
 /// Conditions are checked in order.
@@ -155,7 +191,10 @@ pub async fn gives_the_first_failed_condition(store: Arc<dyn Store>) {
     put(&store, &a, "a").await;
     put(&store, &b, "b").await;
     let outcome = store
-        .txn(vec![Condition::Absent(b.clone()), Condition::Absent(a.clone())], Vec::new())
+        .txn(
+            vec![Condition::Absent(b.clone()), Condition::Absent(a.clone())],
+            Vec::new(),
+        )
         .await
         .unwrap();
     assert!(matches!(outcome, TxnOutcome::Conflict { key, .. } if key == b));
@@ -166,8 +205,10 @@ pub async fn transactions_are_all_or_nothing(store: Arc<dyn Store>) {
     let (a, b) = (key("atomic", "a"), key("atomic", "b"));
     put(&store, &a, "a").await;
     let writes = vec![Write::Put(b.clone(), value("b")), Write::Delete(a.clone())];
-    let refused =
-        store.txn(vec![Condition::Absent(a.clone())], writes.clone()).await.unwrap();
+    let refused = store
+        .txn(vec![Condition::Absent(a.clone())], writes.clone())
+        .await
+        .unwrap();
     assert!(matches!(refused, TxnOutcome::Conflict { .. }));
     assert_eq!(store.get(&b).await.unwrap(), None);
     let revision = committed(store.txn(Vec::new(), writes).await.unwrap());
@@ -179,7 +220,10 @@ pub async fn transactions_are_all_or_nothing(store: Arc<dyn Store>) {
 pub async fn changing_nothing_takes_no_revision(store: Arc<dyn Store>) {
     let before = store.revision().await.unwrap();
     assert_eq!(delete(&store, &key("nothing", "absent")).await, before);
-    assert_eq!(committed(store.txn(Vec::new(), Vec::new()).await.unwrap()), before);
+    assert_eq!(
+        committed(store.txn(Vec::new(), Vec::new()).await.unwrap()),
+        before
+    );
     assert_eq!(store.revision().await.unwrap(), before);
 }
 
@@ -188,8 +232,10 @@ pub async fn the_last_write_to_a_key_counts(store: Arc<dyn Store>) {
     let key = key("last", "a");
     let before = store.revision().await.unwrap();
     let mut watch = store.watch(all("last"), Some(before)).await.unwrap();
-    let writes =
-        vec![Write::Put(key.clone(), value("one")), Write::Put(key.clone(), value("two"))];
+    let writes = vec![
+        Write::Put(key.clone(), value("one")),
+        Write::Put(key.clone(), value("two")),
+    ];
     let revision = committed(store.txn(Vec::new(), writes).await.unwrap());
     assert_eq!(store.get(&key).await.unwrap().unwrap().value, value("two"));
     let end = delete(&store, &key).await;
@@ -205,14 +251,23 @@ pub async fn lists_in_key_order_within_the_range(store: Arc<dyn Store>) {
     put(&store, "/conformance/order", "outside").await;
     put(&store, "/conformance/order0", "outside").await;
     let page = store.list(all("order"), None, 0).await.unwrap();
-    let names: Vec<_> =
-        page.items.iter().map(|item| item.key.rsplit_once("order/").unwrap().1).collect();
+    let names: Vec<_> = page
+        .items
+        .iter()
+        .map(|item| item.key.rsplit_once("order/").unwrap().1)
+        .collect();
     assert_eq!(names, ["a", "b", "c", "c/d", "ä"]);
     assert_eq!(page.remaining, 0);
     assert_eq!(store.count(all("order")).await.unwrap(), 5);
-    let part = store.list(key("order", "b")..key("order", "c/d"), None, 0).await.unwrap();
+    let part = store
+        .list(key("order", "b")..key("order", "c/d"), None, 0)
+        .await
+        .unwrap();
     assert_eq!(part.items.len(), 2);
-    let inverted = store.list(key("order", "c")..key("order", "a"), None, 0).await.unwrap();
+    let inverted = store
+        .list(key("order", "c")..key("order", "a"), None, 0)
+        .await
+        .unwrap();
     assert!(inverted.items.is_empty());
 }
 
@@ -226,13 +281,20 @@ pub async fn pages_are_consistent_while_keys_change(store: Arc<dyn Store>) {
     let revision = page.revision;
     for n in 0..25 {
         let key = key("pages", &format!("{n:02}"));
-        if n % 2 == 0 { delete(&store, &key).await } else { put(&store, &key, "new").await };
+        if n % 2 == 0 {
+            delete(&store, &key).await
+        } else {
+            put(&store, &key, "new").await
+        };
         put(&store, &self::key("pages", &format!("{n:02}x")), "new").await;
     }
     let mut items = page.items;
     loop {
         let next = format!("{}\0", items.last().unwrap().key);
-        page = store.list(next..all("pages").end, Some(revision), 10).await.unwrap();
+        page = store
+            .list(next..all("pages").end, Some(revision), 10)
+            .await
+            .unwrap();
         assert_eq!(page.revision, revision);
         items.extend(page.items);
         if page.remaining == 0 {
@@ -250,11 +312,17 @@ pub async fn an_old_revision_lists_as_it_was(store: Arc<dyn Store>) {
     let second = put(&store, &key, "two").await;
     let deleted = delete(&store, &key).await;
     let again = put(&store, &key, "three").await;
-    for (at, expected) in
-        [(first, Some("one")), (second, Some("two")), (deleted, None), (again, Some("three"))]
-    {
+    for (at, expected) in [
+        (first, Some("one")),
+        (second, Some("two")),
+        (deleted, None),
+        (again, Some("three")),
+    ] {
         let page = store.list(all("old"), Some(at), 0).await.unwrap();
-        assert_eq!(page.items.first().map(|item| item.value.clone()), expected.map(value));
+        assert_eq!(
+            page.items.first().map(|item| item.value.clone()),
+            expected.map(value)
+        );
         assert_eq!(page.revision, at);
     }
 }
@@ -283,7 +351,10 @@ pub async fn compaction_forgets_older_revisions(store: Arc<dyn Store>) {
         Ok(mut watch) => watch.next().await.unwrap().err(),
         Err(error) => Some(error),
     };
-    assert!(matches!(early, Some(StoreError::Compacted { .. })), "{early:?}");
+    assert!(
+        matches!(early, Some(StoreError::Compacted { .. })),
+        "{early:?}"
+    );
 }
 
 /// History first, then live changes, each with its previous state.
@@ -293,21 +364,38 @@ pub async fn watch_replays_then_follows(store: Arc<dyn Store>) {
     let first = put(&store, &key, "one").await;
     let second = put(&store, &key, "two").await;
     let mut watch = store.watch(all("follow"), Some(start)).await.unwrap();
-    let one =
-        KeyValue { key: key.clone(), value: value("one"), create_revision: first, mod_revision: first };
-    let two = KeyValue { value: value("two"), mod_revision: second, ..one.clone() };
+    let one = KeyValue {
+        key: key.clone(),
+        value: value("one"),
+        create_revision: first,
+        mod_revision: first,
+    };
+    let two = KeyValue {
+        value: value("two"),
+        mod_revision: second,
+        ..one.clone()
+    };
     assert_eq!(
         next_change(&mut watch).await,
-        WatchEvent::Put { current: one.clone(), previous: None }
+        WatchEvent::Put {
+            current: one.clone(),
+            previous: None
+        }
     );
     assert_eq!(
         next_change(&mut watch).await,
-        WatchEvent::Put { current: two.clone(), previous: Some(one) }
+        WatchEvent::Put {
+            current: two.clone(),
+            previous: Some(one)
+        }
     );
     let third = delete(&store, &key).await;
     assert_eq!(
         next_change(&mut watch).await,
-        WatchEvent::Delete { previous: two, revision: third }
+        WatchEvent::Delete {
+            previous: two,
+            revision: third
+        }
     );
 }
 
@@ -332,7 +420,9 @@ pub async fn watch_sees_only_its_range(store: Arc<dyn Store>) {
 pub async fn watch_reports_progress_in_silence(store: Arc<dyn Store>) {
     let mut watch = store.watch(all("silence"), None).await.unwrap();
     let elsewhere = put(&store, &key("silence-elsewhere", "a"), "x").await;
-    let event = tokio::time::timeout(PROGRESS_INTERVAL * 3, watch.next()).await.unwrap();
+    let event = tokio::time::timeout(PROGRESS_INTERVAL * 3, watch.next())
+        .await
+        .unwrap();
     match event.unwrap().unwrap() {
         WatchEvent::Progress(revision) => assert!(revision >= elsewhere),
         change => panic!("expected progress, got {change:?}"),
@@ -342,8 +432,9 @@ pub async fn watch_reports_progress_in_silence(store: Arc<dyn Store>) {
 /// One revision's changes are not split by others.
 pub async fn watch_gives_a_transactions_changes_together(store: Arc<dyn Store>) {
     let mut watch = store.watch(all("together"), None).await.unwrap();
-    let writes: Vec<_> =
-        (0..10).map(|n| Write::Put(key("together", &n.to_string()), value("x"))).collect();
+    let writes: Vec<_> = (0..10)
+        .map(|n| Write::Put(key("together", &n.to_string()), value("x")))
+        .collect();
     let revision = committed(store.txn(Vec::new(), writes).await.unwrap());
     put(&store, &key("together", "later"), "x").await;
     for _ in 0..10 {
@@ -362,7 +453,10 @@ pub async fn racing_writers_never_lose_an_update(store: Arc<dyn Store>) {
         let mut done = 0;
         while done < INCREMENTS {
             let current = store.get(&key).await.unwrap().unwrap();
-            let count: u64 = std::str::from_utf8(&current.value).unwrap().parse().unwrap();
+            let count: u64 = std::str::from_utf8(&current.value)
+                .unwrap()
+                .parse()
+                .unwrap();
             let outcome = store
                 .txn(
                     vec![Condition::ModRevision(key.clone(), current.mod_revision)],
@@ -397,13 +491,22 @@ pub async fn watchers_agree_with_the_lists(store: Arc<dyn Store>) {
     });
     let follow = async || {
         let page = store.list(all("agree"), None, 0).await.unwrap();
-        let mut state: BTreeMap<_, _> =
-            page.items.into_iter().map(|item| (item.key, item.value)).collect();
-        let mut watch = store.watch(all("agree"), Some(page.revision)).await.unwrap();
+        let mut state: BTreeMap<_, _> = page
+            .items
+            .into_iter()
+            .map(|item| (item.key, item.value))
+            .collect();
+        let mut watch = store
+            .watch(all("agree"), Some(page.revision))
+            .await
+            .unwrap();
         let mut last = page.revision;
         while !state.contains_key(&key("agree", "end")) {
             let event = next_change(&mut watch).await;
-            assert!(event.revision() > last, "revisions go up without duplicates");
+            assert!(
+                event.revision() > last,
+                "revisions go up without duplicates"
+            );
             last = event.revision();
             match event {
                 WatchEvent::Put { current, previous } => {
@@ -424,8 +527,11 @@ pub async fn watchers_agree_with_the_lists(store: Arc<dyn Store>) {
     }
     writer.await.unwrap();
     let page = store.list(all("agree"), None, 0).await.unwrap();
-    let expected: BTreeMap<_, _> =
-        page.items.into_iter().map(|item| (item.key, item.value)).collect();
+    let expected: BTreeMap<_, _> = page
+        .items
+        .into_iter()
+        .map(|item| (item.key, item.value))
+        .collect();
     assert!(states.into_iter().all(|state| state == expected));
 }
 

@@ -30,6 +30,7 @@ pub async fn serve(shim: Arc<Shim>, socket: WebSocket, sandbox_id: String, ports
                 break;
             }
         }
+        let _ = sink.send(super::session::normal_closure()).await;
         let _ = sink.close().await;
     };
     let serving = async move {

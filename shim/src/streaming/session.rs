@@ -1,7 +1,7 @@
 //! What exec and attach have in common: one WebSocket, up to three byte streams.
 
 use super::protocol::{self, ClientMessage, TerminalSize};
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
@@ -25,9 +25,18 @@ pub async fn send(sink: &mut Sink, channel: u8, bytes: &[u8]) -> bool {
 /// Sends the status and closes.
 pub async fn finish(sink: &mut Sink, status: &Value) {
     if send(sink, protocol::ERROR, status.to_string().as_bytes()).await {
-        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.send(normal_closure()).await;
         let _ = sink.close().await;
     }
+}
+
+/// RFC 6455 §7.4.1, 1000: what clients take for the end of the streams; any other code, or none,
+/// is an error to them.
+pub fn normal_closure() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: close_code::NORMAL,
+        reason: "".into(),
+    }))
 }
 
 /// Moves what the client sends until it is gone: standard input to `stdin`, sizes to

@@ -106,7 +106,10 @@ fn validate_template(object: &Value, errors: &mut Errors) {
 fn selector_mismatch(template: &Value, path: &Path, errors: &mut Errors) {
     errors.invalid(
         &path.child("metadata").child("labels"),
-        template.labels().cloned().map_or(Value::Null, Value::Object),
+        template
+            .labels()
+            .cloned()
+            .map_or(Value::Null, Value::Object),
         "`selector` does not match template `labels`",
     );
 }
@@ -181,7 +184,11 @@ impl registry::Strategy for DeploymentStrategy {
         default_to(spec, "replicas", 1);
         default_to(spec, "revisionHistoryLimit", 10);
         default_to(spec, "progressDeadlineSeconds", 600);
-        default_text(object.map_mut(&["spec", "strategy"]), "type", "RollingUpdate");
+        default_text(
+            object.map_mut(&["spec", "strategy"]),
+            "type",
+            "RollingUpdate",
+        );
         if object.str_at("/spec/strategy/type") == "RollingUpdate" {
             let rolling = object.map_mut(&["spec", "strategy", "rollingUpdate"]);
             default_to(rolling, "maxSurge", "25%");
@@ -273,7 +280,9 @@ fn validate_rollout(object: &Value, errors: &mut Errors) {
         &spec.child("revisionHistoryLimit"),
         object.int_at("/spec/revisionHistoryLimit"),
     );
-    let deadline = object.int_at("/spec/progressDeadlineSeconds").unwrap_or(600);
+    let deadline = object
+        .int_at("/spec/progressDeadlineSeconds")
+        .unwrap_or(600);
     errors.check_non_negative(&spec.child("progressDeadlineSeconds"), Some(deadline));
     if deadline <= object.int_at("/spec/minReadySeconds").unwrap_or(0) {
         errors.invalid(
@@ -302,16 +311,15 @@ fn validate_rollout(object: &Value, errors: &mut Errors) {
             if surge == Some(0) && unavailable == Some(0) {
                 errors.invalid(
                     &path.child("maxUnavailable"),
-                    rolling.get("maxUnavailable").cloned().unwrap_or(Value::Null),
+                    rolling
+                        .get("maxUnavailable")
+                        .cloned()
+                        .unwrap_or(Value::Null),
                     "may not be 0 when `maxSurge` is 0",
                 );
             }
         }
-        other => errors.not_supported(
-            &path.child("type"),
-            other,
-            &["Recreate", "RollingUpdate"],
-        ),
+        other => errors.not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"]),
     }
 }
 

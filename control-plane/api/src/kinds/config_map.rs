@@ -32,7 +32,10 @@ impl registry::Strategy for Strategy {
             }
         }
         for (key, _) in object.map_at("/binaryData").into_iter().flatten() {
-            if object.map_at("/data").is_some_and(|data| data.contains_key(key)) {
+            if object
+                .map_at("/data")
+                .is_some_and(|data| data.contains_key(key))
+            {
                 errors.invalid(
                     &Path::new("data").key(key),
                     key.as_str(),

@@ -25,7 +25,10 @@ const COLUMNS: &[Column] = &[
     table::column("Message", "What happened."),
     table::wide("First Seen", "When it happened first."),
     table::wide("Count", "How often it happened."),
-    Column { priority: 1, ..table::NAME },
+    Column {
+        priority: 1,
+        ..table::NAME
+    },
 ];
 
 const SELECTABLE: &[&str] = &[
@@ -93,7 +96,12 @@ impl registry::Strategy for EventsV1Strategy {
             }
             return;
         }
-        for field in ["reportingController", "reportingInstance", "action", "reason"] {
+        for field in [
+            "reportingController",
+            "reportingInstance",
+            "action",
+            "reason",
+        ] {
             if object.str_at(&format!("/{field}")).is_empty() {
                 errors.required(&path.child(field), "");
             }
@@ -115,7 +123,12 @@ impl registry::Strategy for EventsV1Strategy {
     fn field_value<'a>(&self, object: &'a Value, field: &str) -> Option<Cow<'a, str>> {
         let pointer = match field {
             "source" | "reportingComponent" => "/reportingController".to_string(),
-            _ => format!("/{}", field.replace("involvedObject", "regarding").replace('.', "/")),
+            _ => format!(
+                "/{}",
+                field
+                    .replace("involvedObject", "regarding")
+                    .replace('.', "/")
+            ),
         };
         Some(Cow::from(object.str_at(&pointer)))
     }

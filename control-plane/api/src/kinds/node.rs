@@ -22,7 +22,10 @@ const COLUMNS: &[Column] = &[
     table::wide("External-IP", "Address outside the cluster."),
     table::wide("OS-Image", "The operating system."),
     table::wide("Kernel-Version", "The kernel."),
-    table::wide("Container-Runtime", "The container runtime and its version."),
+    table::wide(
+        "Container-Runtime",
+        "The container runtime and its version.",
+    ),
 ];
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";

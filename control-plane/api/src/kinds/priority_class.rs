@@ -31,7 +31,11 @@ const COLUMNS: &[Column] = &[
 
 impl registry::Strategy for Strategy {
     fn apply_defaults(&self, object: &mut Value) {
-        default_text(object.map_mut(&[]), "preemptionPolicy", "PreemptLowerPriority");
+        default_text(
+            object.map_mut(&[]),
+            "preemptionPolicy",
+            "PreemptLowerPriority",
+        );
     }
 
     fn prepare_create(&self, object: &mut Value) {
@@ -41,7 +45,9 @@ impl registry::Strategy for Strategy {
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let name = object.name();
         let value = object.int_at("/value").unwrap_or(0);
-        let known = SYSTEM_CLASSES.iter().any(|(n, v)| *n == name && *v == value);
+        let known = SYSTEM_CLASSES
+            .iter()
+            .any(|(n, v)| *n == name && *v == value);
         if name.starts_with(SYSTEM_PREFIX) && !known {
             errors.forbidden(
                 &Path::new("metadata.name"),
@@ -51,7 +57,9 @@ impl registry::Strategy for Strategy {
         if value > HIGHEST_USER_PRIORITY && !known {
             errors.forbidden(
                 &Path::new("value"),
-                format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"),
+                format!(
+                    "maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"
+                ),
             );
         }
         errors.check_supported(

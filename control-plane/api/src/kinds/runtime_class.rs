@@ -42,7 +42,11 @@ impl registry::Strategy for Strategy {
     }
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut Errors) {
-        errors.check_immutable(&Path::new("handler"), new.get("handler"), old.get("handler"));
+        errors.check_immutable(
+            &Path::new("handler"),
+            new.get("handler"),
+            old.get("handler"),
+        );
     }
 
     fn columns(&self) -> &'static [Column] {

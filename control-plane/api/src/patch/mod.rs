@@ -54,10 +54,17 @@ mod tests {
     #[test]
     fn json_patch_applies_or_says_why_not() {
         let mut object = json!({"a": {"b": 1}});
-        json_patch(&mut object, &json!([{"op": "replace", "path": "/a/b", "value": 2}])).unwrap();
+        json_patch(
+            &mut object,
+            &json!([{"op": "replace", "path": "/a/b", "value": 2}]),
+        )
+        .unwrap();
         assert_eq!(object, json!({"a": {"b": 2}}));
         assert!(matches!(
-            json_patch(&mut object, &json!([{"op": "test", "path": "/a/b", "value": 3}])),
+            json_patch(
+                &mut object,
+                &json!([{"op": "test", "path": "/a/b", "value": 3}])
+            ),
             Err(PatchError::DoesNotApply(_))
         ));
         assert!(matches!(

@@ -15,7 +15,11 @@ const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
 const SET_ORDER: &str = "$setElementOrder/";
 
 /// Applies `patch` to an object of the type named `type_name` (`core.Pod`).
-pub fn strategic_merge(type_name: &str, object: &mut Value, patch: &Value) -> Result<(), PatchError> {
+pub fn strategic_merge(
+    type_name: &str,
+    object: &mut Value,
+    patch: &Value,
+) -> Result<(), PatchError> {
     let id = schema().id(type_name);
     let Value::Object(patch) = patch else {
         return Err(malformed("the patch must be a JSON object"));
@@ -59,13 +63,19 @@ fn directive(patch: &Map<String, Value>) -> Result<Directive, PatchError> {
             "merge" => Ok(Directive::Merge),
             "replace" => Ok(Directive::Replace),
             "delete" => Ok(Directive::Delete),
-            other => Err(malformed(format!("unknown patch type {other:?} found in patch"))),
+            other => Err(malformed(format!(
+                "unknown patch type {other:?} found in patch"
+            ))),
         },
         Some(_) => Err(malformed("$patch must be a string")),
     }
 }
 
-fn merge_map(id: Option<TypeId>, object: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), PatchError> {
+fn merge_map(
+    id: Option<TypeId>,
+    object: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+) -> Result<(), PatchError> {
     match directive(patch)? {
         Directive::Merge => {}
         Directive::Replace => {
@@ -92,7 +102,11 @@ fn merge_map(id: Option<TypeId>, object: &mut Map<String, Value>, patch: &Map<St
         }
     }
     for (key, value) in patch {
-        if key == PATCH || key == RETAIN_KEYS || key.starts_with(DELETE_PRIMITIVES) || key.starts_with(SET_ORDER) {
+        if key == PATCH
+            || key == RETAIN_KEYS
+            || key.starts_with(DELETE_PRIMITIVES)
+            || key.starts_with(SET_ORDER)
+        {
             continue;
         }
         merge_field(id, object, key, value)?;
@@ -108,23 +122,35 @@ fn merge_map(id: Option<TypeId>, object: &mut Map<String, Value>, patch: &Map<St
     Ok(())
 }
 
-fn retain_keys(object: &mut Map<String, Value>, patch: &Map<String, Value>, keys: &Value) -> Result<(), PatchError> {
+fn retain_keys(
+    object: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    keys: &Value,
+) -> Result<(), PatchError> {
     let Value::Array(keys) = keys else {
         return Err(malformed("$retainKeys must be a list"));
     };
     let retained: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
     for (key, value) in patch {
         if !key.starts_with('$') && !value.is_null() && !retained.contains(&key.as_str()) {
-            return Err(malformed("invalid patch format of retainKeys: every field in the patch must be in the $retainKeys list"));
+            return Err(malformed(
+                "invalid patch format of retainKeys: every field in the patch must be in the $retainKeys list",
+            ));
         }
     }
     object.retain(|key, _| retained.contains(&key.as_str()));
     Ok(())
 }
 
-fn delete_primitives(object: &mut Map<String, Value>, field: &str, gone: &Value) -> Result<(), PatchError> {
+fn delete_primitives(
+    object: &mut Map<String, Value>,
+    field: &str,
+    gone: &Value,
+) -> Result<(), PatchError> {
     let Value::Array(gone) = gone else {
-        return Err(malformed(format!("{DELETE_PRIMITIVES}{field} must be a list")));
+        return Err(malformed(format!(
+            "{DELETE_PRIMITIVES}{field} must be a list"
+        )));
     };
     if let Some(Value::Array(items)) = object.get_mut(field) {
         items.retain(|item| !gone.contains(item));
@@ -132,7 +158,12 @@ fn delete_primitives(object: &mut Map<String, Value>, field: &str, gone: &Value)
     Ok(())
 }
 
-fn merge_field(id: Option<TypeId>, object: &mut Map<String, Value>, key: &str, value: &Value) -> Result<(), PatchError> {
+fn merge_field(
+    id: Option<TypeId>,
+    object: &mut Map<String, Value>,
+    key: &str,
+    value: &Value,
+) -> Result<(), PatchError> {
     let field = object_type(id).and_then(|t| t.field(key));
     let inner = match field {
         Some(field) => type_of(&field.field_type),
@@ -211,7 +242,9 @@ fn merge_list(field: &Field, items: &mut Vec<Value>, patch: &[Value]) -> Result<
                 Value::Object(element.clone())
             )));
         };
-        let position = items.iter().position(|item| item.get(merge_key) == Some(key));
+        let position = items
+            .iter()
+            .position(|item| item.get(merge_key) == Some(key));
         match (directive(element)?, position) {
             (Directive::Delete, _) => items.retain(|item| item.get(merge_key) != Some(key)),
             (_, Some(position)) => {
@@ -247,9 +280,9 @@ fn set_order(
     };
     let wanted: Vec<Value> = order.iter().map(identity).collect();
     if let Some(Value::Array(patch)) = patch {
-        let unordered = patch.iter().any(|element| {
-            element.get(PATCH).is_none() && !wanted.contains(&identity(element))
-        });
+        let unordered = patch
+            .iter()
+            .any(|element| element.get(PATCH).is_none() && !wanted.contains(&identity(element)));
         if unordered {
             return Err(malformed(format!(
                 "the order in patch list {field:?} doesn't match {SET_ORDER}{field}"
@@ -261,7 +294,12 @@ fn set_order(
     };
     let mut ordered: Vec<Value> = Vec::with_capacity(items.len());
     for identity_wanted in &wanted {
-        ordered.extend(items.iter().find(|item| identity(item) == *identity_wanted).cloned());
+        ordered.extend(
+            items
+                .iter()
+                .find(|item| identity(item) == *identity_wanted)
+                .cloned(),
+        );
     }
     // Server-only elements go right after the element that was before them.
     let mut previous: Option<Value> = None;
@@ -318,8 +356,14 @@ mod tests {
     fn directives_delete_replace_and_order() {
         let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}});
         for (patch, expected) in [
-            (json!({"spec": {"containers": [{"$patch": "delete", "name": "b"}]}}), json!([{"name": "a"}, {"name": "c"}])),
-            (json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}), json!([{"name": "z"}])),
+            (
+                json!({"spec": {"containers": [{"$patch": "delete", "name": "b"}]}}),
+                json!([{"name": "a"}, {"name": "c"}]),
+            ),
+            (
+                json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}),
+                json!([{"name": "z"}]),
+            ),
             (
                 json!({"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "a", "image": "x"}]}}),
                 json!([{"name": "c"}, {"name": "a", "image": "x"}, {"name": "b"}]),
@@ -327,7 +371,14 @@ mod tests {
             (json!({"spec": {"containers": null}}), Value::Null),
         ] {
             let result = apply(pod.clone(), patch.clone());
-            assert_eq!(result["spec"].get("containers").cloned().unwrap_or(Value::Null), expected, "{patch}");
+            assert_eq!(
+                result["spec"]
+                    .get("containers")
+                    .cloned()
+                    .unwrap_or(Value::Null),
+                expected,
+                "{patch}"
+            );
         }
     }
 
@@ -335,7 +386,10 @@ mod tests {
     fn primitive_lists_are_sets() {
         let pod = json!({"metadata": {"finalizers": ["a", "b"]}});
         let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["c", "b"], "finalizers": ["c"]}});
-        assert_eq!(apply(pod, patch)["metadata"]["finalizers"], json!(["c", "b"]));
+        assert_eq!(
+            apply(pod, patch)["metadata"]["finalizers"],
+            json!(["c", "b"])
+        );
     }
 
     #[test]
@@ -352,7 +406,10 @@ mod tests {
     fn free_maps_merge_and_drop_nulls() {
         let pod = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
         let patch = json!({"metadata": {"labels": {"a": null, "c": "3"}}});
-        assert_eq!(apply(pod.clone(), patch)["metadata"]["labels"], json!({"b": "2", "c": "3"}));
+        assert_eq!(
+            apply(pod.clone(), patch)["metadata"]["labels"],
+            json!({"b": "2", "c": "3"})
+        );
         let patch = json!({"metadata": {"labels": {"$patch": "replace", "z": "1"}}});
         assert_eq!(apply(pod, patch)["metadata"]["labels"], json!({"z": "1"}));
     }
@@ -368,7 +425,10 @@ mod tests {
             json!({"spec": {"$setElementOrder/containers": [], "containers": [{"name": "a"}]}}),
         ] {
             let mut pod = json!({"spec": {}, "metadata": {}});
-            assert!(strategic_merge("core.Pod", &mut pod, &patch).is_err(), "{patch}");
+            assert!(
+                strategic_merge("core.Pod", &mut pod, &patch).is_err(),
+                "{patch}"
+            );
         }
     }
 }

@@ -121,9 +121,7 @@ impl Walk {
             (FieldType::Time | FieldType::MicroTime, Value::String(text)) => {
                 canonical_time(field_type, text)
             }
-            (FieldType::Quantity, Value::String(_) | Value::Number(_)) => {
-                canonical_quantity(value)
-            }
+            (FieldType::Quantity, Value::String(_) | Value::Number(_)) => canonical_quantity(value),
             (FieldType::List(inner), Value::Array(items)) => self.list(inner, items),
             (FieldType::Map(inner), Value::Object(map)) => {
                 for (key, item) in map.iter_mut() {
@@ -145,7 +143,10 @@ impl Walk {
 
     /// In Go's errors the path stops at the map that holds a wrong value.
     fn map_item(&mut self, inner: &FieldType, item: &mut Value) -> Result<(), TypeError> {
-        let scalar = !matches!(inner, FieldType::Object(_) | FieldType::List(_) | FieldType::Map(_));
+        let scalar = !matches!(
+            inner,
+            FieldType::Object(_) | FieldType::List(_) | FieldType::Map(_)
+        );
         let key = if scalar { self.path.pop() } else { None };
         let result = self.value(inner, item);
         if let Some(key) = key {
@@ -237,14 +238,17 @@ fn check_base64(text: &str) -> Result<(), TypeError> {
     use base64::{DecodeError, engine::general_purpose::STANDARD};
     // Go's decoder skips line breaks.
     let compact: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    STANDARD.decode(compact.as_bytes()).map(drop).map_err(|error| {
-        let at = match error {
-            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
-            DecodeError::InvalidLength(length) => length,
-            DecodeError::InvalidPadding => compact.trim_end_matches('=').len(),
-        };
-        TypeError(format!("illegal base64 data at input byte {at}"))
-    })
+    STANDARD
+        .decode(compact.as_bytes())
+        .map(drop)
+        .map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                DecodeError::InvalidLength(length) => length,
+                DecodeError::InvalidPadding => compact.trim_end_matches('=').len(),
+            };
+            TypeError(format!("illegal base64 data at input byte {at}"))
+        })
 }
 
 fn canonical_time(field_type: &FieldType, text: &mut String) -> Result<(), TypeError> {
@@ -265,7 +269,9 @@ fn canonical_quantity(value: &mut Value) -> Result<(), TypeError> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let parsed: Quantity = text.parse().map_err(|error| TypeError(format!("{error}")))?;
+    let parsed: Quantity = text
+        .parse()
+        .map_err(|error| TypeError(format!("{error}")))?;
     *value = Value::from(parsed.to_string());
     Ok(())
 }
@@ -282,7 +288,10 @@ mod tests {
             "spec": {"containers": [{"name": "c", "imgae": "x"}], "nodeName": null},
         });
         let report = conform_named("core.Pod", &mut pod).unwrap();
-        assert_eq!(report.unknown, ["metadata.nope", "spec.containers[0].imgae"]);
+        assert_eq!(
+            report.unknown,
+            ["metadata.nope", "spec.containers[0].imgae"]
+        );
         assert_eq!(
             pod,
             json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "spec": {"containers": [{"name": "c"}]}})

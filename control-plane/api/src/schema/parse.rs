@@ -114,7 +114,9 @@ fn parse_type(text: &str, package: &str, types: &HashMap<String, TypeId>) -> Fie
             } else {
                 format!("{package}.{name}")
             };
-            types.get(&full).map_or(FieldType::Any, |id| FieldType::Object(*id))
+            types
+                .get(&full)
+                .map_or(FieldType::Any, |id| FieldType::Object(*id))
         }
     }
 }
@@ -126,14 +128,28 @@ mod tests {
 
     #[test]
     fn every_line_of_the_tables_is_understood() {
-        let lines = TABLES.iter().flat_map(|t| t.lines()).filter(|l| l.starts_with(' ')).count();
+        let lines = TABLES
+            .iter()
+            .flat_map(|t| t.lines())
+            .filter(|l| l.starts_with(' '))
+            .count();
         let fields: usize = schema().types().iter().map(|t| t.fields.len()).sum();
         assert_eq!(lines, fields);
-        for line in TABLES.iter().flat_map(|t| t.lines()).filter(|l| l.starts_with(' ')) {
+        for line in TABLES
+            .iter()
+            .flat_map(|t| t.lines())
+            .filter(|l| l.starts_with(' '))
+        {
             let word = line.split(' ').nth(2).unwrap();
             let inner = word.trim_matches(['[', ']', '{', '}']);
-            if inner != "any" && inner.contains(char::is_uppercase) && !matches!(inner, "microTime" | "intOrString" | "fieldsV1") {
-                let found = schema().types().iter().any(|t| t.name == inner.rsplit('.').next().unwrap());
+            if inner != "any"
+                && inner.contains(char::is_uppercase)
+                && !matches!(inner, "microTime" | "intOrString" | "fieldsV1")
+            {
+                let found = schema()
+                    .types()
+                    .iter()
+                    .any(|t| t.name == inner.rsplit('.').next().unwrap());
                 assert!(found, "{line}");
             }
         }

@@ -52,7 +52,10 @@ impl FieldSelector {
     }
 
     /// Every term holds, with `value_of` giving a field's value.
-    pub fn matches<'a>(&self, value_of: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>) -> bool {
+    pub fn matches<'a>(
+        &self,
+        value_of: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>,
+    ) -> bool {
         self.terms.iter().all(|term| {
             let value = value_of(&term.field).unwrap_or_default();
             (value == term.value.as_str()) == term.equal
@@ -120,11 +123,13 @@ mod tests {
     use std::borrow::Cow;
 
     fn matches(selector: &str) -> bool {
-        FieldSelector::parse(selector).unwrap().matches(|field| match field {
-            "spec.nodeName" => Some(Cow::from("a")),
-            "metadata.name" => Some(Cow::from("x,y")),
-            _ => None,
-        })
+        FieldSelector::parse(selector)
+            .unwrap()
+            .matches(|field| match field {
+                "spec.nodeName" => Some(Cow::from("a")),
+                "metadata.name" => Some(Cow::from("x,y")),
+                _ => None,
+            })
     }
 
     #[test]

@@ -58,7 +58,10 @@ impl Requirement {
     fn check(self) -> Result<Self, SelectorError> {
         let wrong = |words: String| SelectorError(format!("unable to parse requirement: {words}"));
         if let Some(why) = names::qualified_name(&self.key).first() {
-            return Err(wrong(format!("<nil>: Invalid value: {:?}: {why}", self.key)));
+            return Err(wrong(format!(
+                "<nil>: Invalid value: {:?}: {why}",
+                self.key
+            )));
         }
         for value in &self.values {
             if matches!(self.operator, Operator::GreaterThan | Operator::LessThan) {
@@ -184,7 +187,11 @@ impl std::fmt::Display for LabelSelector {
 }
 
 /// Checks a `LabelSelector` object in a spec.
-pub(crate) fn validate_object(selector: Option<&Value>, path: &field::Path, errors: &mut field::Errors) {
+pub(crate) fn validate_object(
+    selector: Option<&Value>,
+    path: &field::Path,
+    errors: &mut field::Errors,
+) {
     let Some(selector) = selector else { return };
     validate_labels(
         selector.map_at("/matchLabels"),
@@ -218,7 +225,11 @@ pub(crate) fn validate_object(selector: Option<&Value>, path: &field::Path, erro
 }
 
 /// Checks a map of labels.
-pub(crate) fn validate_labels(labels: Option<&Map<String, Value>>, path: &field::Path, errors: &mut field::Errors) {
+pub(crate) fn validate_labels(
+    labels: Option<&Map<String, Value>>,
+    path: &field::Path,
+    errors: &mut field::Errors,
+) {
     for (key, value) in labels.into_iter().flatten() {
         for why in names::qualified_name(key) {
             errors.invalid(path, key.as_str(), why);
@@ -323,13 +334,14 @@ impl Parser {
                 };
                 self.next += 1;
                 let values = self.set()?;
-                return Ok(Requirement { key, operator, values });
+                return Ok(Requirement {
+                    key,
+                    operator,
+                    values,
+                });
             }
             other => {
-                return Err(Self::expected(
-                    other,
-                    "in, notin, =, ==, !=, gt, lt",
-                ));
+                return Err(Self::expected(other, "in, notin, =, ==, !=, gt, lt"));
             }
         };
         self.next += 1;
@@ -400,7 +412,9 @@ mod tests {
 
     #[test]
     fn unreadable_selectors_are_errors() {
-        for bad in ["=", "a=b=c", "a in", "a in b", "a in (b", "a,", ",", "a b", "-x", "a=/", "a>x"] {
+        for bad in [
+            "=", "a=b=c", "a in", "a in b", "a in (b", "a,", ",", "a b", "-x", "a=/", "a>x",
+        ] {
             assert!(LabelSelector::parse(bad).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,9 @@ use rand::Rng;
 use serde_json::Value;
 
 use super::{
-    Context, HandlerResult, read_body::{check_namespace, read_object}, to_served, to_storage,
+    Context, HandlerResult,
+    read_body::{check_namespace, read_object},
+    to_served, to_storage,
 };
 use crate::{admission, http::Output, limits, storage::Outcome};
 
@@ -63,7 +65,11 @@ pub(super) async fn create_object(
         validate(kind, &attempt)?;
         let mut stored = to_storage(kind, attempt);
         if dry_run {
-            if storage.get(kind, stored.namespace(), stored.name()).await?.is_some() {
+            if storage
+                .get(kind, stored.namespace(), stored.name())
+                .await?
+                .is_some()
+            {
                 return Err(ApiError::already_exists(kind.resource(), stored.name()));
             }
             return Ok(to_served(kind, stored));

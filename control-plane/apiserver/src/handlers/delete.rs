@@ -4,7 +4,9 @@ use http::StatusCode;
 use hull_api::{ApiError, Kind, ObjectExt, time};
 use serde_json::{Map, Value, json};
 
-use super::{Context, HandlerResult, list, read_body::read_delete_options, selection::Selection, to_served};
+use super::{
+    Context, HandlerResult, list, read_body::read_delete_options, selection::Selection, to_served,
+};
 use crate::{
     http::{Output, json_response},
     limits,
@@ -37,19 +39,26 @@ impl DeleteOptions {
         Self::from_map(context, read_delete_options(context)?)
     }
 
-    pub(super) fn from_map(context: &Context<'_>, map: Map<String, Value>) -> Result<Self, ApiError> {
+    pub(super) fn from_map(
+        context: &Context<'_>,
+        map: Map<String, Value>,
+    ) -> Result<Self, ApiError> {
         let body = Value::Object(map);
         let grace_seconds = match body.int_at("/gracePeriodSeconds") {
             Some(seconds) => Some(seconds),
             None => match context.query.get("gracePeriodSeconds") {
                 "" => None,
                 text => Some(text.parse().map_err(|_| {
-                    ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+                    ApiError::bad_request(format!(
+                        "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                    ))
                 })?),
             },
         };
         if grace_seconds.is_some_and(|seconds| seconds < 0) {
-            return Err(ApiError::bad_request("gracePeriodSeconds must not be negative"));
+            return Err(ApiError::bad_request(
+                "gracePeriodSeconds must not be negative",
+            ));
         }
         let text = |pointer: &str| match body.str_at(pointer) {
             "" => None,
@@ -59,7 +68,10 @@ impl DeleteOptions {
             "" => context.query.get("propagationPolicy"),
             policy => policy,
         };
-        let propagation = match (policy, body.get("orphanDependents").and_then(Value::as_bool)) {
+        let propagation = match (
+            policy,
+            body.get("orphanDependents").and_then(Value::as_bool),
+        ) {
             ("", None) => None,
             ("", Some(true)) | ("Orphan", None) => Some(Propagation::Orphan),
             ("", Some(false)) | ("Background", None) => Some(Propagation::Background),
@@ -76,7 +88,12 @@ impl DeleteOptions {
                     other,
                     &["Background", "Foreground", "Orphan"],
                 );
-                return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", errors.into_vec()));
+                return Err(ApiError::invalid(
+                    "meta.k8s.io",
+                    "DeleteOptions",
+                    "",
+                    errors.into_vec(),
+                ));
             }
         };
         let dry_run = match body.list_at("/dryRun") {
@@ -108,7 +125,10 @@ pub(super) async fn delete(context: &Context<'_>) -> HandlerResult {
     let deletion = delete_object(context, context.namespace, context.name, &options).await?;
     let object = match deletion {
         Deletion::Removed(object) if !kind.strategy.returns_deleted() => {
-            return Ok(json_response(StatusCode::OK, success(kind, &object).to_string()));
+            return Ok(json_response(
+                StatusCode::OK,
+                success(kind, &object).to_string(),
+            ));
         }
         Deletion::Removed(object) | Deletion::Marked(object) => to_served(kind, object),
     };
@@ -200,7 +220,11 @@ pub(super) async fn delete_object(
     Err(ApiError::modified(kind.resource(), name))
 }
 
-fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
+fn check_preconditions(
+    kind: &Kind,
+    object: &Value,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
     let failed = |what: &str, wanted: &str, found: &str| {
         Err(ApiError::conflict(
             kind.resource(),
@@ -233,7 +257,9 @@ fn plan(kind: &Kind, mut object: Value, options: &DeleteOptions) -> Plan {
     set_propagation(&mut object, options.propagation);
     let held = !object.finalizers().is_empty() || kind.strategy.held_by_spec(&object);
     if object.is_deleting() {
-        let left = object.int_at("/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+        let left = object
+            .int_at("/metadata/deletionGracePeriodSeconds")
+            .unwrap_or(0);
         // The time that was left can only become shorter.
         let shorter = options
             .grace_seconds
@@ -286,7 +312,9 @@ fn set_deletion(object: &mut Value, ends: jiff::Timestamp, seconds: i64) {
 
 /// The garbage collector finds the client's wish as a finalizer.
 fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
-    let Some(propagation) = propagation else { return };
+    let Some(propagation) = propagation else {
+        return;
+    };
     let mut finalizers: Vec<Value> = object
         .finalizers()
         .iter()

@@ -3,9 +3,7 @@
 use http::StatusCode;
 
 use super::{Context, HandlerResult, to_served};
-use crate::{
-    http::{Accept, Encoding, Output, json_response},
-};
+use crate::http::{Accept, Encoding, Output, json_response};
 
 pub(super) async fn get(context: &Context<'_>) -> HandlerResult {
     let kind = context.kind;

@@ -54,7 +54,9 @@ pub(super) fn selected(context: &Context<'_>, selection: &Selection) -> Snapshot
         .cache
         .snapshot(context.kind.storage, selection.range.clone());
     if !selection.is_everything() {
-        snapshot.objects.retain(|object| selection.matches(&object.value));
+        snapshot
+            .objects
+            .retain(|object| selection.matches(&object.value));
     }
     snapshot
 }
@@ -95,7 +97,11 @@ async fn first_page(
         }
         ("0", "" | "NotOlderThan") => {}
         (version, "" | "NotOlderThan") => {
-            context.backend.cache.wait_for(parse_version(version)?).await?;
+            context
+                .backend
+                .cache
+                .wait_for(parse_version(version)?)
+                .await?;
         }
         ("0", "Exact") => {
             return Err(invalid_match(
@@ -113,10 +119,18 @@ async fn first_page(
                 other,
                 &["Exact", "NotOlderThan"],
             );
-            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors.into_vec()));
+            return Err(ApiError::invalid(
+                "meta.k8s.io",
+                "ListOptions",
+                "",
+                errors.into_vec(),
+            ));
         }
     }
-    let Snapshot { mut objects, revision } = selected(context, selection);
+    let Snapshot {
+        mut objects,
+        revision,
+    } = selected(context, selection);
     let total = objects.len();
     let (mut next, mut remaining) = (None, None);
     if limit > 0 && total > limit {
@@ -152,7 +166,9 @@ async fn stored_page(
     if let Some(start) = start {
         // A token of another list must not lead out of this one.
         if !selection.contains_key(&start) {
-            return Err(ApiError::bad_request("continue key is not valid: it is outside of the list"));
+            return Err(ApiError::bad_request(
+                "continue key is not valid: it is outside of the list",
+            ));
         }
         range.start = start;
     }
@@ -175,8 +191,9 @@ async fn stored_page(
         };
         range.start = format!("{}\0", last.key);
         for pair in &found.items {
-            let object = CachedObject::new(pair)
-                .map_err(|error| ApiError::internal(format!("stored object {}: {error}", pair.key)))?;
+            let object = CachedObject::new(pair).map_err(|error| {
+                ApiError::internal(format!("stored object {}: {error}", pair.key))
+            })?;
             if !selection.matches(&object.value) {
                 continue;
             }
@@ -198,15 +215,22 @@ async fn stored_page(
 }
 
 fn write_token(revision: Revision, start: &str) -> String {
-    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+    URL_SAFE_NO_PAD
+        .encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
 }
 
 fn read_token(token: &str) -> Result<(Revision, String), ApiError> {
     let invalid = || ApiError::bad_request("continue key is not valid");
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    let revision = token.get("rv").and_then(Value::as_u64).ok_or_else(invalid)?;
-    let start = token.get("start").and_then(Value::as_str).ok_or_else(invalid)?;
+    let revision = token
+        .get("rv")
+        .and_then(Value::as_u64)
+        .ok_or_else(invalid)?;
+    let start = token
+        .get("start")
+        .and_then(Value::as_str)
+        .ok_or_else(invalid)?;
     Ok((revision, start.to_string()))
 }
 
@@ -229,11 +253,16 @@ fn respond(context: &Context<'_>, page: Page) -> Response<ApiBody> {
                 .iter()
                 .map(|object| match kind.conversion {
                     None => table::row(kind, &object.value, include, now),
-                    Some(_) => table::row(kind, &to_served(kind, object.value.clone()), include, now),
+                    Some(_) => {
+                        table::row(kind, &to_served(kind, object.value.clone()), include, now)
+                    }
                 })
                 .collect();
             let columns = Some(table::column_definitions(kind));
-            json_response(StatusCode::OK, table::table(columns, metadata, rows).to_string())
+            json_response(
+                StatusCode::OK,
+                table::table(columns, metadata, rows).to_string(),
+            )
         }
         Accept::Metadata => {
             let items: Vec<Value> = page
@@ -291,9 +320,9 @@ fn list_bytes(context: &Context<'_>, objects: &[Arc<CachedObject>], metadata: &V
         }
         match kind.conversion {
             None => out.extend_from_slice(&object.json),
-            Some(_) => out.extend_from_slice(
-                to_served(kind, object.value.clone()).to_string().as_bytes(),
-            ),
+            Some(_) => {
+                out.extend_from_slice(to_served(kind, object.value.clone()).to_string().as_bytes())
+            }
         }
     }
     out.extend_from_slice(b"]}");

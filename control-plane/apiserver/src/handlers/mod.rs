@@ -18,10 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use hull_api::{
-    ApiError, Kind,
-    registry::Subresource,
-};
+use hull_api::{ApiError, Kind, registry::Subresource};
 use serde_json::Value;
 
 use crate::{

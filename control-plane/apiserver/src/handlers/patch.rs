@@ -30,7 +30,12 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
             .must_get(kind, context.namespace, context.name)
             .await?;
         let current = to_served(kind, existing.object.clone());
-        let patched = apply_patch(context.kind.schema, patch_type, current.clone(), &decoded.value)?;
+        let patched = apply_patch(
+            context.kind.schema,
+            patch_type,
+            current.clone(),
+            &decoded.value,
+        )?;
         let versioned = patched.resource_version() != current.resource_version();
         if patched.name() != context.name {
             return Err(ApiError::bad_request(format!(

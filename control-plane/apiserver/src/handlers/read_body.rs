@@ -27,7 +27,12 @@ impl FieldValidation {
                     other,
                     &["Ignore", "Strict", "Warn"],
                 );
-                Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", errors.into_vec()))
+                Err(ApiError::invalid(
+                    "meta.k8s.io",
+                    "CreateOptions",
+                    "",
+                    errors.into_vec(),
+                ))
             }
         }
     }
@@ -47,13 +52,21 @@ fn summary(body: &[u8]) -> String {
         None => "<empty>".to_string(),
         Some(b'{') => {
             let end = body.len().min(SUMMARY_BYTES);
-            let more = if body.len() > SUMMARY_BYTES { " ..." } else { "" };
+            let more = if body.len() > SUMMARY_BYTES {
+                " ..."
+            } else {
+                ""
+            };
             format!("{}{more}", String::from_utf8_lossy(&body[..end]))
         }
         Some(_) => {
             let end = body.len().min(SUMMARY_BYTES);
             let hex: String = body[..end].iter().map(|b| format!("{b:02x}")).collect();
-            let more = if body.len() > SUMMARY_BYTES { " ..." } else { "" };
+            let more = if body.len() > SUMMARY_BYTES {
+                " ..."
+            } else {
+                ""
+            };
             format!("{hex}{more}")
         }
     }
@@ -61,7 +74,12 @@ fn summary(body: &[u8]) -> String {
 
 /// Reads the body as an object of the request's kind.
 pub(super) fn read_object(context: &Context<'_>) -> Result<Input, ApiError> {
-    read_as(context, context.kind.kind, &context.kind.group_version(), context.kind.schema)
+    read_as(
+        context,
+        context.kind.kind,
+        &context.kind.group_version(),
+        context.kind.schema,
+    )
 }
 
 /// Reads the body as some kind.
@@ -151,7 +169,11 @@ pub(super) fn conform(
 }
 
 /// The object's namespace must be that of the path, and is filled in from it.
-pub(super) fn check_namespace(kind: &Kind, namespace: &str, object: &mut Value) -> Result<(), ApiError> {
+pub(super) fn check_namespace(
+    kind: &Kind,
+    namespace: &str,
+    object: &mut Value,
+) -> Result<(), ApiError> {
     if !kind.namespaced {
         return Ok(());
     }

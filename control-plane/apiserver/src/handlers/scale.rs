@@ -85,7 +85,8 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
             _ => read_as(context, KIND, API_VERSION, SCHEMA)?.object,
         };
         let given = wanted.resource_version();
-        let versioned = !given.is_empty() && (verb != "patch" || given != current.resource_version());
+        let versioned =
+            !given.is_empty() && (verb != "patch" || given != current.resource_version());
         if versioned && given != current.resource_version() {
             return Err(ApiError::modified(kind.resource(), context.name));
         }
@@ -93,7 +94,12 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
         let mut errors = Errors::default();
         errors.check_non_negative(&Path::new("spec.replicas"), Some(replicas));
         if !errors.is_empty() {
-            return Err(ApiError::invalid("autoscaling", KIND, context.name, errors.into_vec()));
+            return Err(ApiError::invalid(
+                "autoscaling",
+                KIND,
+                context.name,
+                errors.into_vec(),
+            ));
         }
         let mut object = existing.object.clone();
         object.set_at(&["spec", "replicas"], Value::from(replicas));
@@ -125,6 +131,12 @@ fn patched(context: &Context<'_>, current: Value) -> Result<Value, ApiError> {
         value,
         duplicates: decoded.duplicates,
     };
-    conform(decoded, KIND, API_VERSION, SCHEMA, FieldValidation::of(context)?)
-        .map(|input| input.object)
+    conform(
+        decoded,
+        KIND,
+        API_VERSION,
+        SCHEMA,
+        FieldValidation::of(context)?,
+    )
+    .map(|input| input.object)
 }

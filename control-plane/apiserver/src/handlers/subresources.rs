@@ -1,7 +1,12 @@
 //! `pods/binding` and `pods/eviction`.
 
 use http::StatusCode;
-use hull_api::{ApiError, ObjectExt, field::{Errors, Path}, status::ResourceName, time};
+use hull_api::{
+    ApiError, ObjectExt,
+    field::{Errors, Path},
+    status::ResourceName,
+    time,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -42,7 +47,12 @@ pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
         errors.required(&Path::new("target.name"), "");
     }
     if !errors.is_empty() {
-        return Err(ApiError::invalid("", "Binding", binding.name(), errors.into_vec()));
+        return Err(ApiError::invalid(
+            "",
+            "Binding",
+            binding.name(),
+            errors.into_vec(),
+        ));
     }
     let dry_run = context.query.dry_run("CreateOptions", context.name)?;
     let storage = &context.backend.storage;
@@ -74,18 +84,26 @@ fn check_bindable(pod: &Value, binding: &Value) -> Result<(), ApiError> {
         ));
     }
     if pod.is_deleting() {
-        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return refuse(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
     let current = pod.str_at("/spec/nodeName");
     if !current.is_empty() {
-        return refuse(format!("pod {name} is already assigned to node {current:?}"));
+        return refuse(format!(
+            "pod {name} is already assigned to node {current:?}"
+        ));
     }
     Ok(())
 }
 
 fn assign(pod: &mut Value, binding: &Value, node: &str) {
     pod.set_at(&["spec", "nodeName"], Value::from(node));
-    for (key, value) in binding.map_at("/metadata/annotations").into_iter().flatten() {
+    for (key, value) in binding
+        .map_at("/metadata/annotations")
+        .into_iter()
+        .flatten()
+    {
         pod.set_at(&["metadata", "annotations", key], value.clone());
     }
     let mut conditions: Vec<Value> = pod
@@ -113,7 +131,10 @@ pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
             eviction.name()
         )));
     }
-    let options = eviction.map_at("/deleteOptions").cloned().unwrap_or_default();
+    let options = eviction
+        .map_at("/deleteOptions")
+        .cloned()
+        .unwrap_or_default();
     let options = DeleteOptions::from_map(context, options)?;
     delete_object(context, context.namespace, context.name, &options).await?;
     Ok(json_response(StatusCode::CREATED, success().to_string()))

@@ -11,7 +11,11 @@ use super::{
     read_body::{check_namespace, read_object},
     to_served, to_storage,
 };
-use crate::{http::Output, limits, storage::{Outcome, Stored}};
+use crate::{
+    http::Output,
+    limits,
+    storage::{Outcome, Stored},
+};
 
 pub(super) async fn update(context: &Context<'_>) -> HandlerResult {
     let kind = context.kind;
@@ -124,7 +128,12 @@ fn check_preconditions(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiE
                 given,
                 format!("strconv.ParseUint: parsing {given:?}: invalid syntax"),
             );
-            return Err(ApiError::invalid(kind.group, kind.kind, name, errors.into_vec()));
+            return Err(ApiError::invalid(
+                kind.group,
+                kind.kind,
+                name,
+                errors.into_vec(),
+            ));
         }
         return Err(ApiError::modified(kind.resource(), name));
     }
@@ -202,7 +211,9 @@ pub(super) async fn write(
     let kind = context.kind;
     let storage = &context.backend.storage;
     let held = !object.finalizers().is_empty() || kind.strategy.held_by_spec(&object);
-    let grace = object.int_at("/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+    let grace = object
+        .int_at("/metadata/deletionGracePeriodSeconds")
+        .unwrap_or(0);
     let outcome = if object.is_deleting() && grace == 0 && !held {
         storage
             .remove(kind, object.namespace(), object.name(), expected)

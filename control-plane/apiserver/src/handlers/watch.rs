@@ -43,12 +43,19 @@ pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
         columns_sent: false,
     };
     let mut first = VecDeque::new();
-    let legacy_initial = matches!(version, "" | "0") && context.query.get("sendInitialEvents") != "false";
+    let legacy_initial =
+        matches!(version, "" | "0") && context.query.get("sendInitialEvents") != "false";
     let position = if send_initial || legacy_initial {
         match version {
             "" => wait_for_newest(context).await?,
             "0" => {}
-            version => context.backend.cache.wait_for(parse_version(version)?).await?,
+            version => {
+                context
+                    .backend
+                    .cache
+                    .wait_for(parse_version(version)?)
+                    .await?
+            }
         }
         let snapshot = selected(context, &selection);
         for object in &snapshot.objects {
@@ -83,8 +90,14 @@ fn respond(receiver: mpsc::Receiver<Bytes>) -> Response<ApiBody> {
     let mut response = Response::new(body::stream(stream));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        header::HeaderValue::from_static("no-cache, private"),
+    );
     response
 }
 
@@ -98,12 +111,20 @@ fn check_options(context: &Context<'_>, send_initial: bool) -> Result<(), ApiErr
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         );
     } else if !version_match.is_empty() && context.query.get("sendInitialEvents").is_empty() {
-        errors.forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        errors.forbidden(
+            &path,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
     }
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors.into_vec()))
+    Err(ApiError::invalid(
+        "meta.k8s.io",
+        "ListOptions",
+        "",
+        errors.into_vec(),
+    ))
 }
 
 fn lifetime(context: &Context<'_>) -> Result<Duration, ApiError> {
@@ -276,7 +297,10 @@ impl Watcher {
 
     /// False when the client is gone, or does not read.
     async fn send(&self, line: Bytes) -> bool {
-        self.sender.send_timeout(line, limits::SLOW_WATCHER).await.is_ok()
+        self.sender
+            .send_timeout(line, limits::SLOW_WATCHER)
+            .await
+            .is_ok()
     }
 
     /// The event that a change is for this selection.
@@ -285,7 +309,8 @@ impl Watcher {
             object
                 .as_ref()
                 .filter(|object| {
-                    self.selection.contains_key(&object.key) && self.selection.matches(&object.value)
+                    self.selection.contains_key(&object.key)
+                        && self.selection.matches(&object.value)
                 })
                 .cloned()
         };

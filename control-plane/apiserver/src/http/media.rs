@@ -103,7 +103,9 @@ fn content_type(headers: &http::HeaderMap) -> &str {
 fn unsupported(accepted: &str) -> ApiError {
     ApiError::new(
         Reason::UnsupportedMediaType,
-        format!("the body of the request was in an unknown format - accepted media types include: {accepted}"),
+        format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
+        ),
     )
 }
 
@@ -188,18 +190,29 @@ mod tests {
         for (text, expected) in [
             ("", Accept::Object(Encoding::Json)),
             ("application/json", Accept::Object(Encoding::Json)),
-            ("application/vnd.kubernetes.protobuf, application/json", Accept::Object(Encoding::Json)),
+            (
+                "application/vnd.kubernetes.protobuf, application/json",
+                Accept::Object(Encoding::Json),
+            ),
             ("application/yaml", Accept::Object(Encoding::Yaml)),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Accept::Table(IncludeObject::Metadata),
             ),
-            ("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json", Accept::Metadata),
+            (
+                "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json",
+                Accept::Metadata,
+            ),
             ("*/*", Accept::Object(Encoding::Json)),
         ] {
             assert_eq!(accept(text).unwrap(), expected, "{text}");
         }
-        assert_eq!(accept("application/vnd.kubernetes.protobuf").unwrap_err().code(), 406);
+        assert_eq!(
+            accept("application/vnd.kubernetes.protobuf")
+                .unwrap_err()
+                .code(),
+            406
+        );
         assert_eq!(accept("text/html").unwrap_err().code(), 406);
     }
 
@@ -210,7 +223,10 @@ mod tests {
         let decoded = decode_body(&headers, b"a: 1\nb: [x]\n").unwrap().unwrap();
         assert_eq!(decoded.value, serde_json::json!({"a": 1, "b": ["x"]}));
         assert!(decode_body(&headers, b"a: [").unwrap().is_err());
-        headers.insert("content-type", "application/vnd.kubernetes.protobuf".parse().unwrap());
+        headers.insert(
+            "content-type",
+            "application/vnd.kubernetes.protobuf".parse().unwrap(),
+        );
         assert_eq!(decode_body(&headers, b"x").unwrap_err().code(), 415);
     }
 }

@@ -68,7 +68,12 @@ impl Query {
                     vec![value.to_string()],
                     &["All"],
                 );
-                return Err(ApiError::invalid("meta.k8s.io", kind, name, errors.into_vec()));
+                return Err(ApiError::invalid(
+                    "meta.k8s.io",
+                    kind,
+                    name,
+                    errors.into_vec(),
+                ));
             }
             dry = true;
         }
@@ -106,7 +111,9 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        let query = Query::parse("labelSelector=app%3Dweb%2Ctier+in+(a)&watch=1&limit=5&x=%zz&command=a&command=b");
+        let query = Query::parse(
+            "labelSelector=app%3Dweb%2Ctier+in+(a)&watch=1&limit=5&x=%zz&command=a&command=b",
+        );
         assert_eq!(query.get("labelSelector"), "app=web,tier in (a)");
         assert!(query.flag("watch"));
         assert!(!query.flag("absent"));
@@ -114,6 +121,10 @@ mod tests {
         assert_eq!(query.get("x"), "%zz");
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["a", "b"]);
         assert!(Query::parse("limit=-1").number("limit").is_err());
-        assert!(Query::parse("dryRun=Some").dry_run("CreateOptions", "").is_err());
+        assert!(
+            Query::parse("dryRun=Some")
+                .dry_run("CreateOptions", "")
+                .is_err()
+        );
     }
 }

@@ -192,17 +192,75 @@ mod tests {
     fn paths_name_kind_namespace_name_and_subresource() {
         for (method, uri, verb, resource, namespace, name) in [
             (Method::GET, "/api/v1/pods", "list", "pods", "", ""),
-            (Method::GET, "/api/v1/namespaces/a/pods?watch=true", "watch", "pods", "a", ""),
-            (Method::GET, "/api/v1/namespaces/a/pods/b", "get", "pods", "a", "b"),
-            (Method::PUT, "/api/v1/namespaces/a/pods/b/status", "update", "pods/status", "a", "b"),
-            (Method::GET, "/api/v1/namespaces/a", "get", "namespaces", "", "a"),
-            (Method::PUT, "/api/v1/namespaces/a/finalize", "update", "namespaces/finalize", "", "a"),
-            (Method::DELETE, "/api/v1/namespaces/a/configmaps", "deletecollection", "configmaps", "a", ""),
-            (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/b/scale", "patch", "deployments/scale", "a", "b"),
-            (Method::GET, "/api/v1/namespaces/a/pods/b/exec?command=x", "create", "pods/exec", "a", "b"),
+            (
+                Method::GET,
+                "/api/v1/namespaces/a/pods?watch=true",
+                "watch",
+                "pods",
+                "a",
+                "",
+            ),
+            (
+                Method::GET,
+                "/api/v1/namespaces/a/pods/b",
+                "get",
+                "pods",
+                "a",
+                "b",
+            ),
+            (
+                Method::PUT,
+                "/api/v1/namespaces/a/pods/b/status",
+                "update",
+                "pods/status",
+                "a",
+                "b",
+            ),
+            (
+                Method::GET,
+                "/api/v1/namespaces/a",
+                "get",
+                "namespaces",
+                "",
+                "a",
+            ),
+            (
+                Method::PUT,
+                "/api/v1/namespaces/a/finalize",
+                "update",
+                "namespaces/finalize",
+                "",
+                "a",
+            ),
+            (
+                Method::DELETE,
+                "/api/v1/namespaces/a/configmaps",
+                "deletecollection",
+                "configmaps",
+                "a",
+                "",
+            ),
+            (
+                Method::PATCH,
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                "patch",
+                "deployments/scale",
+                "a",
+                "b",
+            ),
+            (
+                Method::GET,
+                "/api/v1/namespaces/a/pods/b/exec?command=x",
+                "create",
+                "pods/exec",
+                "a",
+                "b",
+            ),
         ] {
             let info = parse(method, uri).unwrap();
-            let Target::Resource { kind, .. } = &info.target else { panic!("{uri}") };
+            let Target::Resource { kind, .. } = &info.target else {
+                panic!("{uri}")
+            };
             assert_eq!(info.verb, verb, "{uri}");
             assert_eq!(info.full_resource(kind), resource, "{uri}");
             assert_eq!((info.namespace(), info.name()), (namespace, name), "{uri}");
@@ -221,6 +279,9 @@ mod tests {
         ] {
             assert_eq!(parse(Method::GET, uri).unwrap_err().code(), 404, "{uri}");
         }
-        assert!(matches!(parse(Method::GET, "/api/v1").unwrap().target, Target::Path(_)));
+        assert!(matches!(
+            parse(Method::GET, "/api/v1").unwrap().target,
+            Target::Path(_)
+        ));
     }
 }

@@ -8,16 +8,21 @@ use serde_json::{Value, json};
 use super::{Accept, Encoding};
 use crate::{ApiBody, body};
 
-
-fn with_type(status: StatusCode, media: &'static str, bytes: impl Into<Bytes>) -> Response<ApiBody> {
+fn with_type(
+    status: StatusCode,
+    media: &'static str,
+    bytes: impl Into<Bytes>,
+) -> Response<ApiBody> {
     let mut response = Response::new(body::full(bytes));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media));
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(media),
+    );
+    response.headers_mut().insert(
+        header::CACHE_CONTROL,
+        header::HeaderValue::from_static("no-cache, private"),
+    );
     response
 }
 

@@ -95,7 +95,9 @@ fn save(dir: &Path, name: &str, pair: &CertPair) -> Result<(), PkiError> {
 }
 
 fn validity(params: &mut CertificateParams, years: i16) {
-    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let today = jiff::Timestamp::now()
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .date();
     // A day of tolerance for clocks that are behind.
     let start = today.yesterday().unwrap_or(today);
     let end = today
@@ -254,15 +256,15 @@ fn signed_by(
     ca: &x509_parser::certificate::X509Certificate<'_>,
 ) -> bool {
     // The CA's key identifier: a new CA of the same name must not pass for the old one.
-    let authority = cert
-        .extensions()
-        .iter()
-        .find_map(|extension| match extension.parsed_extension() {
-            x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(id) => {
-                id.key_identifier.as_ref().map(|id| id.0.to_vec())
-            }
-            _ => None,
-        });
+    let authority =
+        cert.extensions()
+            .iter()
+            .find_map(|extension| match extension.parsed_extension() {
+                x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(id) => {
+                    id.key_identifier.as_ref().map(|id| id.0.to_vec())
+                }
+                _ => None,
+            });
     let own = ca
         .extensions()
         .iter()

@@ -35,9 +35,9 @@ pub(crate) struct Storage {
 /// Failures of the store, as the client sees them.
 pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::Compacted { asked, oldest } => ApiError::expired(format!(
-            "too old resource version: {asked} ({oldest})"
-        )),
+        StoreError::Compacted { asked, oldest } => {
+            ApiError::expired(format!("too old resource version: {asked} ({oldest})"))
+        }
         StoreError::Future { asked, current } => {
             ApiError::too_large_resource_version(asked, current)
         }
@@ -99,7 +99,11 @@ impl Storage {
     }
 
     /// Writes a new object and sets its resourceVersion.
-    pub(crate) async fn create(&self, kind: &Kind, object: &mut Value) -> Result<Outcome, ApiError> {
+    pub(crate) async fn create(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+    ) -> Result<Outcome, ApiError> {
         let key = kind.key(object.namespace(), object.name());
         let bytes = encode(object)?;
         let outcome = self

@@ -178,7 +178,9 @@ impl WatchCache {
         if after < state.ring_start {
             return Changes::TooOld;
         }
-        let from = state.ring.partition_point(|change| change.revision <= after);
+        let from = state
+            .ring
+            .partition_point(|change| change.revision <= after);
         Changes::Some(state.ring.range(from..).take(BATCH).cloned().collect())
     }
 

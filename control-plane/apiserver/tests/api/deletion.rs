@@ -20,12 +20,21 @@ async fn an_unbound_pod_goes_at_once_a_bound_one_gracefully() {
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
     // Longer than before changes nothing, shorter does.
-    let again = client.delete(&path, &json!({"gracePeriodSeconds": 60})).await.ok();
+    let again = client
+        .delete(&path, &json!({"gracePeriodSeconds": 60}))
+        .await
+        .ok();
     assert_eq!(again["metadata"]["deletionGracePeriodSeconds"], 30);
-    let shorter = client.delete(&path, &json!({"gracePeriodSeconds": 5})).await.ok();
+    let shorter = client
+        .delete(&path, &json!({"gracePeriodSeconds": 5}))
+        .await
+        .ok();
     assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 5);
     // The node agent ends it.
-    client.delete(&format!("{path}?gracePeriodSeconds=0"), &json!({})).await.ok();
+    client
+        .delete(&format!("{path}?gracePeriodSeconds=0"), &json!({}))
+        .await
+        .ok();
     assert_eq!(client.get(&path).await.code, 404);
 }
 
@@ -40,11 +49,23 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
     let marked = client.delete(&path, &json!({})).await.ok();
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
     let more = client
-        .patch(&path, "merge-patch", &json!({"metadata": {"finalizers": ["example.com/a", "example.com/b"]}}))
+        .patch(
+            &path,
+            "merge-patch",
+            &json!({"metadata": {"finalizers": ["example.com/a", "example.com/b"]}}),
+        )
         .await;
-    assert!(more.refused().2.contains("no new finalizers can be added if the object is being deleted"));
+    assert!(
+        more.refused()
+            .2
+            .contains("no new finalizers can be added if the object is being deleted")
+    );
     client
-        .patch(&path, "merge-patch", &json!({"metadata": {"finalizers": null}}))
+        .patch(
+            &path,
+            "merge-patch",
+            &json!({"metadata": {"finalizers": null}}),
+        )
         .await
         .ok();
     assert_eq!(client.get(&path).await.code, 404);
@@ -57,13 +78,24 @@ async fn the_propagation_policy_becomes_a_finalizer() {
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
         client.post(CONFIG_MAPS, &config_map("a")).await.ok();
         let path = format!("{CONFIG_MAPS}/a");
-        let marked = client.delete(&path, &json!({"propagationPolicy": policy})).await.ok();
+        let marked = client
+            .delete(&path, &json!({"propagationPolicy": policy}))
+            .await
+            .ok();
         assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
-        client.delete(&path, &json!({"propagationPolicy": "Background"})).await.ok();
+        client
+            .delete(&path, &json!({"propagationPolicy": "Background"}))
+            .await
+            .ok();
         assert_eq!(client.get(&path).await.code, 404);
     }
     client.post(CONFIG_MAPS, &config_map("a")).await.ok();
-    let wrong = client.delete(&format!("{CONFIG_MAPS}/a"), &json!({"propagationPolicy": "Sideways"})).await;
+    let wrong = client
+        .delete(
+            &format!("{CONFIG_MAPS}/a"),
+            &json!({"propagationPolicy": "Sideways"}),
+        )
+        .await;
     assert_eq!(wrong.refused().0, 422);
 }
 
@@ -73,12 +105,20 @@ async fn preconditions_protect_against_the_wrong_object() {
     let client = &server.admin;
     let created = client.post(CONFIG_MAPS, &config_map("a")).await.ok();
     let path = format!("{CONFIG_MAPS}/a");
-    let wrong = client.delete(&path, &json!({"preconditions": {"uid": "other"}})).await;
+    let wrong = client
+        .delete(&path, &json!({"preconditions": {"uid": "other"}}))
+        .await;
     let (code, _, message) = wrong.refused();
     assert_eq!(code, 409);
-    assert!(message.contains("Precondition failed: UID in precondition: other"), "{message}");
+    assert!(
+        message.contains("Precondition failed: UID in precondition: other"),
+        "{message}"
+    );
     let uid = &created["metadata"]["uid"];
-    client.delete(&path, &json!({"preconditions": {"uid": uid}})).await.ok();
+    client
+        .delete(&path, &json!({"preconditions": {"uid": uid}}))
+        .await
+        .ok();
 }
 
 #[tokio::test]
@@ -86,13 +126,21 @@ async fn a_namespace_terminates_and_takes_nothing_new() {
     let server = TestServer::start().await;
     let client = &server.admin;
     client
-        .post("/api/v1/namespaces", &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}))
+        .post(
+            "/api/v1/namespaces",
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}),
+        )
         .await
         .ok();
-    client.post("/api/v1/namespaces/n/configmaps", &config_map("a")).await.ok();
+    client
+        .post("/api/v1/namespaces/n/configmaps", &config_map("a"))
+        .await
+        .ok();
     let marked = client.delete("/api/v1/namespaces/n", &json!({})).await.ok();
     assert_eq!(marked["status"]["phase"], "Terminating");
-    let refused = client.post("/api/v1/namespaces/n/configmaps", &config_map("b")).await;
+    let refused = client
+        .post("/api/v1/namespaces/n/configmaps", &config_map("b"))
+        .await;
     assert_eq!(
         refused.refused(),
         (
@@ -101,13 +149,22 @@ async fn a_namespace_terminates_and_takes_nothing_new() {
             "configmaps \"b\" is forbidden: unable to create new content in namespace n because it is being terminated".into()
         )
     );
-    assert_eq!(refused.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    assert_eq!(
+        refused.json()["details"]["causes"][0]["reason"],
+        "NamespaceTerminating"
+    );
     // The namespace controller: content, then the finalizer.
-    let gone = client.send(Method::DELETE, "/api/v1/namespaces/n/configmaps", &[], "").await.ok();
+    let gone = client
+        .send(Method::DELETE, "/api/v1/namespaces/n/configmaps", &[], "")
+        .await
+        .ok();
     assert_eq!(gone["items"].as_array().unwrap().len(), 1);
     let mut namespace = client.get("/api/v1/namespaces/n").await.ok();
     namespace["spec"]["finalizers"] = json!([]);
-    client.put("/api/v1/namespaces/n/finalize", &namespace).await.ok();
+    client
+        .put("/api/v1/namespaces/n/finalize", &namespace)
+        .await
+        .ok();
     assert_eq!(client.get("/api/v1/namespaces/n").await.code, 404);
 }
 
@@ -120,7 +177,15 @@ async fn deletecollection_deletes_what_is_selected() {
         object["metadata"]["labels"] = json!({"app": name});
         client.post(CONFIG_MAPS, &object).await.ok();
     }
-    client.send(Method::DELETE, &format!("{CONFIG_MAPS}?labelSelector=app%3Da"), &[], "").await.ok();
+    client
+        .send(
+            Method::DELETE,
+            &format!("{CONFIG_MAPS}?labelSelector=app%3Da"),
+            &[],
+            "",
+        )
+        .await
+        .ok();
     assert_eq!(client.get(&format!("{CONFIG_MAPS}/a")).await.code, 404);
     assert_eq!(client.get(&format!("{CONFIG_MAPS}/b")).await.code, 200);
 }
@@ -130,7 +195,14 @@ async fn an_eviction_deletes_the_pod() {
     let server = TestServer::start().await;
     let client = &server.admin;
     client.post(PODS, &pod("p")).await.ok();
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    assert_eq!(client.post(&format!("{PODS}/p/eviction"), &eviction).await.code, 201);
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    assert_eq!(
+        client
+            .post(&format!("{PODS}/p/eviction"), &eviction)
+            .await
+            .code,
+        201
+    );
     assert_eq!(client.get(&format!("{PODS}/p")).await.code, 404);
 }

@@ -9,7 +9,7 @@ use hull_apiserver::{
     ApiServer, ApiServerConfig,
     pki::{CertPair, ClusterPki},
 };
-use hull_store::{Store, embedded::EmbeddedStore};
+use hull_store::embedded::EmbeddedStore;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -23,7 +23,6 @@ pub struct TestServer {
     pub url: String,
     pub pki: ClusterPki,
     pub server: Arc<ApiServer>,
-    pub store: Arc<dyn Store>,
     pub admin: ApiClient,
     task: tokio::task::JoinHandle<()>,
 }
@@ -38,19 +37,28 @@ impl TestServer {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = ClusterPki::load_or_create(dir.path().join("pki"), &[]).unwrap();
-        let store: Arc<dyn Store> =
-            Arc::new(EmbeddedStore::open(dir.path().join("store.redb")).unwrap());
-        let server = ApiServer::new(ApiServerConfig::new(pki.clone()), store.clone())
+        let store = Arc::new(EmbeddedStore::open(dir.path().join("store.redb")).unwrap());
+        let server = ApiServer::new(ApiServerConfig::new(pki.clone()), store)
             .await
             .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let serving = server.clone();
         let task = tokio::spawn(async move {
-            serving.serve(listener, std::future::pending()).await.unwrap();
+            serving
+                .serve(listener, std::future::pending())
+                .await
+                .unwrap();
         });
         let admin = ApiClient::new(&url, &pki, Some(&pki.admin().unwrap()));
-        TestServer { dir, url, pki, server, store, admin, task }
+        TestServer {
+            dir,
+            url,
+            pki,
+            server,
+            admin,
+            task,
+        }
     }
 
     pub fn client(&self, pair: Option<&CertPair>) -> ApiClient {
@@ -60,7 +68,9 @@ impl TestServer {
     /// Writes a kubeconfig and returns its path.
     pub fn kubeconfig(&self) -> std::path::PathBuf {
         let path = self.dir.path().join("kubeconfig");
-        let text = self.pki.kubeconfig(&self.url, "admin", &self.pki.admin().unwrap());
+        let text = self
+            .pki
+            .kubeconfig(&self.url, "admin", &self.pki.admin().unwrap());
         std::fs::write(&path, text).unwrap();
         path
     }
@@ -86,7 +96,12 @@ impl Answer {
     /// The object of a request that must have succeeded.
     #[track_caller]
     pub fn ok(&self) -> Value {
-        assert!((200..300).contains(&self.code), "{}: {}", self.code, self.text);
+        assert!(
+            (200..300).contains(&self.code),
+            "{}: {}",
+            self.code,
+            self.text
+        );
         self.json()
     }
 
@@ -120,7 +135,11 @@ pub fn tls_config(pki: &ClusterPki, pair: Option<&CertPair>) -> rustls::ClientCo
         None => builder.with_no_client_auth(),
         Some(pair) => builder
             .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(pair.cert_pem.as_bytes()).unwrap().into_owned()],
+                vec![
+                    CertificateDer::from_pem_slice(pair.cert_pem.as_bytes())
+                        .unwrap()
+                        .into_owned(),
+                ],
                 PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap(),
             )
             .unwrap(),
@@ -186,31 +205,54 @@ impl ApiClient {
     }
 
     pub async fn post(&self, path: &str, object: &Value) -> Answer {
-        self.send(Method::POST, path, &[("content-type", "application/json")], object.to_string())
-            .await
+        self.send(
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            object.to_string(),
+        )
+        .await
     }
 
     pub async fn put(&self, path: &str, object: &Value) -> Answer {
-        self.send(Method::PUT, path, &[("content-type", "application/json")], object.to_string())
-            .await
+        self.send(
+            Method::PUT,
+            path,
+            &[("content-type", "application/json")],
+            object.to_string(),
+        )
+        .await
     }
 
     pub async fn patch(&self, path: &str, media: &str, patch: &Value) -> Answer {
         let media = format!("application/{media}+json");
-        self.send(Method::PATCH, path, &[("content-type", &media)], patch.to_string())
-            .await
+        self.send(
+            Method::PATCH,
+            path,
+            &[("content-type", &media)],
+            patch.to_string(),
+        )
+        .await
     }
 
     pub async fn delete(&self, path: &str, options: &Value) -> Answer {
-        self.send(Method::DELETE, path, &[("content-type", "application/json")], options.to_string())
-            .await
+        self.send(
+            Method::DELETE,
+            path,
+            &[("content-type", "application/json")],
+            options.to_string(),
+        )
+        .await
     }
 
     /// Opens a watch.
     pub async fn watch(&self, path: &str) -> WatchLines {
         let response = self.raw(Method::GET, path, &[], "").await;
         assert_eq!(response.status(), 200);
-        WatchLines { body: response.into_body(), buffer: Vec::new() }
+        WatchLines {
+            body: response.into_body(),
+            buffer: Vec::new(),
+        }
     }
 }
 
@@ -242,7 +284,10 @@ impl WatchLines {
         let event = self.next().await.expect("another event");
         (
             event["type"].as_str().unwrap().to_string(),
-            event["object"]["metadata"]["name"].as_str().unwrap_or("").to_string(),
+            event["object"]["metadata"]["name"]
+                .as_str()
+                .unwrap_or("")
+                .to_string(),
         )
     }
 }

@@ -19,19 +19,36 @@ async fn bad_bodies_are_the_clients_fault() {
         ("application/json", b"null".to_vec(), 400),
         ("application/json", b"\"x\"".to_vec(), 400),
         ("application/json", b"{\"metadata\":5}".to_vec(), 400),
-        ("application/json", b"{\"metadata\":{\"name\":\"\xff\xfe\"}}".to_vec(), 400),
+        (
+            "application/json",
+            b"{\"metadata\":{\"name\":\"\xff\xfe\"}}".to_vec(),
+            400,
+        ),
         ("application/json", deep.into_bytes(), 400),
         ("application/yaml", b"a: [".to_vec(), 400),
         ("application/yaml", yaml_bomb.as_bytes().to_vec(), 400),
-        ("application/vnd.kubernetes.protobuf", b"k8s\0".to_vec(), 415),
+        (
+            "application/vnd.kubernetes.protobuf",
+            b"k8s\0".to_vec(),
+            415,
+        ),
         ("text/html", b"<p>".to_vec(), 415),
         ("application/json", vec![b' '; 3 * 1024 * 1024 + 1], 413),
     ] {
-        let answer = client.send(Method::POST, CONFIG_MAPS, &[("content-type", media)], body.clone()).await;
+        let answer = client
+            .send(
+                Method::POST,
+                CONFIG_MAPS,
+                &[("content-type", media)],
+                body.clone(),
+            )
+            .await;
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
         assert_eq!(answer.refused().0, code, "{media} {shown}: {}", answer.text);
     }
-    let malformed = client.send(Method::POST, CONFIG_MAPS, &[], "{\"a\": nope}").await;
+    let malformed = client
+        .send(Method::POST, CONFIG_MAPS, &[], "{\"a\": nope}")
+        .await;
     let (_, reason, message) = malformed.refused();
     assert_eq!(reason, "BadRequest");
     assert!(
@@ -56,8 +73,16 @@ async fn wrong_methods_and_paths_are_refused() {
         (Method::GET, "/api/v1/unknown", 404),
         (Method::GET, "/no/such/path", 404),
         (Method::GET, "/api/v1/namespaces/default/pods/a/b/c", 404),
-        (Method::GET, "/api/v1/namespaces/default/configmaps/..%2f..%2fsecrets", 404),
-        (Method::GET, "/api/v1/namespaces/default/configmaps/%00", 404),
+        (
+            Method::GET,
+            "/api/v1/namespaces/default/configmaps/..%2f..%2fsecrets",
+            404,
+        ),
+        (
+            Method::GET,
+            "/api/v1/namespaces/default/configmaps/%00",
+            404,
+        ),
     ] {
         let answer = client.send(method.clone(), path, &[], "").await;
         assert_eq!(answer.refused().0, code, "{method} {path}: {}", answer.text);
@@ -74,8 +99,20 @@ async fn keys_cannot_be_smuggled_through_names() {
     }
     // A pod's name in the path is not a key either.
     client.post(PODS, &pod("p")).await.ok();
-    assert_eq!(client.get("/api/v1/namespaces/default%2fp/pods/p").await.code, 404);
-    assert_eq!(client.get("/api/v1/namespaces/default/configmaps/..%2f..%2fpods%2fdefault%2fp").await.code, 404);
+    assert_eq!(
+        client
+            .get("/api/v1/namespaces/default%2fp/pods/p")
+            .await
+            .code,
+        404
+    );
+    assert_eq!(
+        client
+            .get("/api/v1/namespaces/default/configmaps/..%2f..%2fpods%2fdefault%2fp")
+            .await
+            .code,
+        404
+    );
 }
 
 #[tokio::test]
@@ -85,7 +122,13 @@ async fn nested_values_do_not_overflow_the_stack() {
     for _ in 0..120 {
         value = json!({ "properties": value });
     }
-    let answer = server.admin.post(CONFIG_MAPS, &json!({"metadata": {"name": "a"}, "data": value})).await;
+    let answer = server
+        .admin
+        .post(
+            CONFIG_MAPS,
+            &json!({"metadata": {"name": "a"}, "data": value}),
+        )
+        .await;
     assert_eq!(answer.refused().0, 400);
     let patch = server
         .admin
@@ -107,7 +150,9 @@ async fn garbage_on_the_wire_harms_nobody() {
     let mut plain = tokio::net::TcpStream::connect(&address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut sink = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut sink)).await.unwrap();
+    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut sink))
+        .await
+        .unwrap();
     // TLS, then no HTTP.
     let mut config = tls_config(&server.pki, None);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -115,8 +160,12 @@ async fn garbage_on_the_wire_harms_nobody() {
     let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
     let mut tls = connector.connect(name, stream).await.unwrap();
-    tls.write_all(b"\x00\x01\x02 nonsense\r\n\r\n").await.unwrap();
+    tls.write_all(b"\x00\x01\x02 nonsense\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, tls.read_to_end(&mut answer)).await.unwrap();
+    let _ = tokio::time::timeout(PATIENCE, tls.read_to_end(&mut answer))
+        .await
+        .unwrap();
     assert_eq!(server.admin.get("/livez").await.text, "ok");
 }

@@ -67,8 +67,17 @@ impl Kubectl {
 
     async fn run_with(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = self.command(arguments).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-        let output = tokio::time::timeout(PATIENCE * 4, child.wait_with_output()).await.unwrap().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .await
+            .unwrap();
+        let output = tokio::time::timeout(PATIENCE * 4, child.wait_with_output())
+            .await
+            .unwrap()
+            .unwrap();
         Output {
             success: output.status.success(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -83,14 +92,22 @@ impl Kubectl {
 
     async fn ok_with(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run_with(arguments, input).await;
-        assert!(output.success, "kubectl {arguments:?}: {}{}", output.stdout, output.stderr);
+        assert!(
+            output.success,
+            "kubectl {arguments:?}: {}{}",
+            output.stdout, output.stderr
+        );
         output.stdout
     }
 
     /// Runs a command that must fail; its complaint.
     async fn refused(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run_with(arguments, input).await;
-        assert!(!output.success, "kubectl {arguments:?} succeeded: {}", output.stdout);
+        assert!(
+            !output.success,
+            "kubectl {arguments:?} succeeded: {}",
+            output.stdout
+        );
         output.stderr
     }
 }
@@ -98,35 +115,90 @@ impl Kubectl {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_applies_shows_changes_and_deletes_a_pod() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else { return };
-    assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], POD).await, "pod/nginx created\n");
-    assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], POD).await, "pod/nginx unchanged\n");
+    let Some(kubectl) = Kubectl::find(&server) else {
+        return;
+    };
+    assert_eq!(
+        kubectl.ok_with(&["apply", "-f", "-"], POD).await,
+        "pod/nginx created\n"
+    );
+    assert_eq!(
+        kubectl.ok_with(&["apply", "-f", "-"], POD).await,
+        "pod/nginx unchanged\n"
+    );
     let table = kubectl.ok(&["get", "pods", "-o", "wide"]).await;
     assert!(table.starts_with("NAME    READY   STATUS    RESTARTS   AGE   IP       NODE     NOMINATED NODE   READINESS GATES\nnginx   0/1     Pending   0 "), "{table}");
     let changed = POD.replace("image: nginx", "image: nginx:1.27");
-    assert_eq!(kubectl.ok_with(&["apply", "-f", "-"], &changed).await, "pod/nginx configured\n");
     assert_eq!(
-        kubectl.ok(&["get", "pod", "nginx", "-o", "jsonpath={.spec.containers[0].image}"]).await,
+        kubectl.ok_with(&["apply", "-f", "-"], &changed).await,
+        "pod/nginx configured\n"
+    );
+    assert_eq!(
+        kubectl
+            .ok(&[
+                "get",
+                "pod",
+                "nginx",
+                "-o",
+                "jsonpath={.spec.containers[0].image}"
+            ])
+            .await,
         "nginx:1.27"
     );
-    assert_eq!(kubectl.ok(&["label", "pod", "nginx", "tier=front"]).await, "pod/nginx labeled\n");
-    assert_eq!(kubectl.ok(&["annotate", "pod", "nginx", "note=x"]).await, "pod/nginx annotated\n");
-    assert!(kubectl.ok(&["get", "po", "-l", "tier=front", "-o", "name"]).await.contains("pod/nginx"));
+    assert_eq!(
+        kubectl.ok(&["label", "pod", "nginx", "tier=front"]).await,
+        "pod/nginx labeled\n"
+    );
+    assert_eq!(
+        kubectl.ok(&["annotate", "pod", "nginx", "note=x"]).await,
+        "pod/nginx annotated\n"
+    );
+    assert!(
+        kubectl
+            .ok(&["get", "po", "-l", "tier=front", "-o", "name"])
+            .await
+            .contains("pod/nginx")
+    );
     let described = kubectl.ok(&["describe", "pod", "nginx"]).await;
-    assert!(described.contains("QoS Class:         BestEffort") || described.contains("QoS Class:                   BestEffort"), "{described}");
-    assert!(kubectl.ok(&["get", "pod", "nginx", "-o", "yaml"]).await.contains("kind: Pod"));
-    assert_eq!(kubectl.ok(&["delete", "pod", "nginx"]).await.lines().next().map(|l| l.starts_with("pod \"nginx\" deleted")), Some(true));
+    assert!(
+        described.contains("QoS Class:         BestEffort")
+            || described.contains("QoS Class:                   BestEffort"),
+        "{described}"
+    );
+    assert!(
+        kubectl
+            .ok(&["get", "pod", "nginx", "-o", "yaml"])
+            .await
+            .contains("kind: Pod")
+    );
+    assert_eq!(
+        kubectl
+            .ok(&["delete", "pod", "nginx"])
+            .await
+            .lines()
+            .next()
+            .map(|l| l.starts_with("pod \"nginx\" deleted")),
+        Some(true)
+    );
     let gone = kubectl.refused(&["get", "pod", "nginx"], "").await;
-    assert_eq!(gone, "Error from server (NotFound): pods \"nginx\" not found\n");
+    assert_eq!(
+        gone,
+        "Error from server (NotFound): pods \"nginx\" not found\n"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_shows_the_servers_refusals() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else { return };
+    let Some(kubectl) = Kubectl::find(&server) else {
+        return;
+    };
     let unknown = POD.replace("    image: nginx", "    imgae: nginx");
     let complaint = kubectl.refused(&["apply", "-f", "-"], &unknown).await;
-    assert!(complaint.contains("strict decoding error: unknown field \"spec.containers[0].imgae\""), "{complaint}");
+    assert!(
+        complaint.contains("strict decoding error: unknown field \"spec.containers[0].imgae\""),
+        "{complaint}"
+    );
     let invalid = POD.replace("containerPort: 80", "containerPort: 80000");
     let complaint = kubectl.refused(&["create", "-f", "-"], &invalid).await;
     assert_eq!(
@@ -135,22 +207,48 @@ async fn kubectl_shows_the_servers_refusals() {
     );
     kubectl.ok_with(&["create", "-f", "-"], POD).await;
     let twice = kubectl.refused(&["create", "-f", "-"], POD).await;
-    assert!(twice.contains("Error from server (AlreadyExists)") && twice.contains("pods \"nginx\" already exists"), "{twice}");
-    let missing = kubectl.refused(&["create", "-n", "nope", "-f", "-"], POD).await;
-    assert!(missing.contains("namespaces \"nope\" not found"), "{missing}");
+    assert!(
+        twice.contains("Error from server (AlreadyExists)")
+            && twice.contains("pods \"nginx\" already exists"),
+        "{twice}"
+    );
+    let missing = kubectl
+        .refused(&["create", "-n", "nope", "-f", "-"], POD)
+        .await;
+    assert!(
+        missing.contains("namespaces \"nope\" not found"),
+        "{missing}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_drives_a_deployment() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else { return };
+    let Some(kubectl) = Kubectl::find(&server) else {
+        return;
+    };
     assert_eq!(
-        kubectl.ok(&["create", "deployment", "web", "--image=nginx", "--replicas=3"]).await,
+        kubectl
+            .ok(&[
+                "create",
+                "deployment",
+                "web",
+                "--image=nginx",
+                "--replicas=3"
+            ])
+            .await,
         "deployment.apps/web created\n"
     );
-    assert_eq!(kubectl.ok(&["scale", "deployment", "web", "--replicas=2"]).await, "deployment.apps/web scaled\n");
     assert_eq!(
-        kubectl.ok(&["set", "image", "deployment/web", "nginx=nginx:2"]).await,
+        kubectl
+            .ok(&["scale", "deployment", "web", "--replicas=2"])
+            .await,
+        "deployment.apps/web scaled\n"
+    );
+    assert_eq!(
+        kubectl
+            .ok(&["set", "image", "deployment/web", "nginx=nginx:2"])
+            .await,
         "deployment.apps/web image updated\n"
     );
     let table = kubectl.ok(&["get", "deploy"]).await;
@@ -158,53 +256,134 @@ async fn kubectl_drives_a_deployment() {
     // What the controller would report.
     let status = json!({"status": {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2,
         "availableReplicas": 2, "conditions": [{"type": "Available", "status": "True"}]}});
-    server.admin.patch(&format!("{DEPLOYMENTS}/web/status"), "merge-patch", &status).await.ok();
+    server
+        .admin
+        .patch(&format!("{DEPLOYMENTS}/web/status"), "merge-patch", &status)
+        .await
+        .ok();
     assert_eq!(
-        kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=20s"]).await,
+        kubectl
+            .ok(&["rollout", "status", "deployment/web", "--timeout=20s"])
+            .await,
         "deployment \"web\" successfully rolled out\n"
     );
-    assert!(kubectl.ok(&["describe", "deployment", "web"]).await.contains("RollingUpdateStrategy:  25% max unavailable, 25% max surge"));
-    assert!(kubectl.ok(&["get", "all"]).await.contains("deployment.apps/web"));
-    kubectl.ok(&["delete", "deployment", "web", "--wait=false"]).await;
+    assert!(
+        kubectl
+            .ok(&["describe", "deployment", "web"])
+            .await
+            .contains("RollingUpdateStrategy:  25% max unavailable, 25% max surge")
+    );
+    assert!(
+        kubectl
+            .ok(&["get", "all"])
+            .await
+            .contains("deployment.apps/web")
+    );
+    kubectl
+        .ok(&["delete", "deployment", "web", "--wait=false"])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_handles_config_and_waits_and_explains() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else { return };
-    kubectl.ok(&["create", "configmap", "c", "--from-literal=a=1"]).await;
-    kubectl.ok(&["create", "secret", "generic", "s", "--from-literal=p=q"]).await;
+    let Some(kubectl) = Kubectl::find(&server) else {
+        return;
+    };
+    kubectl
+        .ok(&["create", "configmap", "c", "--from-literal=a=1"])
+        .await;
+    kubectl
+        .ok(&["create", "secret", "generic", "s", "--from-literal=p=q"])
+        .await;
     kubectl.ok(&["create", "namespace", "n"]).await;
-    kubectl.ok(&["create", "serviceaccount", "robot", "-n", "n"]).await;
-    assert!(kubectl.ok(&["get", "cm,secret,ns"]).await.contains("namespace/kube-node-lease"));
-    assert_eq!(kubectl.ok(&["get", "secret", "s", "-o", "jsonpath={.data.p}"]).await, "cQ==");
-    kubectl.ok(&["patch", "cm", "c", "--type=json", "-p", "[{\"op\":\"add\",\"path\":\"/data/b\",\"value\":\"2\"}]"]).await;
-    kubectl.ok(&["patch", "cm", "c", "-p", "{\"data\":{\"a\":null}}"]).await;
-    assert_eq!(kubectl.ok(&["get", "cm", "c", "-o", "jsonpath={.data}"]).await, "{\"b\":\"2\"}");
+    kubectl
+        .ok(&["create", "serviceaccount", "robot", "-n", "n"])
+        .await;
+    assert!(
+        kubectl
+            .ok(&["get", "cm,secret,ns"])
+            .await
+            .contains("namespace/kube-node-lease")
+    );
+    assert_eq!(
+        kubectl
+            .ok(&["get", "secret", "s", "-o", "jsonpath={.data.p}"])
+            .await,
+        "cQ=="
+    );
+    kubectl
+        .ok(&[
+            "patch",
+            "cm",
+            "c",
+            "--type=json",
+            "-p",
+            "[{\"op\":\"add\",\"path\":\"/data/b\",\"value\":\"2\"}]",
+        ])
+        .await;
+    kubectl
+        .ok(&["patch", "cm", "c", "-p", "{\"data\":{\"a\":null}}"])
+        .await;
+    assert_eq!(
+        kubectl
+            .ok(&["get", "cm", "c", "-o", "jsonpath={.data}"])
+            .await,
+        "{\"b\":\"2\"}"
+    );
     kubectl.ok_with(&["replace", "-f", "-"], "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"c\"},\"data\":{\"z\":\"1\"}}").await;
-    let diff = kubectl.run_with(&["apply", "--dry-run=server", "-f", "-"], POD).await;
-    assert_eq!(diff.stdout, "pod/nginx created (server dry run)\n", "{}", diff.stderr);
+    let diff = kubectl
+        .run_with(&["apply", "--dry-run=server", "-f", "-"], POD)
+        .await;
+    assert_eq!(
+        diff.stdout, "pod/nginx created (server dry run)\n",
+        "{}",
+        diff.stderr
+    );
     let explained = kubectl.ok(&["explain", "pod.spec.containers.image"]).await;
     assert!(explained.contains("FIELD: image <string>"), "{explained}");
     let resources = kubectl.ok(&["api-resources"]).await;
     assert!(resources.contains("runtimeclasses"), "{resources}");
-    assert!(kubectl.ok(&["version"]).await.contains("Server Version: v1.36.0"));
+    assert!(
+        kubectl
+            .ok(&["version"])
+            .await
+            .contains("Server Version: v1.36.0")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_watches() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else { return };
+    let Some(kubectl) = Kubectl::find(&server) else {
+        return;
+    };
     let mut child = kubectl
-        .command(&["get", "cm", "-w", "--no-headers", "-o", "custom-columns=N:.metadata.name,D:.data.a", "--output-watch-events"])
+        .command(&[
+            "get",
+            "cm",
+            "-w",
+            "--no-headers",
+            "-o",
+            "custom-columns=N:.metadata.name,D:.data.a",
+            "--output-watch-events",
+        ])
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    kubectl.ok(&["create", "configmap", "c", "--from-literal=a=1"]).await;
-    kubectl.ok(&["patch", "cm", "c", "-p", "{\"data\":{\"a\":\"2\"}}"]).await;
+    kubectl
+        .ok(&["create", "configmap", "c", "--from-literal=a=1"])
+        .await;
+    kubectl
+        .ok(&["patch", "cm", "c", "-p", "{\"data\":{\"a\":\"2\"}}"])
+        .await;
     kubectl.ok(&["delete", "cm", "c"]).await;
     for expected in ["ADDED c 1", "MODIFIED c 2", "DELETED c 2"] {
-        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let line = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(words.join(" "), expected);
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::harness::{ApiClient, CONFIG_MAPS, PODS, TestServer, bind, config_map, pod};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-const METADATA: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json";
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json";
 
 fn names(list: &Value) -> Vec<String> {
     list["items"]
@@ -29,7 +30,11 @@ async fn fill(client: &ApiClient, count: usize) {
 async fn a_list_sees_every_write_that_came_before() {
     let server = TestServer::start().await;
     for number in 0..20 {
-        server.admin.post(CONFIG_MAPS, &config_map(&format!("c{number:02}"))).await.ok();
+        server
+            .admin
+            .post(CONFIG_MAPS, &config_map(&format!("c{number:02}")))
+            .await
+            .ok();
         let list = server.admin.get(CONFIG_MAPS).await.ok();
         assert_eq!(list["kind"], "ConfigMapList");
         assert_eq!(names(&list).len(), number + 1);
@@ -45,19 +50,41 @@ async fn pages_show_one_moment() {
     assert_eq!(names(&first), ["c00", "c01", "c02"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 4);
     // What changes meanwhile does not show.
-    client.delete(&format!("{CONFIG_MAPS}/c04"), &json!({})).await.ok();
+    client
+        .delete(&format!("{CONFIG_MAPS}/c04"), &json!({}))
+        .await
+        .ok();
     client.post(CONFIG_MAPS, &config_map("c99")).await.ok();
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let second = client.get(&format!("{CONFIG_MAPS}?limit=3&continue={token}")).await.ok();
+    let second = client
+        .get(&format!("{CONFIG_MAPS}?limit=3&continue={token}"))
+        .await
+        .ok();
     assert_eq!(names(&second), ["c03", "c04", "c05"]);
-    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(
+        second["metadata"]["resourceVersion"],
+        first["metadata"]["resourceVersion"]
+    );
     let token = second["metadata"]["continue"].as_str().unwrap();
-    let third = client.get(&format!("{CONFIG_MAPS}?limit=3&continue={token}")).await.ok();
+    let third = client
+        .get(&format!("{CONFIG_MAPS}?limit=3&continue={token}"))
+        .await
+        .ok();
     assert_eq!(names(&third), ["c06"]);
     assert!(third["metadata"].get("continue").is_none());
-    assert_eq!(client.get(&format!("{CONFIG_MAPS}?continue=garbage")).await.code, 400);
+    assert_eq!(
+        client
+            .get(&format!("{CONFIG_MAPS}?continue=garbage"))
+            .await
+            .code,
+        400
+    );
     // A token of another namespace leads nowhere else.
-    let other = client.get(&format!("/api/v1/namespaces/kube-system/configmaps?limit=3&continue={token}")).await;
+    let other = client
+        .get(&format!(
+            "/api/v1/namespaces/kube-system/configmaps?limit=3&continue={token}"
+        ))
+        .await;
     assert_eq!(other.code, 400);
 }
 
@@ -71,7 +98,10 @@ async fn selectors_choose_by_labels_and_fields() {
         ("labelSelector=parity+in+(0)", vec!["c00", "c02"]),
         ("labelSelector=!parity", vec![]),
         ("fieldSelector=metadata.name%3Dc02", vec!["c02"]),
-        ("fieldSelector=metadata.name!%3Dc02&limit=2", vec!["c00", "c01"]),
+        (
+            "fieldSelector=metadata.name!%3Dc02&limit=2",
+            vec!["c00", "c01"],
+        ),
         ("labelSelector=parity%3D1&limit=1", vec!["c01"]),
     ] {
         let list = client.get(&format!("{CONFIG_MAPS}?{query}")).await.ok();
@@ -80,12 +110,27 @@ async fn selectors_choose_by_labels_and_fields() {
     client.post(PODS, &pod("a")).await.ok();
     client.post(PODS, &pod("b")).await.ok();
     bind(client, "b", "n1").await.ok();
-    let list = client.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.ok();
+    let list = client
+        .get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1")
+        .await
+        .ok();
     assert_eq!(names(&list), ["b"]);
-    let list = client.get("/api/v1/pods?fieldSelector=spec.nodeName%3D").await.ok();
+    let list = client
+        .get("/api/v1/pods?fieldSelector=spec.nodeName%3D")
+        .await
+        .ok();
     assert_eq!(names(&list), ["a"]);
-    for bad in ["labelSelector=a%3D%3D%3Db", "fieldSelector=spec.nope%3D1", "fieldSelector=x", "limit=x"] {
-        assert_eq!(client.get(&format!("{CONFIG_MAPS}?{bad}")).await.code, 400, "{bad}");
+    for bad in [
+        "labelSelector=a%3D%3D%3Db",
+        "fieldSelector=spec.nope%3D1",
+        "fieldSelector=x",
+        "limit=x",
+    ] {
+        assert_eq!(
+            client.get(&format!("{CONFIG_MAPS}?{bad}")).await.code,
+            400,
+            "{bad}"
+        );
     }
 }
 
@@ -95,23 +140,41 @@ async fn versions_choose_the_moment() {
     let client = &server.admin;
     fill(client, 2).await;
     let then = client.get(CONFIG_MAPS).await.ok();
-    let version = then["metadata"]["resourceVersion"].as_str().unwrap().to_string();
+    let version = then["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_string();
     client.post(CONFIG_MAPS, &config_map("later")).await.ok();
     let exact = client
-        .get(&format!("{CONFIG_MAPS}?resourceVersion={version}&resourceVersionMatch=Exact"))
+        .get(&format!(
+            "{CONFIG_MAPS}?resourceVersion={version}&resourceVersionMatch=Exact"
+        ))
         .await
         .ok();
     assert_eq!(names(&exact).len(), 2);
     let newer = client
-        .get(&format!("{CONFIG_MAPS}?resourceVersion={version}&resourceVersionMatch=NotOlderThan"))
+        .get(&format!(
+            "{CONFIG_MAPS}?resourceVersion={version}&resourceVersionMatch=NotOlderThan"
+        ))
         .await
         .ok();
     assert_eq!(names(&newer).len(), 3);
-    let future = client.get(&format!("{CONFIG_MAPS}?resourceVersion=999999")).await;
+    let future = client
+        .get(&format!("{CONFIG_MAPS}?resourceVersion=999999"))
+        .await;
     let (code, reason, message) = future.refused();
     assert_eq!((code, reason.as_str()), (504, "Timeout"));
-    assert!(message.starts_with("Too large resource version: 999999"), "{message}");
-    assert_eq!(client.get(&format!("{CONFIG_MAPS}?resourceVersion=x")).await.code, 400);
+    assert!(
+        message.starts_with("Too large resource version: 999999"),
+        "{message}"
+    );
+    assert_eq!(
+        client
+            .get(&format!("{CONFIG_MAPS}?resourceVersion=x"))
+            .await
+            .code,
+        400
+    );
 }
 
 #[tokio::test]
@@ -119,7 +182,10 @@ async fn tables_and_metadata_come_when_asked_for() {
     let server = TestServer::start().await;
     let client = &server.admin;
     client.post(PODS, &pod("a")).await.ok();
-    let table = client.send(Method::GET, PODS, &[("accept", TABLE)], "").await.ok();
+    let table = client
+        .send(Method::GET, PODS, &[("accept", TABLE)], "")
+        .await
+        .ok();
     assert_eq!(table["kind"], "Table");
     let columns: Vec<&str> = table["columnDefinitions"]
         .as_array()
@@ -129,16 +195,34 @@ async fn tables_and_metadata_come_when_asked_for() {
         .collect();
     assert_eq!(
         columns,
-        ["Name", "Ready", "Status", "Restarts", "Age", "IP", "Node", "Nominated Node", "Readiness Gates"]
+        [
+            "Name",
+            "Ready",
+            "Status",
+            "Restarts",
+            "Age",
+            "IP",
+            "Node",
+            "Nominated Node",
+            "Readiness Gates"
+        ]
     );
     assert_eq!(table["rows"][0]["cells"][1], "0/1");
     assert_eq!(table["rows"][0]["cells"][2], "Pending");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-    let list = client.send(Method::GET, PODS, &[("accept", METADATA)], "").await.ok();
+    let list = client
+        .send(Method::GET, PODS, &[("accept", METADATA)], "")
+        .await
+        .ok();
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert!(list["items"][0].get("spec").is_none());
-    let one = client.send(Method::GET, &format!("{PODS}/a"), &[("accept", TABLE)], "").await.ok();
+    let one = client
+        .send(Method::GET, &format!("{PODS}/a"), &[("accept", TABLE)], "")
+        .await
+        .ok();
     assert_eq!(one["rows"].as_array().unwrap().len(), 1);
-    let yaml = client.send(Method::GET, PODS, &[("accept", "application/yaml")], "").await;
+    let yaml = client
+        .send(Method::GET, PODS, &[("accept", "application/yaml")], "")
+        .await;
     assert!(yaml.text.contains("kind: PodList"), "{}", yaml.text);
 }

@@ -14,19 +14,35 @@ use crate::harness::{TestServer, pod};
 #[tokio::test]
 async fn kubes_client_runs_on_the_local_service() {
     let server = TestServer::start().await;
-    let client = Client::new(server.server.local_service(UserInfo::controller_manager()), "default");
+    let client = Client::new(
+        server.server.local_service(UserInfo::controller_manager()),
+        "default",
+    );
     let api: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let object: ConfigMap = serde_json::from_value(crate::harness::config_map("a")).unwrap();
     api.create(&PostParams::default(), &object).await.unwrap();
     let events = api.watch(&WatchParams::default(), "0").await.unwrap();
     let mut events = std::pin::pin!(events);
-    assert!(matches!(events.next().await, Some(Ok(WatchEvent::Added(found))) if found.metadata.name.as_deref() == Some("a")));
+    assert!(
+        matches!(events.next().await, Some(Ok(WatchEvent::Added(found))) if found.metadata.name.as_deref() == Some("a"))
+    );
     let patch = Patch::Merge(json!({"data": {"b": "2"}}));
-    api.patch("a", &PatchParams::default(), &patch).await.unwrap();
-    assert!(matches!(events.next().await, Some(Ok(WatchEvent::Modified(_)))));
-    assert_eq!(api.list(&ListParams::default()).await.unwrap().items.len(), 1);
+    api.patch("a", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    assert!(matches!(
+        events.next().await,
+        Some(Ok(WatchEvent::Modified(_)))
+    ));
+    assert_eq!(
+        api.list(&ListParams::default()).await.unwrap().items.len(),
+        1
+    );
     api.delete("a", &DeleteParams::default()).await.unwrap();
-    assert!(matches!(events.next().await, Some(Ok(WatchEvent::Deleted(_)))));
+    assert!(matches!(
+        events.next().await,
+        Some(Ok(WatchEvent::Deleted(_)))
+    ));
     match api.get("a").await {
         Err(kube::Error::Api(status)) => assert_eq!(status.code, 404),
         other => panic!("{other:?}"),
@@ -36,14 +52,34 @@ async fn kubes_client_runs_on_the_local_service() {
 #[tokio::test]
 async fn the_scheduler_binds_and_nothing_else() {
     let server = TestServer::start().await;
-    server.admin.post(crate::harness::PODS, &pod("p")).await.ok();
-    let client = Client::new(server.server.local_service(UserInfo::scheduler()), "default");
+    server
+        .admin
+        .post(crate::harness::PODS, &pod("p"))
+        .await
+        .ok();
+    let client = Client::new(
+        server.server.local_service(UserInfo::scheduler()),
+        "default",
+    );
     let request = http::Request::post("/api/v1/namespaces/default/pods/p/binding")
-        .body(json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}}).to_string().into_bytes())
+        .body(
+            json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}})
+                .to_string()
+                .into_bytes(),
+        )
         .unwrap();
     client.request::<serde_json::Value>(request).await.unwrap();
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    assert_eq!(pods.get("p").await.unwrap().spec.unwrap().node_name.as_deref(), Some("n"));
+    assert_eq!(
+        pods.get("p")
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .node_name
+            .as_deref(),
+        Some("n")
+    );
     let maps: Api<ConfigMap> = Api::default_namespaced(client);
     match maps.list(&ListParams::default()).await {
         Err(kube::Error::Api(status)) => assert_eq!(status.code, 403),

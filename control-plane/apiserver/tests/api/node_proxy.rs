@@ -17,17 +17,26 @@ use crate::harness::{PATIENCE, PODS, TestServer, bind, pod, tls_config};
 /// A node agent that answers every GET with its path and echoes upgraded streams.
 async fn start_agent(pair: &CertPair, ca_pem: &str) -> SocketAddr {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .build()
+    roots
+        .add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap())
         .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        provider.clone(),
+    )
+    .build()
+    .unwrap();
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(
-            vec![CertificateDer::from_pem_slice(pair.cert_pem.as_bytes()).unwrap().into_owned()],
+            vec![
+                CertificateDer::from_pem_slice(pair.cert_pem.as_bytes())
+                    .unwrap()
+                    .into_owned(),
+            ],
             PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap(),
         )
         .unwrap();
@@ -38,7 +47,9 @@ async fn start_agent(pair: &CertPair, ca_pem: &str) -> SocketAddr {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
                 let service = service_fn(agent_answer);
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
@@ -71,9 +82,16 @@ async fn agent_answer(
     });
     let mut response = Response::new(Full::default());
     *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert("connection", "Upgrade".parse().unwrap());
-    response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
-    response.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
+    response
+        .headers_mut()
+        .insert("connection", "Upgrade".parse().unwrap());
+    response
+        .headers_mut()
+        .insert("upgrade", "websocket".parse().unwrap());
+    response.headers_mut().insert(
+        "sec-websocket-protocol",
+        "v5.channel.k8s.io".parse().unwrap(),
+    );
     Ok(response)
 }
 
@@ -91,38 +109,63 @@ async fn register(server: &TestServer, agent: SocketAddr) {
 #[tokio::test]
 async fn logs_come_from_the_node() {
     let server = TestServer::start().await;
-    let pair = server.pki.kubelet_serving("n", &["127.0.0.1".to_string()]).unwrap();
+    let pair = server
+        .pki
+        .kubelet_serving("n", &["127.0.0.1".to_string()])
+        .unwrap();
     let agent = start_agent(&pair, server.pki.ca_pem()).await;
     register(&server, agent).await;
     let answer = server.admin.get(&format!("{PODS}/p/log?tailLines=5")).await;
     assert_eq!(answer.text, "/containerLogs/default/p/web?tailLines=5");
-    let (code, reason, message) = server.admin.get(&format!("{PODS}/broken/log")).await.refused();
-    assert_eq!((code, reason.as_str(), message.as_str()), (404, "NotFound", "no such container"));
+    let (code, reason, message) = server
+        .admin
+        .get(&format!("{PODS}/broken/log"))
+        .await
+        .refused();
+    assert_eq!(
+        (code, reason.as_str(), message.as_str()),
+        (404, "NotFound", "no such container")
+    );
     let wrong = server.admin.get(&format!("{PODS}/p/log?container=x")).await;
     assert_eq!(wrong.refused().2, "container x is not valid for pod p");
     server.admin.post(PODS, &pod("unbound")).await.ok();
-    assert_eq!(server.admin.get(&format!("{PODS}/unbound/log")).await.text, "");
+    assert_eq!(
+        server.admin.get(&format!("{PODS}/unbound/log")).await.text,
+        ""
+    );
 }
 
 #[tokio::test]
 async fn an_agent_with_a_foreign_certificate_is_not_spoken_to() {
     let server = TestServer::start().await;
     // Right CA, wrong address.
-    let pair = server.pki.kubelet_serving("n", &["10.9.9.9".to_string()]).unwrap();
+    let pair = server
+        .pki
+        .kubelet_serving("n", &["10.9.9.9".to_string()])
+        .unwrap();
     let agent = start_agent(&pair, server.pki.ca_pem()).await;
     register(&server, agent).await;
     let (code, _, message) = server.admin.get(&format!("{PODS}/p/log")).await.refused();
     assert_eq!(code, 503);
-    assert!(message.contains("cannot reach the agent of node \"n\""), "{message}");
+    assert!(
+        message.contains("cannot reach the agent of node \"n\""),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn upgraded_streams_are_spliced() {
     let server = TestServer::start().await;
-    let pair = server.pki.kubelet_serving("n", &["127.0.0.1".to_string()]).unwrap();
+    let pair = server
+        .pki
+        .kubelet_serving("n", &["127.0.0.1".to_string()])
+        .unwrap();
     let agent = start_agent(&pair, server.pki.ca_pem()).await;
     register(&server, agent).await;
-    let plain = server.admin.post(&format!("{PODS}/p/exec?command=sh"), &json!({})).await;
+    let plain = server
+        .admin
+        .post(&format!("{PODS}/p/exec?command=sh"), &json!({}))
+        .await;
     assert_eq!(plain.refused().2, "Upgrade request required");
 
     let mut config = tls_config(&server.pki, Some(&server.pki.admin().unwrap()));
@@ -130,8 +173,13 @@ async fn upgraded_streams_are_spliced() {
     let address = server.url.strip_prefix("https://").unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(async move { connection.with_upgrades().await });
     let request = Request::get(format!("{PODS}/p/exec?command=echo&command=hi&stdout=true"))
         .header("host", address)
@@ -142,13 +190,25 @@ async fn upgraded_streams_are_spliced() {
     let mut response = sender.send_request(request).await.unwrap();
     if response.status() != 101 {
         let status = response.status();
-        panic!("{status}: {:?}", response.into_body().collect().await.unwrap().to_bytes());
+        panic!(
+            "{status}: {:?}",
+            response.into_body().collect().await.unwrap().to_bytes()
+        );
     }
-    assert_eq!(response.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+    assert_eq!(
+        response.headers()["sec-websocket-protocol"],
+        "v5.channel.k8s.io"
+    );
     let mut stream = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
     stream.write_all(b"ping").await.unwrap();
     let expected = b"/exec/default/p/web?command=echo&command=hi&stdout=trueping";
     let mut got = vec![0; expected.len()];
-    tokio::time::timeout(PATIENCE, stream.read_exact(&mut got)).await.unwrap().unwrap();
-    assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(expected));
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut got))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&got),
+        String::from_utf8_lossy(expected)
+    );
 }

@@ -3,7 +3,9 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{CONFIG_MAPS, DEPLOYMENTS, PODS, TestServer, bind, config_map, deployment, pod};
+use crate::harness::{
+    CONFIG_MAPS, DEPLOYMENTS, PODS, TestServer, bind, config_map, deployment, pod,
+};
 
 #[tokio::test]
 async fn an_object_lives_from_create_to_delete() {
@@ -13,7 +15,12 @@ async fn an_object_lives_from_create_to_delete() {
     assert_eq!(created.code, 201);
     let created = created.ok();
     for field in ["uid", "creationTimestamp", "resourceVersion"] {
-        assert!(created["metadata"][field].as_str().is_some_and(|v| !v.is_empty()), "{field}");
+        assert!(
+            created["metadata"][field]
+                .as_str()
+                .is_some_and(|v| !v.is_empty()),
+            "{field}"
+        );
     }
     let path = format!("{CONFIG_MAPS}/a");
     assert_eq!(client.get(&path).await.ok(), created);
@@ -21,7 +28,10 @@ async fn an_object_lives_from_create_to_delete() {
     let mut changed = created.clone();
     changed["data"]["a"] = json!("2");
     let updated = client.put(&path, &changed).await.ok();
-    assert_ne!(updated["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
+    assert_ne!(
+        updated["metadata"]["resourceVersion"],
+        created["metadata"]["resourceVersion"]
+    );
     // The same again changes nothing.
     let same = client.put(&path, &updated).await.ok();
     assert_eq!(same, updated);
@@ -45,7 +55,13 @@ async fn refusals_have_kubernetes_words() {
         object
     };
     for (path, object, code, reason, message) in [
-        (CONFIG_MAPS, config_map("a"), 409, "AlreadyExists", "configmaps \"a\" already exists"),
+        (
+            CONFIG_MAPS,
+            config_map("a"),
+            409,
+            "AlreadyExists",
+            "configmaps \"a\" already exists",
+        ),
         (
             "/api/v1/namespaces/nope/configmaps",
             config_map("a"),
@@ -97,7 +113,11 @@ async fn refusals_have_kubernetes_words() {
         ),
         (
             DEPLOYMENTS,
-            with(deployment("x"), "/spec/template/metadata/labels", json!({"app": "y"})),
+            with(
+                deployment("x"),
+                "/spec/template/metadata/labels",
+                json!({"app": "y"}),
+            ),
             422,
             "Invalid",
             "Deployment.apps \"x\" is invalid: spec.template.metadata.labels: Invalid value: {\"app\":\"y\"}: `selector` does not match template `labels`",
@@ -112,8 +132,14 @@ async fn refusals_have_kubernetes_words() {
     let (code, _, message) = bad_name.refused();
     assert_eq!(code, 422);
     assert!(message.starts_with("ConfigMap \"A_b\" is invalid: metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain"), "{message}");
-    assert_eq!(bad_name.json()["details"]["causes"][0]["reason"], "FieldValueInvalid");
-    assert_eq!(bad_name.json()["details"]["causes"][0]["field"], "metadata.name");
+    assert_eq!(
+        bad_name.json()["details"]["causes"][0]["reason"],
+        "FieldValueInvalid"
+    );
+    assert_eq!(
+        bad_name.json()["details"]["causes"][0]["field"],
+        "metadata.name"
+    );
 }
 
 #[tokio::test]
@@ -122,21 +148,43 @@ async fn unknown_fields_are_refused_warned_about_or_dropped() {
     let client = &server.admin;
     let mut object = pod("x");
     object["spec"]["nope"] = json!(1);
-    let strict = client.post(&format!("{PODS}?fieldValidation=Strict"), &object).await;
+    let strict = client
+        .post(&format!("{PODS}?fieldValidation=Strict"), &object)
+        .await;
     assert_eq!(
         strict.refused().2,
         "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.nope\""
     );
     let warned = client.post(&format!("{PODS}?dryRun=All"), &object).await;
-    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"spec.nope\\\"\"");
+    assert_eq!(
+        warned.headers["warning"],
+        "299 - \"unknown field \\\"spec.nope\\\"\""
+    );
     assert!(warned.ok()["spec"].get("nope").is_none());
-    let ignored = client.post(&format!("{PODS}?dryRun=All&fieldValidation=Ignore"), &object).await;
+    let ignored = client
+        .post(
+            &format!("{PODS}?dryRun=All&fieldValidation=Ignore"),
+            &object,
+        )
+        .await;
     assert!(ignored.headers.get("warning").is_none());
     let duplicate = "{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"d\",\"name\":\"e\"}}";
     let strict = client
-        .send(Method::POST, &format!("{CONFIG_MAPS}?fieldValidation=Strict"), &[], duplicate)
+        .send(
+            Method::POST,
+            &format!("{CONFIG_MAPS}?fieldValidation=Strict"),
+            &[],
+            duplicate,
+        )
         .await;
-    assert!(strict.refused().2.ends_with("duplicate field \"metadata.name\""), "{}", strict.text);
+    assert!(
+        strict
+            .refused()
+            .2
+            .ends_with("duplicate field \"metadata.name\""),
+        "{}",
+        strict.text
+    );
 }
 
 #[tokio::test]
@@ -158,7 +206,10 @@ async fn a_stale_resource_version_is_a_conflict() {
             "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again".into()
         )
     );
-    stale["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    stale["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("resourceVersion");
     assert_eq!(client.put(&path, &stale).await.ok()["data"]["a"], "3");
 }
 
@@ -173,10 +224,18 @@ async fn names_are_generated_and_dry_runs_leave_nothing() {
     let name = one["metadata"]["name"].as_str().unwrap();
     assert!(name.starts_with("gen-") && name.len() == 9, "{name}");
     assert_ne!(one["metadata"]["name"], two["metadata"]["name"]);
-    let dry = client.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("dry")).await;
+    let dry = client
+        .post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("dry"))
+        .await;
     assert_eq!(dry.code, 201);
     assert_eq!(client.get(&format!("{CONFIG_MAPS}/dry")).await.code, 404);
-    assert_eq!(client.post(&format!("{CONFIG_MAPS}?dryRun=Maybe"), &config_map("dry")).await.code, 422);
+    assert_eq!(
+        client
+            .post(&format!("{CONFIG_MAPS}?dryRun=Maybe"), &config_map("dry"))
+            .await
+            .code,
+        422
+    );
 }
 
 #[tokio::test]
@@ -187,9 +246,15 @@ async fn a_pod_gets_defaults_and_keeps_its_spec() {
     assert_eq!(created["spec"]["restartPolicy"], "Always");
     assert_eq!(created["spec"]["serviceAccountName"], "default");
     assert_eq!(created["spec"]["priority"], 0);
-    assert_eq!(created["spec"]["containers"][0]["imagePullPolicy"], "Always");
+    assert_eq!(
+        created["spec"]["containers"][0]["imagePullPolicy"],
+        "Always"
+    );
     assert_eq!(created["spec"]["tolerations"].as_array().unwrap().len(), 2);
-    assert_eq!(created["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    assert_eq!(
+        created["status"],
+        json!({"phase": "Pending", "qosClass": "BestEffort"})
+    );
 
     let path = format!("{PODS}/p");
     let mut changed = created.clone();
@@ -200,7 +265,12 @@ async fn a_pod_gets_defaults_and_keeps_its_spec() {
     illegal["spec"]["hostname"] = json!("other");
     let (code, reason, message) = client.put(&path, &illegal).await.refused();
     assert_eq!((code, reason.as_str()), (422, "Invalid"));
-    assert!(message.starts_with("Pod \"p\" is invalid: spec: Forbidden: pod updates may not change fields other than"), "{message}");
+    assert!(
+        message.starts_with(
+            "Pod \"p\" is invalid: spec: Forbidden: pod updates may not change fields other than"
+        ),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -224,11 +294,18 @@ async fn selectors_of_workloads_do_not_change() {
     let client = &server.admin;
     let mut object = client.post(DEPLOYMENTS, &deployment("d")).await.ok();
     assert_eq!(object["metadata"]["generation"], 1);
-    assert_eq!(object["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%");
+    assert_eq!(
+        object["spec"]["strategy"]["rollingUpdate"]["maxSurge"],
+        "25%"
+    );
     object["spec"]["selector"]["matchLabels"] = json!({"app": "e"});
     object["spec"]["template"]["metadata"]["labels"] = json!({"app": "e"});
     assert_eq!(
-        client.put(&format!("{DEPLOYMENTS}/d"), &object).await.refused().2,
+        client
+            .put(&format!("{DEPLOYMENTS}/d"), &object)
+            .await
+            .refused()
+            .2,
         "Deployment.apps \"d\" is invalid: spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"e\"}}: field is immutable"
     );
 }
@@ -245,11 +322,20 @@ async fn scale_changes_replicas_only() {
     scale["spec"]["replicas"] = json!(5);
     assert_eq!(client.put(&path, &scale).await.ok()["spec"]["replicas"], 5);
     assert_eq!(client.put(&path, &scale).await.code, 409);
-    let patched = client.patch(&path, "merge-patch", &json!({"spec": {"replicas": 2}})).await.ok();
+    let patched = client
+        .patch(&path, "merge-patch", &json!({"spec": {"replicas": 2}}))
+        .await
+        .ok();
     assert_eq!(patched["spec"]["replicas"], 2);
-    let (code, _, _) = client.patch(&path, "merge-patch", &json!({"spec": {"replicas": -1}})).await.refused();
+    let (code, _, _) = client
+        .patch(&path, "merge-patch", &json!({"spec": {"replicas": -1}}))
+        .await
+        .refused();
     assert_eq!(code, 422);
-    assert_eq!(client.get(&format!("{DEPLOYMENTS}/d")).await.ok()["metadata"]["generation"], 3);
+    assert_eq!(
+        client.get(&format!("{DEPLOYMENTS}/d")).await.ok()["metadata"]["generation"],
+        3
+    );
 }
 
 #[tokio::test]
@@ -263,7 +349,10 @@ async fn a_pod_is_bound_once() {
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
     let (code, _, message) = bind(client, "p", "node-b").await.refused();
     assert_eq!(code, 409);
-    assert_eq!(message, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"node-a\"");
+    assert_eq!(
+        message,
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"node-a\""
+    );
 }
 
 #[tokio::test]
@@ -275,7 +364,11 @@ async fn immutable_data_stays() {
     let mut object = client.post(CONFIG_MAPS, &object).await.ok();
     object["data"]["a"] = json!("2");
     assert_eq!(
-        client.put(&format!("{CONFIG_MAPS}/a"), &object).await.refused().2,
+        client
+            .put(&format!("{CONFIG_MAPS}/a"), &object)
+            .await
+            .refused()
+            .2,
         "ConfigMap \"a\" is invalid: data: Forbidden: field is immutable when `immutable` is set"
     );
 }
@@ -287,8 +380,14 @@ async fn events_have_two_faces() {
     let core = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
         "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "reason": "Started",
         "message": "hello", "type": "Normal", "source": {"component": "test"}, "count": 2});
-    client.post("/api/v1/namespaces/default/events", &core).await.ok();
-    let other = client.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.ok();
+    client
+        .post("/api/v1/namespaces/default/events", &core)
+        .await
+        .ok();
+    let other = client
+        .get("/apis/events.k8s.io/v1/namespaces/default/events/e")
+        .await
+        .ok();
     assert_eq!(other["apiVersion"], "events.k8s.io/v1");
     assert_eq!(other["note"], "hello");
     assert_eq!(other["regarding"]["name"], "p");
@@ -297,14 +396,20 @@ async fn events_have_two_faces() {
         "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "c", "reportingInstance": "i",
         "action": "Binding", "reason": "Scheduled", "type": "Normal", "note": "text",
         "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
-    client.post("/apis/events.k8s.io/v1/namespaces/default/events", &new).await.ok();
+    client
+        .post("/apis/events.k8s.io/v1/namespaces/default/events", &new)
+        .await
+        .ok();
     let found = client
         .get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp,reason%3DScheduled")
         .await
         .ok();
     assert_eq!(found["items"].as_array().unwrap().len(), 1);
     assert_eq!(found["items"][0]["message"], "text");
-    let list = client.get("/apis/events.k8s.io/v1/namespaces/default/events").await.ok();
+    let list = client
+        .get("/apis/events.k8s.io/v1/namespaces/default/events")
+        .await
+        .ok();
     assert_eq!(list["items"].as_array().unwrap().len(), 2);
     assert_eq!(list["items"][0]["apiVersion"], "events.k8s.io/v1");
 }
@@ -320,8 +425,11 @@ async fn runtime_class_and_priority_class_shape_the_pod() {
         .await
         .ok();
     client
-        .post("/apis/scheduling.k8s.io/v1/priorityclasses", &json!({"apiVersion": "scheduling.k8s.io/v1",
-            "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000}))
+        .post(
+            "/apis/scheduling.k8s.io/v1/priorityclasses",
+            &json!({"apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000}),
+        )
         .await
         .ok();
     let mut object = pod("p");
@@ -335,7 +443,11 @@ async fn runtime_class_and_priority_class_shape_the_pod() {
     object["spec"]["runtimeClassName"] = json!("nope");
     assert_eq!(
         client.post(PODS, &object).await.refused(),
-        (403, "Forbidden".into(), "pods \"q\" is forbidden: pod rejected: RuntimeClass \"nope\" not found".into())
+        (
+            403,
+            "Forbidden".into(),
+            "pods \"q\" is forbidden: pod rejected: RuntimeClass \"nope\" not found".into()
+        )
     );
 }
 
@@ -348,6 +460,9 @@ async fn a_lease_is_created_by_put() {
         "renewTime": "2026-01-01T00:00:00Z"}});
     let created = server.admin.put(path, &lease).await;
     assert_eq!(created.code, 201);
-    assert_eq!(created.ok()["spec"]["renewTime"], "2026-01-01T00:00:00.000000Z");
+    assert_eq!(
+        created.ok()["spec"]["renewTime"],
+        "2026-01-01T00:00:00.000000Z"
+    );
     assert_eq!(server.admin.put(path, &lease).await.code, 200);
 }

@@ -11,10 +11,21 @@ async fn all_three_formats_change_the_object() {
     let client = &server.admin;
     client.post(CONFIG_MAPS, &config_map("a")).await.ok();
     let path = format!("{CONFIG_MAPS}/a");
-    let patched = client.patch(&path, "merge-patch", &json!({"data": {"a": null, "b": "2"}})).await.ok();
+    let patched = client
+        .patch(
+            &path,
+            "merge-patch",
+            &json!({"data": {"a": null, "b": "2"}}),
+        )
+        .await
+        .ok();
     assert_eq!(patched["data"], json!({"b": "2"}));
     let patched = client
-        .patch(&path, "json-patch", &json!([{"op": "add", "path": "/data/c", "value": "3"}]))
+        .patch(
+            &path,
+            "json-patch",
+            &json!([{"op": "add", "path": "/data/c", "value": "3"}]),
+        )
         .await
         .ok();
     assert_eq!(patched["data"], json!({"b": "2", "c": "3"}));
@@ -42,29 +53,56 @@ async fn patches_that_do_not_fit_say_why() {
     client.post(PODS, &pod("p")).await.ok();
     let path = format!("{CONFIG_MAPS}/a");
     for (media, patch, code) in [
-        ("json-patch", json!([{"op": "remove", "path": "/data/nope"}]), 422),
+        (
+            "json-patch",
+            json!([{"op": "remove", "path": "/data/nope"}]),
+            422,
+        ),
         ("json-patch", json!({"op": "remove"}), 400),
         ("merge-patch", json!([]), 400),
         ("merge-patch", json!({"metadata": {"name": "b"}}), 400),
         ("merge-patch", json!({"data": 5}), 400),
         ("merge-patch", json!({"data": {"a/b": "x"}}), 422),
-        ("merge-patch", json!({"metadata": {"resourceVersion": "1"}}), 409),
+        (
+            "merge-patch",
+            json!({"metadata": {"resourceVersion": "1"}}),
+            409,
+        ),
         ("merge-patch", json!({"metadata": {"uid": "other"}}), 409),
     ] {
         let answer = client.patch(&path, media, &patch).await;
         assert_eq!(answer.refused().0, code, "{patch}: {}", answer.text);
     }
     let apply = client
-        .send(Method::PATCH, &path, &[("content-type", "application/apply-patch+yaml")], "{}")
+        .send(
+            Method::PATCH,
+            &path,
+            &[("content-type", "application/apply-patch+yaml")],
+            "{}",
+        )
         .await;
     let (code, reason, message) = apply.refused();
     assert_eq!((code, reason.as_str()), (415, "UnsupportedMediaType"));
     assert!(message.contains("server-side apply"), "{message}");
-    assert_eq!(client.patch(&format!("{CONFIG_MAPS}/nope"), "merge-patch", &json!({})).await.code, 404);
+    assert_eq!(
+        client
+            .patch(&format!("{CONFIG_MAPS}/nope"), "merge-patch", &json!({}))
+            .await
+            .code,
+        404
+    );
     let strict = client
-        .patch(&format!("{PODS}/p?fieldValidation=Strict"), "merge-patch", &json!({"spec": {"nope": 1}}))
+        .patch(
+            &format!("{PODS}/p?fieldValidation=Strict"),
+            "merge-patch",
+            &json!({"spec": {"nope": 1}}),
+        )
         .await;
-    assert!(strict.refused().2.contains("unknown field \"spec.nope\""), "{}", strict.text);
+    assert!(
+        strict.refused().2.contains("unknown field \"spec.nope\""),
+        "{}",
+        strict.text
+    );
 }
 
 #[tokio::test]
@@ -76,7 +114,10 @@ async fn concurrent_patches_all_arrive() {
         let client = server.admin.clone();
         tasks.push(tokio::spawn(async move {
             let patch = json!({"data": {format!("k{number}"): "x"}});
-            client.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch", &patch).await.ok();
+            client
+                .patch(&format!("{CONFIG_MAPS}/a"), "merge-patch", &patch)
+                .await
+                .ok();
         }));
     }
     for task in tasks {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hull_store::Store;
 use serde_json::json;
 
-use crate::harness::{CONFIG_MAPS, PODS, PATIENCE, TestServer, bind, config_map, pod};
+use crate::harness::{CONFIG_MAPS, PATIENCE, PODS, TestServer, bind, config_map, pod};
 
 fn pair(event: &str, name: &str) -> (String, String) {
     (event.to_string(), name.to_string())
@@ -19,32 +19,50 @@ async fn a_watch_continues_where_a_list_ended() {
     let list = client.get(CONFIG_MAPS).await.ok();
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
     client.post(CONFIG_MAPS, &config_map("a")).await.ok();
-    let mut watch = client.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}")).await;
+    let mut watch = client
+        .watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}"))
+        .await;
     assert_eq!(watch.next_name().await, pair("ADDED", "a"));
     let patch = json!({"data": {"a": "2"}});
-    let patched = client.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch", &patch).await.ok();
+    let patched = client
+        .patch(&format!("{CONFIG_MAPS}/a"), "merge-patch", &patch)
+        .await
+        .ok();
     let event = watch.next().await.unwrap();
     assert_eq!(event, json!({"type": "MODIFIED", "object": patched}));
-    client.delete(&format!("{CONFIG_MAPS}/a"), &json!({})).await.ok();
+    client
+        .delete(&format!("{CONFIG_MAPS}/a"), &json!({}))
+        .await
+        .ok();
     let event = watch.next().await.unwrap();
     assert_eq!(event["type"], "DELETED");
     let number = |v: &serde_json::Value| v.as_str().unwrap().parse::<u64>().unwrap();
-    assert!(number(&event["object"]["metadata"]["resourceVersion"]) > number(&patched["metadata"]["resourceVersion"]));
+    assert!(
+        number(&event["object"]["metadata"]["resourceVersion"])
+            > number(&patched["metadata"]["resourceVersion"])
+    );
 }
 
 #[tokio::test]
 async fn objects_enter_and_leave_a_selection() {
     let server = TestServer::start().await;
     let client = &server.admin;
-    let mut watch = client.watch("/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn1").await;
+    let mut watch = client
+        .watch("/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn1")
+        .await;
     client.post(PODS, &pod("a")).await.ok();
     client.post(PODS, &pod("b")).await.ok();
     bind(client, "b", "n1").await.ok();
     assert_eq!(watch.next_name().await, pair("ADDED", "b"));
-    let mut labels = client.watch(&format!("{PODS}?watch=1&labelSelector=app%3Db")).await;
+    let mut labels = client
+        .watch(&format!("{PODS}?watch=1&labelSelector=app%3Db"))
+        .await;
     assert_eq!(labels.next_name().await, pair("ADDED", "b"));
     let patch = json!({"metadata": {"labels": {"app": "other"}}});
-    client.patch(&format!("{PODS}/b"), "merge-patch", &patch).await.ok();
+    client
+        .patch(&format!("{PODS}/b"), "merge-patch", &patch)
+        .await
+        .ok();
     let event = labels.next().await.unwrap();
     assert_eq!(event["type"], "DELETED");
     assert_eq!(event["object"]["metadata"]["labels"]["app"], "b");
@@ -64,10 +82,15 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(watch.next_name().await, pair("ADDED", "a"));
     let bookmark = watch.next().await.unwrap();
     assert_eq!(bookmark["type"], "BOOKMARK");
-    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(
+        bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
     client.post(CONFIG_MAPS, &config_map("b")).await.ok();
     assert_eq!(watch.next_name().await, pair("ADDED", "b"));
-    let refused = client.get(&format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true")).await;
+    let refused = client
+        .get(&format!("{CONFIG_MAPS}?watch=1&sendInitialEvents=true"))
+        .await;
     assert_eq!(refused.refused().0, 422);
 }
 
@@ -77,7 +100,8 @@ async fn a_watch_from_before_the_start_of_the_server_expires() {
     let path = dir.path().join("store.redb");
     let pki = hull_apiserver::pki::ClusterPki::load_or_create(dir.path().join("pki"), &[]).unwrap();
     for round in 0..2 {
-        let store: Arc<dyn Store> = Arc::new(hull_store::embedded::EmbeddedStore::open(&path).unwrap());
+        let store: Arc<dyn Store> =
+            Arc::new(hull_store::embedded::EmbeddedStore::open(&path).unwrap());
         let config = hull_apiserver::ApiServerConfig::new(pki.clone());
         let server = hull_apiserver::ApiServer::new(config, store).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,19 +115,31 @@ async fn a_watch_from_before_the_start_of_the_server_expires() {
             client.post(CONFIG_MAPS, &config_map("a")).await.ok();
         } else {
             assert_eq!(client.get(&format!("{CONFIG_MAPS}/a")).await.code, 200);
-            let mut watch = client.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion=1")).await;
+            let mut watch = client
+                .watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion=1"))
+                .await;
             let event = watch.next().await.unwrap();
-            assert_eq!((event["type"].as_str(), event["object"]["code"].as_u64()), (Some("ERROR"), Some(410)));
+            assert_eq!(
+                (event["type"].as_str(), event["object"]["code"].as_u64()),
+                (Some("ERROR"), Some(410))
+            );
         }
         drop(client);
         stop.send(()).unwrap();
-        tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, serving)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_watch_ends_when_its_time_is_over() {
     let server = TestServer::start().await;
-    let mut watch = server.admin.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
+    let mut watch = server
+        .admin
+        .watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"))
+        .await;
     assert_eq!(watch.next().await, None);
 }

@@ -43,7 +43,10 @@ pub(super) fn max(set: &ReplicaSet) -> Option<i32> {
 /// The sizes to note.
 pub(super) fn sizes(deployment: &Deployment) -> [(&'static str, String); 2] {
     let wanted = wanted(deployment);
-    [(DESIRED, wanted.to_string()), (MAX, (wanted + bounds(deployment).surge).to_string())]
+    [
+        (DESIRED, wanted.to_string()),
+        (MAX, (wanted + bounds(deployment).surge).to_string()),
+    ]
 }
 
 /// The new set's annotations: the deployment's own (but for those about the deployment object),
@@ -53,8 +56,14 @@ pub(super) fn of_new_set(
     existing: Option<&BTreeMap<String, String>>,
     revision: i64,
 ) -> BTreeMap<String, String> {
-    const NOT_COPIED: [&str; 6] =
-        [LAST_APPLIED, REVISION, REVISION_HISTORY, DESIRED, MAX, ROLLBACK];
+    const NOT_COPIED: [&str; 6] = [
+        LAST_APPLIED,
+        REVISION,
+        REVISION_HISTORY,
+        DESIRED,
+        MAX,
+        ROLLBACK,
+    ];
     let mut annotations = existing.cloned().unwrap_or_default();
     for (name, value) in deployment.metadata.annotations.iter().flatten() {
         if !NOT_COPIED.contains(&name.as_str()) {

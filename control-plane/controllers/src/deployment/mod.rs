@@ -90,23 +90,36 @@ impl DeploymentController {
             move |delta| {
                 let Delta::Deleted(pod) = delta else { return };
                 let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-                let owner = controller_of(&***pod).filter(|reference| reference.kind == "ReplicaSet");
+                let owner =
+                    controller_of(&***pod).filter(|reference| reference.kind == "ReplicaSet");
                 let set = owner.and_then(|o| sets.get(&Key::new(namespace.clone(), &*o.name)));
                 if let Some(key) = set.and_then(|set| owner_of(&deployments, &set))
-                    && deployments.get(&key).is_some_and(|deployment| is_recreate(&deployment))
+                    && deployments
+                        .get(&key)
+                        .is_some_and(|deployment| is_recreate(&deployment))
                 {
                     queue.add(key);
                 }
             }
         });
-        Arc::new(DeploymentController { writer, recorder, deployments, sets, pods, queue })
+        Arc::new(DeploymentController {
+            writer,
+            recorder,
+            deployments,
+            sets,
+            pods,
+            queue,
+        })
     }
 
     /// Whether pods of old sets still run, also while they terminate.
     fn old_pods_run(&self, sets: &Sets) -> bool {
         sets.old.iter().any(|set| {
             let uid = set.metadata.uid.as_deref().unwrap_or_default();
-            self.pods.controlled_by(uid).iter().any(|pod| !crate::pods::is_terminal(pod))
+            self.pods
+                .controlled_by(uid)
+                .iter()
+                .any(|pod| !crate::pods::is_terminal(pod))
         })
     }
 }
@@ -136,9 +149,12 @@ fn wake_owners(
     if controller_of(&**set).is_some() {
         return;
     }
-    for deployment in deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default())
+    for deployment in
+        deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default())
     {
-        let Some(spec) = &deployment.spec else { continue };
+        let Some(spec) = &deployment.spec else {
+            continue;
+        };
         if parse_selector(&spec.selector, "").is_ok_and(|selector| selects(&selector, &**set)) {
             queue.add(Key::of(&*deployment));
         }
@@ -147,16 +163,26 @@ fn wake_owners(
 
 /// `spec.replicas`.
 pub(crate) fn wanted(deployment: &Deployment) -> i32 {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1)
 }
 
 /// `spec.replicas` of a set.
 pub(crate) fn size(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    set.spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1)
 }
 
 fn is_recreate(deployment: &Deployment) -> bool {
-    let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+    let strategy = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.strategy.as_ref());
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
@@ -173,7 +199,11 @@ fn resolve(value: Option<&IntOrString>, default: &str, total: i32, round_up: boo
     let percent = |text: &str| {
         let percent: i64 = text.strip_suffix('%')?.parse().ok()?;
         let share = percent * i64::from(total);
-        let share = if round_up { (share + 99).div_euclid(100) } else { share.div_euclid(100) };
+        let share = if round_up {
+            (share + 99).div_euclid(100)
+        } else {
+            share.div_euclid(100)
+        };
         i32::try_from(share).ok()
     };
     match value {
@@ -186,18 +216,39 @@ fn resolve(value: Option<&IntOrString>, default: &str, total: i32, round_up: boo
 /// The strategy's bounds. Both 0 would make no progress: then one pod may be unavailable.
 pub(crate) fn bounds(deployment: &Deployment) -> Bounds {
     if is_recreate(deployment) {
-        return Bounds { surge: 0, unavailable: 0 };
+        return Bounds {
+            surge: 0,
+            unavailable: 0,
+        };
     }
-    let strategy = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref());
+    let strategy = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.strategy.as_ref());
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let total = wanted(deployment);
-    let surge = resolve(rolling.and_then(|r| r.max_surge.as_ref()), "25%", total, true);
-    let unavailable =
-        resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), "25%", total, false);
+    let surge = resolve(
+        rolling.and_then(|r| r.max_surge.as_ref()),
+        "25%",
+        total,
+        true,
+    );
+    let unavailable = resolve(
+        rolling.and_then(|r| r.max_unavailable.as_ref()),
+        "25%",
+        total,
+        false,
+    );
     if surge == 0 && unavailable == 0 {
-        return Bounds { surge, unavailable: 1 };
+        return Bounds {
+            surge,
+            unavailable: 1,
+        };
     }
-    Bounds { surge, unavailable: unavailable.min(total) }
+    Bounds {
+        surge,
+        unavailable: unavailable.min(total),
+    }
 }
 
 #[async_trait::async_trait]
@@ -211,8 +262,12 @@ impl Controller for DeploymentController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
-        let Some(mut deployment) = self.deployments.get(key) else { return Ok(Action::Done) };
-        let Some(spec) = deployment.spec.clone() else { return Ok(Action::Done) };
+        let Some(mut deployment) = self.deployments.get(key) else {
+            return Ok(Action::Done);
+        };
+        let Some(spec) = deployment.spec.clone() else {
+            return Ok(Action::Done);
+        };
         if spec.selector == Default::default() {
             self.recorder.event(
                 reference(&*deployment),
@@ -266,6 +321,8 @@ pub(crate) fn sum<'a>(
 
 /// A count of the set's status.
 pub(crate) fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+    set.status
+        .as_ref()
+        .and_then(|status| status.available_replicas)
+        .unwrap_or(0)
 }
-

@@ -28,14 +28,23 @@ fn template_of(set: &ReplicaSet) -> Option<&PodTemplateSpec> {
 }
 
 fn created(set: &ReplicaSet) -> (Option<i64>, Option<&String>) {
-    let time = set.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond());
+    let time = set
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0.as_millisecond());
     (time, set.metadata.name.as_ref())
 }
 
 /// The oldest set whose template equals the deployment's is the new one.
 pub(super) fn sort(deployment: &Deployment, mut claimed: Vec<Arc<ReplicaSet>>) -> Sets {
     claimed.sort_by(|a, b| created(a).cmp(&created(b)));
-    let Some(spec) = &deployment.spec else { return Sets { new: None, old: claimed } };
+    let Some(spec) = &deployment.spec else {
+        return Sets {
+            new: None,
+            old: claimed,
+        };
+    };
     let current = template_hash::without_hash(&spec.template);
     let new = claimed.iter().position(|set| {
         template_of(set).is_some_and(|own| template_hash::without_hash(own) == current)
@@ -51,7 +60,13 @@ impl DeploymentController {
         deployment: &mut Arc<Deployment>,
         sets: &mut Sets,
     ) -> Result<(), ReconcileError> {
-        let revision = sets.old.iter().map(|set| annotations::revision(set)).max().unwrap_or(0) + 1;
+        let revision = sets
+            .old
+            .iter()
+            .map(|set| annotations::revision(set))
+            .max()
+            .unwrap_or(0)
+            + 1;
         let new = match &sets.new {
             Some(existing) => self.refresh(deployment, existing, revision).await?,
             None => self.create_new_set(deployment, sets, revision).await?,
@@ -70,11 +85,15 @@ impl DeploymentController {
     ) -> Result<Arc<ReplicaSet>, ReconcileError> {
         let old = set.metadata.annotations.as_ref();
         let new = annotations::of_new_set(deployment, old, revision);
-        let min_ready = deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
+        let min_ready = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.min_ready_seconds);
         let own_min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
         let name = set.metadata.name.clone().unwrap_or_default();
         if status::progressing(deployment).is_none() {
-            self.write_progress(deployment, Progress::found(&name)).await?;
+            self.write_progress(deployment, Progress::found(&name))
+                .await?;
         }
         if old == Some(&new) && min_ready.unwrap_or(0) == own_min_ready.unwrap_or(0) {
             return Ok(set.clone());
@@ -99,7 +118,8 @@ impl DeploymentController {
                 if size(&created) > 0 {
                     self.note_scaling(deployment, &name, 0, size(&created));
                 }
-                self.write_progress(deployment, Progress::created(&name)).await?;
+                self.write_progress(deployment, Progress::created(&name))
+                    .await?;
                 Ok(Arc::new(created))
             }
             Err(error) if error.is_already_exists() => {
@@ -124,15 +144,23 @@ impl DeploymentController {
     ) -> Result<Arc<ReplicaSet>, ReconcileError> {
         let namespace = deployment.metadata.namespace.clone().unwrap_or_default();
         let existing: ReplicaSet = self.writer.get_object(&namespace, name).await?;
-        let wanted = deployment.spec.as_ref().map(|spec| template_hash::without_hash(&spec.template));
+        let wanted = deployment
+            .spec
+            .as_ref()
+            .map(|spec| template_hash::without_hash(&spec.template));
         let own = template_of(&existing).map(template_hash::without_hash);
         if is_controlled_by(&existing, &**deployment) && own == wanted {
             return Ok(Arc::new(existing));
         }
         let status = deployment.status.as_ref();
-        let collisions = status.and_then(|status| status.collision_count).unwrap_or(0) + 1;
+        let collisions = status
+            .and_then(|status| status.collision_count)
+            .unwrap_or(0)
+            + 1;
         let patch = json!({"status": {"collisionCount": collisions}});
-        self.writer.patch_object(&**deployment, Some("status"), patch).await?;
+        self.writer
+            .patch_object(&**deployment, Some("status"), patch)
+            .await?;
         Err(ReconcileError::Waiting(format!(
             "replicaset {namespace}/{name} is another template's; the next name is tried"
         )))
@@ -186,7 +214,10 @@ fn with_hash(labels: Option<&BTreeMap<String, String>>, hash: &str) -> BTreeMap<
 
 fn new_set(deployment: &Deployment, sets: &Sets, revision: i64) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
-    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
+    let collisions = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.collision_count);
     let hash = template_hash::hash(&spec.template, collisions);
     let mut template = spec.template;
     let mut meta = template.metadata.unwrap_or_default();

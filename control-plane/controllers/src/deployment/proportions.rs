@@ -26,11 +26,18 @@ pub(super) fn proportional(
     active: &[Arc<ReplicaSet>],
 ) -> Vec<(Arc<ReplicaSet>, i32)> {
     let wanted = wanted(deployment);
-    let allowed = if wanted > 0 { wanted + bounds(deployment).surge } else { 0 };
+    let allowed = if wanted > 0 {
+        wanted + bounds(deployment).surge
+    } else {
+        0
+    };
     let to_add = allowed - active.iter().map(|set| size(set)).sum::<i32>();
     let mut sets = active.to_vec();
     let created = |set: &ReplicaSet| {
-        set.metadata.creation_timestamp.as_ref().map(|time| time.0.as_millisecond())
+        set.metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.as_millisecond())
     };
     // Growth favours newer sets among equals, shrinking takes from older ones first.
     if to_add > 0 {
@@ -42,7 +49,11 @@ pub(super) fn proportional(
     let mut sizes: Vec<(Arc<ReplicaSet>, i32)> = Vec::with_capacity(sets.len());
     for set in sets {
         let own = size(&set);
-        let share = if to_add == 0 { 0 } else { share(deployment, &set, to_add - added, to_add) };
+        let share = if to_add == 0 {
+            0
+        } else {
+            share(deployment, &set, to_add - added, to_add)
+        };
         added += share;
         sizes.push((set, own + share));
     }
@@ -62,12 +73,22 @@ fn share(deployment: &Deployment, set: &ReplicaSet, left: i32, to_add: i32) -> i
         -own
     } else {
         let max_now = wanted + bounds(deployment).surge;
-        let max_before = annotations::max(set).filter(|max| *max > 0).unwrap_or_else(|| {
-            deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0)
-        });
+        let max_before = annotations::max(set)
+            .filter(|max| *max > 0)
+            .unwrap_or_else(|| {
+                deployment
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.replicas)
+                    .unwrap_or(0)
+            });
         let max_before = if max_before > 0 { max_before } else { max_now };
         let scaled = f64::from(own) * f64::from(max_now) / f64::from(max_before);
         scaled.round() as i32 - own
     };
-    if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
+    if to_add > 0 {
+        fraction.min(left)
+    } else {
+        fraction.max(left)
+    }
 }

@@ -28,7 +28,8 @@ impl DeploymentController {
         }
         self.ensure_new_set(deployment, &mut sets).await?;
         if let Some(new) = sets.new.clone() {
-            self.resize(deployment, &mut sets, &new, wanted(deployment)).await?;
+            self.resize(deployment, &mut sets, &new, wanted(deployment))
+                .await?;
         }
         self.finish(deployment, &sets).await
     }
@@ -65,7 +66,9 @@ impl DeploymentController {
         deployment: &Deployment,
         sets: &mut Sets,
     ) -> Result<bool, ReconcileError> {
-        let Some(new) = sets.new.clone() else { return Ok(false) };
+        let Some(new) = sets.new.clone() else {
+            return Ok(false);
+        };
         let own = size(&new);
         let target = if own > wanted(deployment) {
             wanted(deployment)
@@ -84,7 +87,10 @@ impl DeploymentController {
             return Ok(false);
         }
         let min_available = wanted(deployment) - bounds(deployment).unavailable;
-        let new_unavailable = sets.new.as_ref().map_or(0, |new| size(new) - available(new));
+        let new_unavailable = sets
+            .new
+            .as_ref()
+            .map_or(0, |new| size(new) - available(new));
         let most = sum(sets.all(), size) - min_available - new_unavailable;
         if most <= 0 {
             return Ok(false);
@@ -96,7 +102,9 @@ impl DeploymentController {
             let unhealthy = (size(&old) - available(&old)).min(left).max(0);
             if unhealthy > 0 {
                 left -= unhealthy;
-                changed |= self.resize(deployment, sets, &old, size(&old) - unhealthy).await?;
+                changed |= self
+                    .resize(deployment, sets, &old, size(&old) - unhealthy)
+                    .await?;
             }
         }
         let mut left = sum(sets.all(), available) - min_available;
@@ -104,7 +112,9 @@ impl DeploymentController {
             let step = size(&old).min(left);
             if step > 0 {
                 left -= step;
-                changed |= self.resize(deployment, sets, &old, size(&old) - step).await?;
+                changed |= self
+                    .resize(deployment, sets, &old, size(&old) - step)
+                    .await?;
             }
         }
         Ok(changed)

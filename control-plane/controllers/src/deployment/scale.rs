@@ -38,14 +38,27 @@ impl DeploymentController {
     ) -> Result<(), ReconcileError> {
         let active: Vec<_> = sets.all().filter(|set| size(set) > 0).cloned().collect();
         if active.len() <= 1 {
-            let newest = sets.old.iter().max_by_key(|set| annotations::revision(set)).cloned();
-            let single = active.into_iter().next().or_else(|| sets.new.clone()).or(newest);
+            let newest = sets
+                .old
+                .iter()
+                .max_by_key(|set| annotations::revision(set))
+                .cloned();
+            let single = active
+                .into_iter()
+                .next()
+                .or_else(|| sets.new.clone())
+                .or(newest);
             if let Some(set) = single {
-                self.resize(deployment, sets, &set, wanted(deployment)).await?;
+                self.resize(deployment, sets, &set, wanted(deployment))
+                    .await?;
             }
             return Ok(());
         }
-        if sets.new.as_ref().is_some_and(|new| is_saturated(deployment, new)) {
+        if sets
+            .new
+            .as_ref()
+            .is_some_and(|new| is_saturated(deployment, new))
+        {
             for old in sets.old.clone() {
                 if size(&old) > 0 {
                     self.resize(deployment, sets, &old, 0).await?;
@@ -73,7 +86,11 @@ impl DeploymentController {
         let old_size = size(set);
         let notes = annotations::sizes(deployment);
         let noted = notes.iter().all(|(name, value)| {
-            set.metadata.annotations.as_ref().and_then(|own| own.get(*name)) == Some(value)
+            set.metadata
+                .annotations
+                .as_ref()
+                .and_then(|own| own.get(*name))
+                == Some(value)
         });
         if old_size == new_size && noted {
             return Ok(false);
@@ -108,7 +125,10 @@ impl DeploymentController {
         deployment: &Deployment,
         sets: &Sets,
     ) -> Result<(), ReconcileError> {
-        let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit);
+        let limit = deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.revision_history_limit);
         let limit = usize::try_from(limit.unwrap_or(DEFAULT_HISTORY_LIMIT)).unwrap_or(0);
         let mut candidates: Vec<_> = sets
             .old
@@ -119,7 +139,9 @@ impl DeploymentController {
         candidates.sort_by_key(|set| annotations::revision(set));
         for set in candidates.into_iter().take(excess) {
             let status = set.status.as_ref();
-            let observed = status.and_then(|status| status.observed_generation).unwrap_or(0);
+            let observed = status
+                .and_then(|status| status.observed_generation)
+                .unwrap_or(0);
             let empty = size(set) == 0
                 && status.is_none_or(|status| status.replicas == 0)
                 && observed >= set.metadata.generation.unwrap_or(0);

@@ -30,17 +30,29 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn created(set: &str) -> Self {
         let message = format!("Created new replica set {set:?}");
-        Progress { status: "True", reason: "NewReplicaSetCreated", message }
+        Progress {
+            status: "True",
+            reason: "NewReplicaSetCreated",
+            message,
+        }
     }
 
     pub(super) fn found(set: &str) -> Self {
         let message = format!("Found new replica set {set:?}");
-        Progress { status: "True", reason: "FoundNewReplicaSet", message }
+        Progress {
+            status: "True",
+            reason: "FoundNewReplicaSet",
+            message,
+        }
     }
 
     pub(super) fn create_failed(set: &str, error: &str) -> Self {
         let message = format!("Failed to create new replica set {set:?}: {error}");
-        Progress { status: "False", reason: "ReplicaSetCreateError", message }
+        Progress {
+            status: "False",
+            reason: "ReplicaSetCreateError",
+            message,
+        }
     }
 
     fn condition(self, now: Timestamp) -> DeploymentCondition {
@@ -83,7 +95,9 @@ fn set(conditions: &mut Vec<DeploymentCondition>, mut new: DeploymentCondition, 
 /// The condition Progressing.
 pub(super) fn progressing(deployment: &Deployment) -> Option<&DeploymentCondition> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == PROGRESSING)
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == PROGRESSING)
 }
 
 /// `spec.progressDeadlineSeconds`; the largest number means none.
@@ -125,7 +139,10 @@ pub(super) fn calculate(deployment: &Deployment, sets: &Sets) -> DeploymentStatu
         observed_generation: deployment.metadata.generation,
         replicas: Some(count(|status| status.replicas)),
         updated_replicas: Some(
-            sets.new.as_ref().and_then(|new| new.status.as_ref()).map_or(0, |s| s.replicas),
+            sets.new
+                .as_ref()
+                .and_then(|new| new.status.as_ref())
+                .map_or(0, |s| s.replicas),
         ),
         ready_replicas: Some(count(|status| status.ready_replicas.unwrap_or(0))),
         available_replicas: Some(total_available),
@@ -149,7 +166,8 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
 fn is_progressing(deployment: &Deployment, new: &DeploymentStatus) -> bool {
     let old = deployment.status.clone().unwrap_or_default();
     let value = |number: Option<i32>| number.unwrap_or(0);
-    let old_pods = |status: &DeploymentStatus| value(status.replicas) - value(status.updated_replicas);
+    let old_pods =
+        |status: &DeploymentStatus| value(status.replicas) - value(status.updated_replicas);
     value(new.updated_replicas) > value(old.updated_replicas)
         || old_pods(new) < old_pods(&old)
         || value(new.ready_replicas) > value(old.ready_replicas)
@@ -160,7 +178,10 @@ fn is_progressing(deployment: &Deployment, new: &DeploymentStatus) -> bool {
 fn times_out_in(deployment: &Deployment, now: Timestamp) -> Option<Duration> {
     let deadline = deadline(deployment)?;
     let current = progressing(deployment)?;
-    if matches!(current.reason.as_deref(), Some(NEW_SET_AVAILABLE | TIMED_OUT | PAUSED)) {
+    if matches!(
+        current.reason.as_deref(),
+        Some(NEW_SET_AVAILABLE | TIMED_OUT | PAUSED)
+    ) {
         return None;
     }
     let since = current.last_update_time.as_ref()?.0;
@@ -172,32 +193,50 @@ fn progress(deployment: &Deployment, sets: &Sets, status: &mut DeploymentStatus)
     let mut conditions = status.conditions.take().unwrap_or_default();
     let current = progressing(deployment).cloned();
     let reason = current.as_ref().and_then(|current| current.reason.clone());
-    let was_complete = status.replicas == status.updated_replicas
-        && reason.as_deref() == Some(NEW_SET_AVAILABLE);
+    let was_complete =
+        status.replicas == status.updated_replicas && reason.as_deref() == Some(NEW_SET_AVAILABLE);
     if deadline(deployment).is_none() {
         conditions.retain(|condition| condition.type_ != PROGRESSING);
     } else if !was_complete {
         let name = sets.new.as_ref().and_then(|new| new.metadata.name.clone());
         let subject = match name {
             Some(name) => format!("ReplicaSet {name:?}"),
-            None => format!("Deployment {:?}", deployment.metadata.name.as_deref().unwrap_or("")),
+            None => format!(
+                "Deployment {:?}",
+                deployment.metadata.name.as_deref().unwrap_or("")
+            ),
         };
         let now = Timestamp::now();
         if is_complete(deployment, status) {
             let message = format!("{subject} has successfully progressed.");
-            set(&mut conditions, condition(PROGRESSING, "True", NEW_SET_AVAILABLE, &message, now), false);
+            set(
+                &mut conditions,
+                condition(PROGRESSING, "True", NEW_SET_AVAILABLE, &message, now),
+                false,
+            );
         } else if is_progressing(deployment, status) {
             let message = format!("{subject} is progressing.");
-            set(&mut conditions, condition(PROGRESSING, "True", "ReplicaSetUpdated", &message, now), true);
+            set(
+                &mut conditions,
+                condition(PROGRESSING, "True", "ReplicaSetUpdated", &message, now),
+                true,
+            );
         } else if times_out_in(deployment, now).is_some_and(|left| left.is_zero()) {
             let message = format!("{subject} has timed out progressing.");
-            set(&mut conditions, condition(PROGRESSING, "False", TIMED_OUT, &message, now), false);
+            set(
+                &mut conditions,
+                condition(PROGRESSING, "False", TIMED_OUT, &message, now),
+                false,
+            );
         }
     }
     conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
     let failure = sets.new.iter().chain(&sets.old).find_map(|set| {
         let conditions = set.status.as_ref()?.conditions.as_ref()?;
-        conditions.iter().find(|condition| condition.type_ == REPLICA_FAILURE).cloned()
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == REPLICA_FAILURE)
+            .cloned()
     });
     if let Some(failure) = failure {
         conditions.push(DeploymentCondition {
@@ -243,16 +282,21 @@ impl DeploymentController {
                 "metadata": {"uid": deployment.metadata.uid},
                 "status": normal(&status),
             });
-            let patched =
-                self.writer.patch_object(&**deployment, Some("status"), patch).await?;
+            let patched = self
+                .writer
+                .patch_object(&**deployment, Some("status"), patch)
+                .await?;
             current = Arc::new(parse(&patched, "deployment")?);
         }
         if is_complete(&current, &status) {
             return Ok(Action::Done);
         }
         // A second later, so that the deadline is over by then.
-        Ok(times_out_in(&current, Timestamp::now())
-            .map_or(Action::Done, |left| Action::After(left + Duration::from_secs(1))))
+        Ok(
+            times_out_in(&current, Timestamp::now()).map_or(Action::Done, |left| {
+                Action::After(left + Duration::from_secs(1))
+            }),
+        )
     }
 
     /// Sets the condition Progressing, if the deployment has a deadline.
@@ -265,14 +309,19 @@ impl DeploymentController {
             return Ok(());
         }
         let status = deployment.status.as_ref();
-        let mut conditions = status.and_then(|s| s.conditions.clone()).unwrap_or_default();
+        let mut conditions = status
+            .and_then(|s| s.conditions.clone())
+            .unwrap_or_default();
         let before = conditions.clone();
         set(&mut conditions, progress.condition(Timestamp::now()), false);
         if conditions == before {
             return Ok(());
         }
         let patch = json!({"status": {"conditions": conditions}});
-        let patched = self.writer.patch_object(&**deployment, Some("status"), patch).await?;
+        let patched = self
+            .writer
+            .patch_object(&**deployment, Some("status"), patch)
+            .await?;
         *deployment = Arc::new(parse(&patched, "deployment")?);
         Ok(())
     }
@@ -295,7 +344,11 @@ impl DeploymentController {
             _ => return Ok(None),
         };
         let mut changed = deployment.clone();
-        let progress = Progress { status: "Unknown", reason, message: message.into() };
+        let progress = Progress {
+            status: "Unknown",
+            reason,
+            message: message.into(),
+        };
         self.write_progress(&mut changed, progress).await?;
         Ok(Some(changed))
     }

@@ -32,7 +32,11 @@ pub(super) fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
         if let Some(labels) = &mut meta.labels {
             labels.remove(LABEL);
         }
-        if meta.labels.as_ref().is_some_and(std::collections::BTreeMap::is_empty) {
+        if meta
+            .labels
+            .as_ref()
+            .is_some_and(std::collections::BTreeMap::is_empty)
+        {
             meta.labels = None;
         }
         meta.creation_timestamp = None;

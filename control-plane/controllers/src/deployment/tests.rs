@@ -4,11 +4,7 @@ use hull_client::events::Record;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::{
-    pods::is_active,
-    replicaset::ReplicaSetController,
-    runtime::fake::FakeApi,
-};
+use crate::{pods::is_active, replicaset::ReplicaSetController, runtime::fake::FakeApi};
 
 /// A deployment with both controllers and pods that become ready when told.
 struct Bench {
@@ -47,8 +43,7 @@ fn bench(spec: Value) -> Bench {
         sets.clone(),
         pods.clone(),
     );
-    let controller =
-        DeploymentController::new(api.clone(), recorder, Arc::default(), sets, pods);
+    let controller = DeploymentController::new(api.clone(), recorder, Arc::default(), sets, pods);
     Bench {
         api,
         controller,
@@ -133,7 +128,10 @@ impl Bench {
             .iter()
             .map(|set| {
                 let template = set.spec.as_ref().unwrap().template.as_ref().unwrap();
-                let image = template.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+                let image = template.spec.as_ref().unwrap().containers[0]
+                    .image
+                    .clone()
+                    .unwrap();
                 (image, size(set), annotations::revision(set))
             })
             .collect();
@@ -143,7 +141,9 @@ impl Bench {
 
     fn condition(&self, kind: &str) -> Option<(String, String)> {
         let conditions = self.deployment().status?.conditions?;
-        let found = conditions.into_iter().find(|condition| condition.type_ == kind)?;
+        let found = conditions
+            .into_iter()
+            .find(|condition| condition.type_ == kind)?;
         Some((found.status, found.reason.unwrap_or_default()))
     }
 
@@ -162,19 +162,38 @@ fn pair(status: &str, reason: &str) -> Option<(String, String)> {
 async fn a_new_deployment_gets_a_set_and_becomes_complete() {
     let mut bench = bench(json!({}));
     bench.step().await;
-    assert_eq!(bench.condition("Progressing"), pair("True", "NewReplicaSetCreated"));
-    assert_eq!(bench.condition("Available"), pair("False", "MinimumReplicasUnavailable"));
+    assert_eq!(
+        bench.condition("Progressing"),
+        pair("True", "NewReplicaSetCreated")
+    );
+    assert_eq!(
+        bench.condition("Available"),
+        pair("False", "MinimumReplicasUnavailable")
+    );
     bench.settle(&["v1"]).await;
     assert_eq!(bench.sizes(), [("v1".into(), 4, 1)]);
-    assert_eq!(bench.condition("Progressing"), pair("True", "NewReplicaSetAvailable"));
-    assert_eq!(bench.condition("Available"), pair("True", "MinimumReplicasAvailable"));
+    assert_eq!(
+        bench.condition("Progressing"),
+        pair("True", "NewReplicaSetAvailable")
+    );
+    assert_eq!(
+        bench.condition("Available"),
+        pair("True", "MinimumReplicasAvailable")
+    );
     let deployment = bench.deployment();
     let status = deployment.status.unwrap();
     assert_eq!(
-        (status.replicas, status.updated_replicas, status.available_replicas),
+        (
+            status.replicas,
+            status.updated_replicas,
+            status.available_replicas
+        ),
         (Some(4), Some(4), Some(4))
     );
-    assert_eq!(deployment.metadata.annotations.unwrap()[annotations::REVISION], "1");
+    assert_eq!(
+        deployment.metadata.annotations.unwrap()[annotations::REVISION],
+        "1"
+    );
     let set = bench.api.all::<ReplicaSet>().pop().unwrap();
     let name = set.metadata.name.clone().unwrap();
     let hash = &set.metadata.labels.as_ref().unwrap()[template_hash::LABEL];
@@ -183,14 +202,19 @@ async fn a_new_deployment_gets_a_set_and_becomes_complete() {
     assert_eq!(&selector[template_hash::LABEL], hash);
     assert_eq!(
         bench.events(),
-        [format!("ScalingReplicaSet Scaled up replica set {name} from 0 to 4")]
+        [format!(
+            "ScalingReplicaSet Scaled up replica set {name} from 0 to 4"
+        )]
     );
 }
 
 #[tokio::test]
 async fn a_rolling_update_stays_within_its_bounds() {
-    for (surge, unavailable) in [(json!(1), json!(1)), (json!("50%"), json!(0)), (json!(0), json!(2))]
-    {
+    for (surge, unavailable) in [
+        (json!(1), json!(1)),
+        (json!("50%"), json!(0)),
+        (json!(0), json!(2)),
+    ] {
         let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {
             "maxSurge": surge, "maxUnavailable": unavailable
         }});
@@ -201,9 +225,16 @@ async fn a_rolling_update_stays_within_its_bounds() {
         bench.settle(&["v1", "v2"]).await;
         assert_eq!(bench.sizes(), [("v1".into(), 0, 1), ("v2".into(), 4, 2)]);
         let bounds = bounds(&bench.deployment());
-        assert!(bench.most_pods <= 4 + bounds.surge as usize, "{}", bench.most_pods);
+        assert!(
+            bench.most_pods <= 4 + bounds.surge as usize,
+            "{}",
+            bench.most_pods
+        );
         assert!(bench.least_available >= 4 - bounds.unavailable as usize);
-        assert_eq!(bench.condition("Progressing"), pair("True", "NewReplicaSetAvailable"));
+        assert_eq!(
+            bench.condition("Progressing"),
+            pair("True", "NewReplicaSetAvailable")
+        );
     }
 }
 
@@ -213,7 +244,10 @@ async fn a_broken_version_never_takes_the_old_one_down() {
     bench.settle(&["v1"]).await;
     bench.change(json!({"template": template("broken")}));
     bench.settle(&["v1"]).await;
-    assert_eq!(bench.sizes(), [("broken".into(), 2, 2), ("v1".into(), 3, 1)]);
+    assert_eq!(
+        bench.sizes(),
+        [("broken".into(), 2, 2), ("v1".into(), 3, 1)]
+    );
     // 10 minutes later
     let long_ago: Vec<_> = bench
         .deployment()
@@ -228,16 +262,30 @@ async fn a_broken_version_never_takes_the_old_one_down() {
             condition
         })
         .collect();
-    bench.api.change("deployments", &key(), json!({"status": {"conditions": long_ago}}));
+    bench.api.change(
+        "deployments",
+        &key(),
+        json!({"status": {"conditions": long_ago}}),
+    );
     bench.step().await;
-    assert_eq!(bench.condition("Progressing"), pair("False", "ProgressDeadlineExceeded"));
+    assert_eq!(
+        bench.condition("Progressing"),
+        pair("False", "ProgressDeadlineExceeded")
+    );
     bench.change(json!({"template": template("v3")}));
     bench.settle(&["v1", "v3"]).await;
     assert_eq!(
         bench.sizes(),
-        [("broken".into(), 0, 2), ("v1".into(), 0, 1), ("v3".into(), 4, 3)]
+        [
+            ("broken".into(), 0, 2),
+            ("v1".into(), 0, 1),
+            ("v3".into(), 4, 3)
+        ]
     );
-    assert_eq!(bench.condition("Progressing"), pair("True", "NewReplicaSetAvailable"));
+    assert_eq!(
+        bench.condition("Progressing"),
+        pair("True", "NewReplicaSetAvailable")
+    );
 }
 
 #[tokio::test]
@@ -251,8 +299,8 @@ async fn an_old_template_is_a_rollback_with_a_new_revision() {
     assert_eq!(bench.sizes(), [("v1".into(), 4, 3), ("v2".into(), 0, 2)]);
     let sets = bench.api.all::<ReplicaSet>();
     let back = sets.iter().find(|set| size(set) == 4).unwrap();
-    let history = &back.metadata.annotations.as_ref().unwrap()
-        ["deployment.kubernetes.io/revision-history"];
+    let history =
+        &back.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision-history"];
     assert_eq!(history, "1");
 }
 
@@ -265,11 +313,19 @@ async fn recreate_waits_for_the_last_old_pod() {
     bench.api.change("pods", &Key::of(&lingering), hold);
     bench.change(json!({"template": template("v2")}));
     bench.settle(&["v1", "v2"]).await;
-    assert_eq!(bench.sizes(), [("v1".into(), 0, 1)], "no new set while an old pod runs");
+    assert_eq!(
+        bench.sizes(),
+        [("v1".into(), 0, 1)],
+        "no new set while an old pod runs"
+    );
     bench.api.remove("pods", &Key::of(&lingering));
     bench.controller.queue().take_all();
     bench.pump();
-    assert_eq!(bench.controller.queue().take_all(), [key()], "its end wakes the deployment");
+    assert_eq!(
+        bench.controller.queue().take_all(),
+        [key()],
+        "its end wakes the deployment"
+    );
     bench.settle(&["v2"]).await;
     assert_eq!(bench.sizes(), [("v1".into(), 0, 1), ("v2".into(), 2, 2)]);
     assert_eq!(bench.most_pods, 2);
@@ -300,7 +356,10 @@ async fn a_paused_deployment_scales_but_does_not_roll() {
     bench.change(json!({"paused": true, "template": template("v2"), "replicas": 6}));
     bench.settle(&["v1"]).await;
     assert_eq!(bench.sizes(), [("v1".into(), 6, 1)]);
-    assert_eq!(bench.condition("Progressing"), pair("Unknown", "DeploymentPaused"));
+    assert_eq!(
+        bench.condition("Progressing"),
+        pair("Unknown", "DeploymentPaused")
+    );
     bench.change(json!({"paused": null}));
     bench.settle(&["v1", "v2"]).await;
     assert_eq!(bench.sizes(), [("v1".into(), 0, 1), ("v2".into(), 6, 2)]);
@@ -313,7 +372,11 @@ async fn keeps_only_as_many_old_sets_as_the_history_limit() {
         bench.change(json!({"template": template(version)}));
         bench.settle(&["v1", "v2", "v3", "v4"]).await;
     }
-    let versions: Vec<_> = bench.sizes().into_iter().map(|(image, _, _)| image).collect();
+    let versions: Vec<_> = bench
+        .sizes()
+        .into_iter()
+        .map(|(image, _, _)| image)
+        .collect();
     assert_eq!(versions, ["v3", "v4"]);
 }
 

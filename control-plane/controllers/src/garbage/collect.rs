@@ -27,8 +27,12 @@ struct Owners {
 
 impl GarbageCollector {
     pub(super) async fn collect(&self, uid: &str) -> Result<Action, ReconcileError> {
-        let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(Action::Done) };
-        let Some(resource) = node.resource.clone() else { return Ok(Action::Done) };
+        let Some(node) = self.graph.lock().get(uid).cloned() else {
+            return Ok(Action::Done);
+        };
+        let Some(resource) = node.resource.clone() else {
+            return Ok(Action::Done);
+        };
         if node.orphans_dependents {
             return self.orphan_dependents(uid, &node, &resource).await;
         }
@@ -38,16 +42,22 @@ impl GarbageCollector {
         if node.deleting || node.owners.is_empty() {
             return Ok(Action::Done);
         }
-        let Some(live) = self.read(uid, &node, &resource).await? else { return Ok(Action::Done) };
-        let owners = self.classify(&node.namespace, live.owner_references.clone()).await?;
-        if live.deletion_timestamp.is_some() || (owners.absent.is_empty() && owners.waiting.is_empty())
+        let Some(live) = self.read(uid, &node, &resource).await? else {
+            return Ok(Action::Done);
+        };
+        let owners = self
+            .classify(&node.namespace, live.owner_references.clone())
+            .await?;
+        if live.deletion_timestamp.is_some()
+            || (owners.absent.is_empty() && owners.waiting.is_empty())
         {
             return Ok(Action::Done);
         }
         if !owners.solid.is_empty() {
             return self.keep(&node, &resource, &live, owners.solid).await;
         }
-        self.delete(uid, &node, &resource, &live, !owners.waiting.is_empty()).await
+        self.delete(uid, &node, &resource, &live, !owners.waiting.is_empty())
+            .await
     }
 
     /// The object's metadata now; `None` if it is gone.
@@ -114,7 +124,10 @@ impl GarbageCollector {
         });
         let (resource, namespaced) = match kind {
             Some(served) => (served.resource.clone(), served.namespaced),
-            None => match served.iter().find(|served| same_group_kind(&served.resource, reference)) {
+            None => match served
+                .iter()
+                .find(|served| same_group_kind(&served.resource, reference))
+            {
                 Some(served) => (served.resource.clone(), served.namespaced),
                 // A kind that is not served (any more): whether its objects are gone is unknown.
                 None => {
@@ -130,7 +143,11 @@ impl GarbageCollector {
             // A cluster-scoped object cannot be owned by a namespaced one.
             return Ok(false);
         }
-        let target = Target { resource: &resource, namespace, name: &reference.name };
+        let target = Target {
+            resource: &resource,
+            namespace,
+            name: &reference.name,
+        };
         let found = match self.writer.get(target).await {
             Ok(owner) => owner["metadata"]["uid"].as_str() == Some(&reference.uid),
             Err(error) if error.is_not_found() => false,
@@ -182,7 +199,10 @@ impl GarbageCollector {
         let has = |finalizer: &str| live.finalizers.iter().flatten().any(|own| own == finalizer);
         let policy = if owner_waits && !dependents.is_empty() {
             // A circle of objects that all wait for each other must be opened somewhere.
-            if dependents.iter().any(|(_, dependent)| dependent.waits_for_dependents) {
+            if dependents
+                .iter()
+                .any(|(_, dependent)| dependent.waits_for_dependents)
+            {
                 self.unblock(node, resource, live).await?;
             }
             PropagationPolicy::Foreground
@@ -194,12 +214,18 @@ impl GarbageCollector {
             PropagationPolicy::Background
         };
         tracing::info!(
-            kind = resource.kind, namespace = node.namespace, name = node.name, ?policy,
+            kind = resource.kind,
+            namespace = node.namespace,
+            name = node.name,
+            ?policy,
             "object without owners deleted"
         );
         let options = DeleteParams {
             propagation_policy: Some(policy),
-            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         ignore_gone(self.writer.delete(target(node, resource), options).await)?;
@@ -231,12 +257,14 @@ impl GarbageCollector {
     ) -> Result<Action, ReconcileError> {
         let dependents = self.graph.lock().dependents(uid);
         let blocks = |dependent: &Node| {
-            dependent.owners.iter().any(|owner| {
-                owner.uid == uid && owner.block_owner_deletion == Some(true)
-            })
+            dependent
+                .owners
+                .iter()
+                .any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
         };
         if !dependents.iter().any(|(_, dependent)| blocks(dependent)) {
-            self.remove_finalizer(uid, node, resource, FOREGROUND).await?;
+            self.remove_finalizer(uid, node, resource, FOREGROUND)
+                .await?;
             return Ok(Action::Done);
         }
         self.wake(
@@ -258,8 +286,12 @@ impl GarbageCollector {
     ) -> Result<Action, ReconcileError> {
         let dependents = self.graph.lock().dependents(uid);
         for (dependent_uid, dependent) in dependents {
-            let Some(of) = dependent.resource.clone() else { continue };
-            let Some(live) = self.read(&dependent_uid, &dependent, &of).await? else { continue };
+            let Some(of) = dependent.resource.clone() else {
+                continue;
+            };
+            let Some(live) = self.read(&dependent_uid, &dependent, &of).await? else {
+                continue;
+            };
             let mut owners = live.owner_references.clone().unwrap_or_default();
             let before = owners.len();
             owners.retain(|owner| owner.uid != uid);
@@ -278,7 +310,9 @@ impl GarbageCollector {
         resource: &ApiResource,
         finalizer: &str,
     ) -> Result<(), ReconcileError> {
-        let Some(live) = self.read(uid, node, resource).await? else { return Ok(()) };
+        let Some(live) = self.read(uid, node, resource).await? else {
+            return Ok(());
+        };
         let mut finalizers = live.finalizers.clone().unwrap_or_default();
         if !finalizers.iter().any(|own| own == finalizer) {
             return Ok(());
@@ -304,5 +338,9 @@ fn same_group_kind(resource: &ApiResource, reference: &OwnerReference) -> bool {
 }
 
 fn target<'a>(node: &'a Node, resource: &'a ApiResource) -> Target<'a> {
-    Target { resource, namespace: &node.namespace, name: &node.name }
+    Target {
+        resource,
+        namespace: &node.namespace,
+        name: &node.name,
+    }
 }

@@ -44,25 +44,37 @@ impl Graph {
 
     /// The objects that refer to this one.
     pub(super) fn dependents(&self, uid: &str) -> Vec<(String, Node)> {
-        let Some(node) = self.nodes.get(uid) else { return Vec::new() };
+        let Some(node) = self.nodes.get(uid) else {
+            return Vec::new();
+        };
         let dependents = node.dependents.iter();
-        dependents.filter_map(|uid| Some((uid.clone(), self.nodes.get(uid)?.clone()))).collect()
+        dependents
+            .filter_map(|uid| Some((uid.clone(), self.nodes.get(uid)?.clone())))
+            .collect()
     }
 
     /// An object was created or changed. Gives the uids to look at.
     pub(super) fn observe(&mut self, resource: &ApiResource, meta: &ObjectMeta) -> Vec<String> {
-        let Some(uid) = meta.uid.clone() else { return Vec::new() };
+        let Some(uid) = meta.uid.clone() else {
+            return Vec::new();
+        };
         let owners = meta.owner_references.clone().unwrap_or_default();
         let deleting = meta.deletion_timestamp.is_some();
         let mut woken = Vec::new();
         let before = self.nodes.remove(&uid);
-        let old_owners = before.as_ref().map(|node| node.owners.clone()).unwrap_or_default();
+        let old_owners = before
+            .as_ref()
+            .map(|node| node.owners.clone())
+            .unwrap_or_default();
         let node = Node {
             resource: Some(resource.clone()),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
             owners: owners.clone(),
-            dependents: before.as_ref().map(|node| node.dependents.clone()).unwrap_or_default(),
+            dependents: before
+                .as_ref()
+                .map(|node| node.dependents.clone())
+                .unwrap_or_default(),
             deleting,
             waits_for_dependents: deleting && has_finalizer(meta, FOREGROUND),
             orphans_dependents: deleting && has_finalizer(meta, ORPHAN),
@@ -85,7 +97,10 @@ impl Graph {
         }
         let namespace = node.namespace.clone();
         self.nodes.insert(uid.clone(), node);
-        for lost in old_owners.iter().filter(|old| !owners.iter().any(|new| new.uid == old.uid)) {
+        for lost in old_owners
+            .iter()
+            .filter(|old| !owners.iter().any(|new| new.uid == old.uid))
+        {
             self.unlink(&lost.uid, &uid, &mut woken);
         }
         for owner in &owners {
@@ -93,7 +108,11 @@ impl Graph {
         }
         // A reference that stopped blocking may have been the last one.
         for owner in &old_owners {
-            if self.nodes.get(&owner.uid).is_some_and(|node| node.waits_for_dependents) {
+            if self
+                .nodes
+                .get(&owner.uid)
+                .is_some_and(|node| node.waits_for_dependents)
+            {
                 woken.push(owner.uid.clone());
             }
         }
@@ -134,7 +153,9 @@ impl Graph {
 
     /// `dependent` no longer refers to `owner`.
     fn unlink(&mut self, owner: &str, dependent: &str, woken: &mut Vec<String>) {
-        let Some(node) = self.nodes.get_mut(owner) else { return };
+        let Some(node) = self.nodes.get_mut(owner) else {
+            return;
+        };
         node.dependents.remove(dependent);
         if node.waits_for_dependents || node.orphans_dependents {
             woken.push(owner.to_owned());
@@ -147,15 +168,23 @@ impl Graph {
     /// An object is gone. Gives the uids to look at.
     pub(super) fn remove(&mut self, uid: &str) -> Vec<String> {
         let mut woken = Vec::new();
-        let Some(node) = self.nodes.remove(uid) else { return woken };
+        let Some(node) = self.nodes.remove(uid) else {
+            return woken;
+        };
         for owner in &node.owners {
             self.unlink(&owner.uid, uid, &mut woken);
         }
         woken.extend(node.dependents.iter().cloned());
         if !node.dependents.is_empty() {
             // Stays as somebody that others refer to, so that they still find each other.
-            let shadow = Node { resource: None, owners: Vec::new(), deleting: false,
-                waits_for_dependents: false, orphans_dependents: false, ..node };
+            let shadow = Node {
+                resource: None,
+                owners: Vec::new(),
+                deleting: false,
+                waits_for_dependents: false,
+                orphans_dependents: false,
+                ..node
+            };
             self.nodes.insert(uid.to_owned(), shadow);
         }
         woken

@@ -116,7 +116,9 @@ impl Controller for GarbageCollector {
 
     async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
         if !self.monitors.all_listed() {
-            return Err(ReconcileError::Waiting("not all kinds have been listed yet".into()));
+            return Err(ReconcileError::Waiting(
+                "not all kinds have been listed yet".into(),
+            ));
         }
         self.collect(&key.name).await
     }

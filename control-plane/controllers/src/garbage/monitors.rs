@@ -74,7 +74,9 @@ impl GarbageCollector {
                     let wanted: Vec<_> = served
                         .into_iter()
                         .filter(|found| {
-                            ["list", "watch", "delete"].iter().all(|verb| found.can(verb))
+                            ["list", "watch", "delete"]
+                                .iter()
+                                .all(|verb| found.can(verb))
                         })
                         .map(|found| found.resource)
                         .filter(|resource| {
@@ -108,7 +110,12 @@ impl GarbageCollector {
         let ids: HashSet<Id> = wanted.iter().map(id).collect();
         let mut state = self.monitors.state.lock();
         state.discovered = true;
-        let ended: Vec<Id> = state.stops.keys().filter(|id| !ids.contains(id)).cloned().collect();
+        let ended: Vec<Id> = state
+            .stops
+            .keys()
+            .filter(|id| !ids.contains(id))
+            .cloned()
+            .collect();
         for id in ended {
             if let Some(stop) = state.stops.remove(&id) {
                 stop.cancel();

@@ -165,8 +165,13 @@ async fn one_living_owner_is_enough() {
     bench.delete("configmaps", "one", None);
     bench.settle().await;
     let pod = bench.api.all::<Pod>().pop().unwrap();
-    let owners: Vec<_> =
-        pod.metadata.owner_references.unwrap().into_iter().map(|owner| owner.name).collect();
+    let owners: Vec<_> = pod
+        .metadata
+        .owner_references
+        .unwrap()
+        .into_iter()
+        .map(|owner| owner.name)
+        .collect();
     assert_eq!(owners, ["two"]);
 }
 
@@ -200,7 +205,11 @@ async fn foreground_deletion_goes_from_the_leaves_up() {
     bench.delete("replicasets", "web-1", Some(FOREGROUND));
     bench.settle().await;
     assert_eq!(bench.api.all::<Deployment>().len(), 1, "waits for the set");
-    assert_eq!(bench.api.all::<ReplicaSet>().len(), 1, "waits for the pod that is held");
+    assert_eq!(
+        bench.api.all::<ReplicaSet>().len(),
+        1,
+        "waits for the pod that is held"
+    );
     assert_eq!(bench.api.all::<Pod>().len(), 1);
     bench.api.remove("pods", &Key::new("shop", "web-1-a"));
     bench.settle().await;
@@ -220,7 +229,12 @@ async fn foreground_deletion_does_not_wait_for_dependents_that_do_not_block() {
     bench.delete("configmaps", "owner", Some(FOREGROUND));
     bench.settle().await;
     assert!(bench.api.all::<ConfigMap>().is_empty());
-    assert!(bench.api.all::<Pod>()[0].metadata.deletion_timestamp.is_some());
+    assert!(
+        bench.api.all::<Pod>()[0]
+            .metadata
+            .deletion_timestamp
+            .is_some()
+    );
 }
 
 #[tokio::test]

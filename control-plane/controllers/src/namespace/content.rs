@@ -62,7 +62,11 @@ pub(super) async fn sweep(writer: &dyn Writer, namespace: &str) -> Swept {
 
 impl Swept {
     async fn delete_all(&mut self, writer: &dyn Writer, resource: &ApiResource, namespace: &str) {
-        let collection = Target { resource, namespace, name: "" };
+        let collection = Target {
+            resource,
+            namespace,
+            name: "",
+        };
         let objects = match writer.list(collection).await {
             Ok(objects) => objects,
             // The kind was removed since.
@@ -89,13 +93,20 @@ impl Swept {
         if !left.is_empty() {
             self.remaining.insert(resource_name(resource), left.len());
         }
-        for finalizer in left.iter().flat_map(|object| object.metadata.finalizers.iter().flatten())
+        for finalizer in left
+            .iter()
+            .flat_map(|object| object.metadata.finalizers.iter().flatten())
         {
             *self.finalizers.entry(finalizer.clone()).or_default() += 1;
         }
     }
 
-    async fn delete(&mut self, writer: &dyn Writer, resource: &ApiResource, object: &DynamicObject) {
+    async fn delete(
+        &mut self,
+        writer: &dyn Writer,
+        resource: &ApiResource,
+        object: &DynamicObject,
+    ) {
         if object.metadata.deletion_timestamp.is_some() {
             return;
         }
@@ -127,13 +138,19 @@ impl Swept {
 
     /// What went wrong, if something did.
     pub(super) fn into_error(mut self) -> Option<ReconcileError> {
-        self.discovery.or_else(|| self.failures.pop()).map(ReconcileError::Write)
+        self.discovery
+            .or_else(|| self.failures.pop())
+            .map(ReconcileError::Write)
     }
 
     /// In Kubernetes' words.
     pub(super) fn conditions(&self) -> Vec<NamespaceCondition> {
         let discovery = match &self.discovery {
-            None => (false, "ResourcesDiscovered", "All resources successfully discovered".into()),
+            None => (
+                false,
+                "ResourcesDiscovered",
+                "All resources successfully discovered".into(),
+            ),
             Some(error) => (true, "DiscoveryFailed", error.message()),
         };
         let content = if self.failures.is_empty() {
@@ -149,21 +166,33 @@ impl Swept {
             (true, "ContentDeletionFailed", message)
         };
         let remaining = if self.remaining.is_empty() {
-            (false, "ContentRemoved", "All content successfully removed".to_owned())
+            (
+                false,
+                "ContentRemoved",
+                "All content successfully removed".to_owned(),
+            )
         } else {
-            let parts = self.remaining.iter().map(|(resource, count)| {
-                format!("{resource} has {count} resource instances")
-            });
-            let message =
-                format!("Some resources are remaining: {}", parts.collect::<Vec<_>>().join(", "));
+            let parts = self
+                .remaining
+                .iter()
+                .map(|(resource, count)| format!("{resource} has {count} resource instances"));
+            let message = format!(
+                "Some resources are remaining: {}",
+                parts.collect::<Vec<_>>().join(", ")
+            );
             (true, "SomeResourcesRemain", message)
         };
         let finalizers = if self.finalizers.is_empty() {
-            (false, "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned())
+            (
+                false,
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished".to_owned(),
+            )
         } else {
-            let parts = self.finalizers.iter().map(|(finalizer, count)| {
-                format!("{finalizer} in {count} resource instances")
-            });
+            let parts = self
+                .finalizers
+                .iter()
+                .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"));
             let message = format!(
                 "Some content in the namespace has finalizers remaining: {}",
                 parts.collect::<Vec<_>>().join(", ")

@@ -52,7 +52,11 @@ impl NamespaceController {
                 }
             }
         });
-        Arc::new(NamespaceController { writer, namespaces, queue })
+        Arc::new(NamespaceController {
+            writer,
+            namespaces,
+            queue,
+        })
     }
 
     /// PUT to `finalize` without our finalizer.
@@ -63,7 +67,11 @@ impl NamespaceController {
             .collect();
         let name = namespace.metadata.name.as_deref().unwrap_or_default();
         let resource = resource_of::<Namespace>();
-        let target = Target { resource: &resource, namespace: "", name };
+        let target = Target {
+            resource: &resource,
+            namespace: "",
+            name,
+        };
         // The newest state: conditions were just written.
         let mut body = self.writer.get(target).await?;
         if body["metadata"]["uid"].as_str() != namespace.metadata.uid.as_deref() {
@@ -103,7 +111,11 @@ impl NamespaceController {
             "metadata": {"uid": namespace.metadata.uid},
             "status": {"phase": "Terminating", "conditions": conditions},
         });
-        match self.writer.patch_object(namespace, Some("status"), patch).await {
+        match self
+            .writer
+            .patch_object(namespace, Some("status"), patch)
+            .await
+        {
             Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
             _ => Ok(()),
         }
@@ -112,7 +124,10 @@ impl NamespaceController {
 
 fn finalizers(namespace: &Namespace) -> impl Iterator<Item = &str> {
     let spec = namespace.spec.as_ref();
-    spec.and_then(|spec| spec.finalizers.as_ref()).into_iter().flatten().map(String::as_str)
+    spec.and_then(|spec| spec.finalizers.as_ref())
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
 }
 
 fn condition(kind: &str, holds: bool, reason: &str, message: String) -> NamespaceCondition {
@@ -136,13 +151,16 @@ impl Controller for NamespaceController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
-        let Some(namespace) = self.namespaces.get(key) else { return Ok(Action::Done) };
+        let Some(namespace) = self.namespaces.get(key) else {
+            return Ok(Action::Done);
+        };
         if is_active(&namespace) || !finalizers(&namespace).any(|finalizer| finalizer == FINALIZER)
         {
             return Ok(Action::Done);
         }
         let swept = content::sweep(&*self.writer, &key.name).await;
-        self.write_conditions(&namespace, swept.conditions()).await?;
+        self.write_conditions(&namespace, swept.conditions())
+            .await?;
         if swept.is_empty() {
             self.finalize(&namespace).await?;
             return Ok(Action::Done);

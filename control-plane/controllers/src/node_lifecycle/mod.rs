@@ -95,7 +95,11 @@ impl NodeLifecycleController {
         let lease = self.leases.get(&Key::new(LEASE_NAMESPACE, &*name));
         let silent = self.health.observe(node, lease.as_deref(), now);
         let never_reported = ready(node).is_none();
-        let grace = if never_reported { STARTUP_GRACE_PERIOD } else { self.grace_period };
+        let grace = if never_reported {
+            STARTUP_GRACE_PERIOD
+        } else {
+            self.grace_period
+        };
         let mut node = node.clone();
         let was_ready = is_ready(&node);
         if silent > grace
@@ -125,7 +129,10 @@ impl NodeLifecycleController {
         never_reported: bool,
     ) -> Result<Option<Arc<Node>>, ReconcileError> {
         let (reason, message) = if never_reported {
-            ("NodeStatusNeverUpdated", "Kubelet never posted node status.")
+            (
+                "NodeStatusNeverUpdated",
+                "Kubelet never posted node status.",
+            )
         } else {
             ("NodeStatusUnknown", "Kubelet stopped posting node status.")
         };
@@ -134,7 +141,10 @@ impl NodeLifecycleController {
         let now = Timestamp::now();
         let before = conditions.clone();
         for kind in CONDITIONS {
-            match conditions.iter_mut().find(|condition| condition.type_ == kind) {
+            match conditions
+                .iter_mut()
+                .find(|condition| condition.type_ == kind)
+            {
                 Some(condition) if condition.status == "Unknown" => {}
                 Some(condition) => {
                     condition.status = "Unknown".into();
@@ -160,7 +170,10 @@ impl NodeLifecycleController {
             "metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
             "status": {"conditions": conditions},
         });
-        let patched = self.writer.patch_object(node, Some("status"), patch).await?;
+        let patched = self
+            .writer
+            .patch_object(node, Some("status"), patch)
+            .await?;
         Ok(Some(Arc::new(crate::runtime::writer::object(patched)?)))
     }
 
@@ -218,7 +231,9 @@ impl NodeLifecycleController {
 
 fn ready(node: &Node) -> Option<&NodeCondition> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == "Ready")
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
 }
 
 fn is_ready(node: &Node) -> bool {

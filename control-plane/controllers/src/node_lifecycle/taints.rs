@@ -14,14 +14,25 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const BY_CONDITION: [(&str, &str, &str); 6] = [
     ("Ready", "False", NOT_READY),
     ("Ready", "Unknown", UNREACHABLE),
-    ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure"),
+    (
+        "MemoryPressure",
+        "True",
+        "node.kubernetes.io/memory-pressure",
+    ),
     ("DiskPressure", "True", "node.kubernetes.io/disk-pressure"),
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
-    ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
+    (
+        "NetworkUnavailable",
+        "True",
+        "node.kubernetes.io/network-unavailable",
+    ),
 ];
 
 fn has(node: &Node, kind: &str, status: &str) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     conditions
         .into_iter()
         .flatten()
@@ -46,7 +57,9 @@ pub(super) fn wanted(node: &Node, current: &[Taint], evict: bool, now: Timestamp
     let mut taints: Vec<Taint> = current
         .iter()
         .filter(|taint| {
-            !ours.iter().any(|(key, effect, holds)| !holds && is(taint, key, effect))
+            !ours
+                .iter()
+                .any(|(key, effect, holds)| !holds && is(taint, key, effect))
         })
         .cloned()
         .collect();

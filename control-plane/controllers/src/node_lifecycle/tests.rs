@@ -19,7 +19,11 @@ fn bench() -> Bench {
         Arc::default(),
         MONITOR_GRACE_PERIOD,
     );
-    Bench { api, controller, now: Instant::now() }
+    Bench {
+        api,
+        controller,
+        now: Instant::now(),
+    }
 }
 
 impl Bench {
@@ -38,9 +42,14 @@ impl Bench {
     }
 
     fn renew(&self, name: &str, second: u32) {
-        let time = format!("2026-01-01T00:{:02}:{:02}.000000Z", second / 60, second % 60);
+        let time = format!(
+            "2026-01-01T00:{:02}:{:02}.000000Z",
+            second / 60,
+            second % 60
+        );
         let key = Key::new(LEASE_NAMESPACE, name);
-        self.api.change("leases", &key, json!({"spec": {"renewTime": time}}));
+        self.api
+            .change("leases", &key, json!({"spec": {"renewTime": time}}));
     }
 
     fn pump(&self) {
@@ -68,7 +77,10 @@ impl Bench {
     fn taints(&self, name: &str) -> Vec<String> {
         let taints = self.node(name).spec.unwrap().taints.unwrap_or_default();
         let short = |key: &str| key.rsplit('/').next().unwrap().to_owned();
-        taints.iter().map(|taint| format!("{}:{}", short(&taint.key), taint.effect)).collect()
+        taints
+            .iter()
+            .map(|taint| format!("{}:{}", short(&taint.key), taint.effect))
+            .collect()
     }
 
     fn ready(&self, name: &str) -> String {
@@ -95,14 +107,21 @@ async fn a_silent_node_becomes_unknown_and_unreachable() {
     assert_eq!(bench.ready("silent"), "Unknown");
     assert_eq!(
         bench.taints("silent"),
-        ["mine:NoSchedule", "unreachable:NoSchedule", "unreachable:NoExecute"]
+        [
+            "mine:NoSchedule",
+            "unreachable:NoSchedule",
+            "unreachable:NoExecute"
+        ]
     );
     assert_eq!(bench.ready("well"), "True");
     assert_eq!(bench.taints("well"), ["mine:NoSchedule"]);
     assert!(!pods::is_ready(&bench.api.all::<Pod>()[0]));
     bench.api.take_requests();
     bench.look().await;
-    assert!(bench.api.take_requests().is_empty(), "nothing is written twice");
+    assert!(
+        bench.api.take_requests().is_empty(),
+        "nothing is written twice"
+    );
 }
 
 #[tokio::test]
@@ -142,7 +161,11 @@ async fn a_node_that_says_it_is_not_ready_is_tainted_so() {
     bench.look().await;
     assert_eq!(
         bench.taints("sick"),
-        ["mine:NoSchedule", "not-ready:NoSchedule", "not-ready:NoExecute"]
+        [
+            "mine:NoSchedule",
+            "not-ready:NoSchedule",
+            "not-ready:NoExecute"
+        ]
     );
 }
 
@@ -156,7 +179,10 @@ async fn nothing_is_evicted_while_no_node_reports() {
     bench.look().await;
     bench.look().await;
     for node in ["a", "b"] {
-        assert_eq!(bench.taints(node), ["mine:NoSchedule", "unreachable:NoSchedule"]);
+        assert_eq!(
+            bench.taints(node),
+            ["mine:NoSchedule", "unreachable:NoSchedule"]
+        );
     }
 }
 
@@ -165,10 +191,17 @@ async fn a_cordoned_node_is_tainted_until_it_is_not() {
     let bench = bench();
     bench.seed("a", "True");
     let cordon = |on: Value| json!({"spec": {"unschedulable": on}});
-    bench.api.change("nodes", &Key::new("", "a"), cordon(json!(true)));
+    bench
+        .api
+        .change("nodes", &Key::new("", "a"), cordon(json!(true)));
     bench.look().await;
-    assert_eq!(bench.taints("a"), ["mine:NoSchedule", "unschedulable:NoSchedule"]);
-    bench.api.change("nodes", &Key::new("", "a"), cordon(Value::Null));
+    assert_eq!(
+        bench.taints("a"),
+        ["mine:NoSchedule", "unschedulable:NoSchedule"]
+    );
+    bench
+        .api
+        .change("nodes", &Key::new("", "a"), cordon(Value::Null));
     bench.look().await;
     assert_eq!(bench.taints("a"), ["mine:NoSchedule"]);
 }

@@ -67,7 +67,14 @@ impl ReplicaSetController {
             };
             move |delta| watcher.observe(delta)
         });
-        Arc::new(ReplicaSetController { writer, recorder, sets, pods, queue, expectations })
+        Arc::new(ReplicaSetController {
+            writer,
+            recorder,
+            sets,
+            pods,
+            queue,
+            expectations,
+        })
     }
 }
 
@@ -132,7 +139,10 @@ impl PodWatcher {
         if controller_of(pod).is_some() {
             return;
         }
-        for set in self.sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default()) {
+        for set in self
+            .sets
+            .in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default())
+        {
             let Some(spec) = &set.spec else { continue };
             if parse_selector(&spec.selector, "").is_ok_and(|selector| selects(&selector, pod)) {
                 self.queue.add(Key::of(&*set));
@@ -156,7 +166,9 @@ impl Controller for ReplicaSetController {
             self.expectations.forget(key);
             return Ok(Action::Done);
         };
-        let Some(spec) = &set.spec else { return Ok(Action::Done) };
+        let Some(spec) = &set.spec else {
+            return Ok(Action::Done);
+        };
         // Before the pods are read: what is seen after this may be newer, never older.
         let may_act = self.expectations.satisfied(key);
         let selector = parse_selector(&spec.selector, &format!("replicaset {key}"))?;
@@ -168,7 +180,9 @@ impl Controller for ReplicaSetController {
             Ok(())
         };
         let now = Timestamp::now();
-        let next = self.write_status(&set, &owned, managed.as_ref().err(), now).await?;
+        let next = self
+            .write_status(&set, &owned, managed.as_ref().err(), now)
+            .await?;
         managed.map_err(|failure| failure.error)?;
         Ok(next.map_or(Action::Done, Action::After))
     }

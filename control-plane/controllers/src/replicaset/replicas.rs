@@ -32,7 +32,10 @@ pub(super) struct Failure {
 }
 
 fn failure(reason: &'static str, error: WriteError) -> Failure {
-    Failure { reason, error: error.into() }
+    Failure {
+        reason,
+        error: error.into(),
+    }
 }
 
 impl ReplicaSetController {
@@ -42,12 +45,19 @@ impl ReplicaSetController {
         set: &ReplicaSet,
         pods: &[Arc<Pod>],
     ) -> Result<(), Failure> {
-        let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1).max(0);
+        let wanted = set
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(1)
+            .max(0);
         let wanted = usize::try_from(wanted).unwrap_or(0);
         if pods.len() < wanted {
-            self.create_pods(key, set, (wanted - pods.len()).min(BURST)).await
+            self.create_pods(key, set, (wanted - pods.len()).min(BURST))
+                .await
         } else if pods.len() > wanted {
-            self.delete_pods(key, set, pods, (pods.len() - wanted).min(BURST)).await
+            self.delete_pods(key, set, pods, (pods.len() - wanted).min(BURST))
+                .await
         } else {
             Ok(())
         }
@@ -62,12 +72,12 @@ impl ReplicaSetController {
         while remaining > 0 {
             let size = batch.min(remaining);
             let created = join_all((0..size).map(|_| self.create_pod(set, &pod))).await;
-            let failed: Vec<WriteError> =
-                created.into_iter().filter_map(Result::err).collect();
+            let failed: Vec<WriteError> = created.into_iter().filter_map(Result::err).collect();
             remaining -= size;
             if !failed.is_empty() {
                 // Neither these nor those not tried will show in the informer.
-                self.expectations.creations_over(key, failed.len() + remaining);
+                self.expectations
+                    .creations_over(key, failed.len() + remaining);
             }
             if let Some(error) = failed.into_iter().next() {
                 // Its pods are going anyway.
@@ -116,7 +126,9 @@ impl ReplicaSetController {
         count: usize,
     ) -> Result<(), Failure> {
         let doomed = least_useful(pods, count, Timestamp::now());
-        let uids = doomed.iter().map(|pod| pod.metadata.uid.clone().unwrap_or_default());
+        let uids = doomed
+            .iter()
+            .map(|pod| pod.metadata.uid.clone().unwrap_or_default());
         self.expectations.expect_deletions(key, uids);
         let deleted = join_all(doomed.iter().map(|pod| self.delete_pod(key, set, pod))).await;
         match deleted.into_iter().find_map(Result::err) {
@@ -128,7 +140,11 @@ impl ReplicaSetController {
     async fn delete_pod(&self, key: &Key, set: &ReplicaSet, pod: &Pod) -> Result<(), WriteError> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        match self.writer.delete_object(pod, DeleteParams::default()).await {
+        match self
+            .writer
+            .delete_object(pod, DeleteParams::default())
+            .await
+        {
             Ok(()) => {
                 self.recorder.event(
                     reference(set),

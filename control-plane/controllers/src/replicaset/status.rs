@@ -31,7 +31,8 @@ fn conditions(
         None => conditions.retain(|condition| condition.type_ != REPLICA_FAILURE),
         Some(failure) => {
             let known = conditions.iter().any(|condition| {
-                condition.type_ == REPLICA_FAILURE && condition.reason.as_deref() == Some(failure.reason)
+                condition.type_ == REPLICA_FAILURE
+                    && condition.reason.as_deref() == Some(failure.reason)
             });
             if !known {
                 conditions.retain(|condition| condition.type_ != REPLICA_FAILURE);
@@ -62,14 +63,23 @@ impl ReplicaSetController {
     ) -> Result<Option<Duration>, WriteError> {
         let spec = set.spec.clone().unwrap_or_default();
         let min_ready = spec.min_ready_seconds.unwrap_or(0);
-        let template_labels = spec.template.and_then(|t| t.metadata).and_then(|meta| meta.labels);
+        let template_labels = spec
+            .template
+            .and_then(|t| t.metadata)
+            .and_then(|meta| meta.labels);
         let fully_labelled = owned.iter().filter(|pod| {
             template_labels.iter().flatten().all(|(key, value)| {
-                pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value)
+                pod.metadata
+                    .labels
+                    .as_ref()
+                    .and_then(|labels| labels.get(key))
+                    == Some(value)
             })
         });
-        let waits: Vec<Duration> =
-            owned.iter().filter_map(|pod| pods::available_in(pod, min_ready, now)).collect();
+        let waits: Vec<Duration> = owned
+            .iter()
+            .filter_map(|pod| pods::available_in(pod, min_ready, now))
+            .collect();
         let available = waits.iter().filter(|wait| wait.is_zero()).count();
         let old = set.status.clone().unwrap_or_default();
         let status = ReplicaSetStatus {

@@ -82,7 +82,10 @@ async fn work(controller: &dyn Controller, key: &Key, metrics: &ControllersMetri
     let queue = controller.queue();
     let started = std::time::Instant::now();
     let outcome = controller.reconcile(key).await;
-    metrics.seconds.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+    metrics
+        .seconds
+        .get_or_create(&labels)
+        .observe(started.elapsed().as_secs_f64());
     let result = match outcome {
         Ok(Action::Done) => {
             queue.forget(key);
@@ -108,6 +111,15 @@ async fn work(controller: &dyn Controller, key: &Key, metrics: &ControllersMetri
             "error"
         }
     };
-    metrics.reconciles.get_or_create(&ReconcileLabels { controller: name, result }).inc();
-    metrics.depth.get_or_create(&labels).set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+    metrics
+        .reconciles
+        .get_or_create(&ReconcileLabels {
+            controller: name,
+            result,
+        })
+        .inc();
+    metrics
+        .depth
+        .get_or_create(&labels)
+        .set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
 }

@@ -44,7 +44,11 @@ impl Expectations {
     }
 
     fn set(&self, owner: &Key, creations: usize, deletions: HashSet<String>) {
-        let expected = Expected { creations, deletions, since: Instant::now() };
+        let expected = Expected {
+            creations,
+            deletions,
+            since: Instant::now(),
+        };
         self.owners.lock().insert(owner.clone(), expected);
     }
 

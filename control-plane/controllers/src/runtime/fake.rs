@@ -44,7 +44,11 @@ pub(crate) fn refused(code: u16, reason: &str, message: &str) -> WriteError {
 }
 
 fn path(target: Target<'_>) -> Path {
-    (target.resource.plural.clone(), target.namespace.into(), target.name.into())
+    (
+        target.resource.plural.clone(),
+        target.namespace.into(),
+        target.name.into(),
+    )
 }
 
 fn merge(into: &mut Value, patch: &Value) {
@@ -98,8 +102,13 @@ impl FakeApi {
     {
         let plural = resource_of::<K>().plural;
         let state = self.state.lock();
-        let objects = state.objects.iter().filter(|((kind, _, _), _)| *kind == plural);
-        objects.map(|(_, object)| serde_json::from_value(object.clone()).unwrap()).collect()
+        let objects = state
+            .objects
+            .iter()
+            .filter(|((kind, _, _), _)| *kind == plural);
+        objects
+            .map(|(_, object)| serde_json::from_value(object.clone()).unwrap())
+            .collect()
     }
 
     /// Changes an object behind everybody's back.
@@ -122,12 +131,7 @@ impl FakeApi {
     /// Brings an informer up to date.
     pub(crate) fn pump<K>(&self, informer: &Informer<K>)
     where
-        K: Resource<DynamicType = ()>
-            + DeserializeOwned
-            + std::fmt::Debug
-            + Send
-            + Sync
-            + 'static,
+        K: Resource<DynamicType = ()> + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
     {
         use kube::runtime::watcher::Event;
         informer.observe(Event::Init);
@@ -150,9 +154,15 @@ impl State {
         for (field, value) in [
             ("uid", json!(format!("uid-{revision}"))),
             // Later objects are younger.
-            ("creationTimestamp", json!(format!(
-                "2026-01-01T{:02}:{:02}:{:02}Z", revision / 3600, revision / 60 % 60, revision % 60
-            ))),
+            (
+                "creationTimestamp",
+                json!(format!(
+                    "2026-01-01T{:02}:{:02}:{:02}Z",
+                    revision / 3600,
+                    revision / 60 % 60,
+                    revision % 60
+                )),
+            ),
         ] {
             if meta.get(field).is_none() {
                 meta[field] = value;
@@ -168,10 +178,18 @@ impl State {
         object
     }
 
-    fn request(&mut self, verb: &str, target: Target<'_>, sub: Option<&str>) -> Result<(), WriteError> {
+    fn request(
+        &mut self,
+        verb: &str,
+        target: Target<'_>,
+        sub: Option<&str>,
+    ) -> Result<(), WriteError> {
         let sub = sub.map(|sub| format!("/{sub}")).unwrap_or_default();
         let request = format!("{verb} {target}{sub}");
-        let failure = self.failures.iter().position(|(start, _)| request.starts_with(start));
+        let failure = self
+            .failures
+            .iter()
+            .position(|(start, _)| request.starts_with(start));
         if verb != "get" && verb != "list" {
             self.requests.push(request);
         }
@@ -193,7 +211,11 @@ impl State {
         for field in ["uid", "resourceVersion"] {
             let wanted = &body["metadata"][field];
             if !wanted.is_null() && *wanted != object["metadata"][field] {
-                return Err(refused(409, "Conflict", &format!("{target}: {field} differs")));
+                return Err(refused(
+                    409,
+                    "Conflict",
+                    &format!("{target}: {field} differs"),
+                ));
             }
         }
         Ok(object)
@@ -231,14 +253,20 @@ impl Writer for FakeApi {
             *plural == target.resource.plural
                 && (target.namespace.is_empty() || namespace == target.namespace)
         });
-        Ok(objects.map(|(_, object)| serde_json::from_value(object.clone()).unwrap()).collect())
+        Ok(objects
+            .map(|(_, object)| serde_json::from_value(object.clone()).unwrap())
+            .collect())
     }
 
     async fn create(&self, target: Target<'_>, body: Value) -> Result<Value, WriteError> {
         let mut state = self.state.lock();
         state.request("create", target, None)?;
         if !target.name.is_empty() && state.objects.contains_key(&path(target)) {
-            return Err(refused(409, "AlreadyExists", &format!("{target} already exists")));
+            return Err(refused(
+                409,
+                "AlreadyExists",
+                &format!("{target} already exists"),
+            ));
         }
         Ok(state.store(&target.resource.plural, body))
     }
@@ -271,7 +299,9 @@ impl Writer for FakeApi {
             object["metadata"]["generation"] = (generation + 1).into();
         }
         let finished = object["metadata"].get("deletionTimestamp").is_some()
-            && object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+            && object["metadata"]["finalizers"]
+                .as_array()
+                .is_none_or(Vec::is_empty);
         let stored = state.store(&target.resource.plural, object);
         if finished {
             state.objects.remove(&path(target));
@@ -284,7 +314,10 @@ impl Writer for FakeApi {
         state.request("delete", target, None)?;
         let uid = options.preconditions.and_then(|conditions| conditions.uid);
         let object = state.checked(target, &json!({"metadata": {"uid": uid}}))?;
-        if object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
+        if object["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+        {
             let mut object = object.clone();
             object["metadata"]["deletionTimestamp"] = "2026-02-01T00:00:00Z".into();
             state.store(&target.resource.plural, object);

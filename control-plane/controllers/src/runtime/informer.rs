@@ -136,7 +136,8 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
     fn group(&self, group: &Group) -> Vec<Arc<K>> {
         let state = self.state.read();
         let keys = state.groups.get(group).into_iter().flatten();
-        keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+        keys.filter_map(|key| state.objects.get(key).cloned())
+            .collect()
     }
 
     /// Waits until the first list is complete.
@@ -162,8 +163,9 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
                 self.notify(&Delta::Deleted(old));
                 self.notify(&Delta::Added(&object));
             }
-            Some(old) if old.meta().resource_version == object.meta().resource_version
-                && object.meta().resource_version.is_some() => {}
+            Some(old)
+                if old.meta().resource_version == object.meta().resource_version
+                    && object.meta().resource_version.is_some() => {}
             Some(old) => self.notify(&Delta::Updated { old, new: &object }),
             None => self.notify(&Delta::Added(&object)),
         }
@@ -193,7 +195,12 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
                 let gone: Vec<Key> = {
                     let mut state = self.state.write();
                     let listed = state.listed.take().unwrap_or_default();
-                    state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect()
+                    state
+                        .objects
+                        .keys()
+                        .filter(|key| !listed.contains(key))
+                        .cloned()
+                        .collect()
                 };
                 for key in gone {
                     self.delete(&key);

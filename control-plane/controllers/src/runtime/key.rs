@@ -16,13 +16,19 @@ pub struct Key {
 impl Key {
     /// From its parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Key { namespace: namespace.into(), name: name.into() }
+        Key {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// Of an object.
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
-        Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+        Key::new(
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        )
     }
 }
 

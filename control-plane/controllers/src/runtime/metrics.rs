@@ -57,7 +57,11 @@ impl ControllersMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("controller");
-        registry.register("reconcile", "Reconciliations, by result", metrics.reconciles.clone());
+        registry.register(
+            "reconcile",
+            "Reconciliations, by result",
+            metrics.reconciles.clone(),
+        );
         registry.register("workqueue_depth", "Keys ready", metrics.depth.clone());
         registry.register(
             "reconcile_duration_seconds",

@@ -67,7 +67,9 @@ impl WorkQueue {
         let delay = {
             let mut state = self.state.lock();
             let failures = state.failures.entry(key.clone()).or_insert(0);
-            let delay = INITIAL_BACKOFF.saturating_mul(1 << (*failures).min(20)).min(MAX_BACKOFF);
+            let delay = INITIAL_BACKOFF
+                .saturating_mul(1 << (*failures).min(20))
+                .min(MAX_BACKOFF);
             *failures = failures.saturating_add(1);
             delay
         };
@@ -202,6 +204,9 @@ mod tests {
         queue.add_after(key("a"), Duration::from_secs(300));
         let got = tokio::time::timeout(Duration::from_secs(60), queue.next()).await;
         assert_eq!(got.unwrap(), key("a"));
-        assert!(queue.state.lock().delayed.is_empty(), "the later ones were dropped");
+        assert!(
+            queue.state.lock().delayed.is_empty(),
+            "the later ones were dropped"
+        );
     }
 }

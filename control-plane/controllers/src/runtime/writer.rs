@@ -184,7 +184,11 @@ impl dyn Writer {
         K: Resource<DynamicType = ()> + DeserializeOwned,
     {
         let resource = resource_of::<K>();
-        let target = Target { resource: &resource, namespace, name };
+        let target = Target {
+            resource: &resource,
+            namespace,
+            name,
+        };
         let value = self.get(target).await?;
         serde_json::from_value(value).map_err(|source| WriteError::Failed {
             request: format!("get {target}"),
@@ -219,18 +223,29 @@ impl dyn Writer {
         K: Resource<DynamicType = ()>,
     {
         let resource = resource_of::<K>();
-        self.patch(target_of(object, &resource), subresource, body).await
+        self.patch(target_of(object, &resource), subresource, body)
+            .await
     }
 
     /// Deletes exactly this object (by uid).
-    pub async fn delete_object<K>(&self, object: &K, options: DeleteParams) -> Result<(), WriteError>
+    pub async fn delete_object<K>(
+        &self,
+        object: &K,
+        options: DeleteParams,
+    ) -> Result<(), WriteError>
     where
         K: Resource<DynamicType = ()>,
     {
         let resource = resource_of::<K>();
         let uid = object.meta().uid.clone();
-        let preconditions = kube::api::Preconditions { uid, resource_version: None };
-        let options = DeleteParams { preconditions: Some(preconditions), ..options };
+        let preconditions = kube::api::Preconditions {
+            uid,
+            resource_version: None,
+        };
+        let options = DeleteParams {
+            preconditions: Some(preconditions),
+            ..options
+        };
         self.delete(target_of(object, &resource), options).await
     }
 }
@@ -272,7 +287,10 @@ fn failed(verb: &str, target: Target<'_>, error: kube::Error) -> WriteError {
             reason: status.reason,
             message: status.message,
         },
-        source => WriteError::Failed { request, source: Box::new(source) },
+        source => WriteError::Failed {
+            request,
+            source: Box::new(source),
+        },
     }
 }
 
@@ -291,7 +309,9 @@ impl Writer for KubeWriter {
             request: "discover the served kinds".into(),
             source: Box::new(source),
         })?;
-        let groups = discovery.groups().flat_map(|group| group.recommended_resources());
+        let groups = discovery
+            .groups()
+            .flat_map(|group| group.recommended_resources());
         Ok(groups
             .map(|(resource, capabilities)| Served {
                 resource,
@@ -302,8 +322,11 @@ impl Writer for KubeWriter {
     }
 
     async fn get(&self, target: Target<'_>) -> Result<Value, WriteError> {
-        let object =
-            self.api(target).get(target.name).await.map_err(|e| failed("get", target, e))?;
+        let object = self
+            .api(target)
+            .get(target.name)
+            .await
+            .map_err(|e| failed("get", target, e))?;
         value("get", target, &object)
     }
 
@@ -312,7 +335,10 @@ impl Writer for KubeWriter {
         let mut params = ListParams::default().limit(LIST_PAGE);
         let mut items = Vec::new();
         loop {
-            let page = api.list(&params).await.map_err(|e| failed("list", target, e))?;
+            let page = api
+                .list(&params)
+                .await
+                .map_err(|e| failed("list", target, e))?;
             items.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -345,14 +371,19 @@ impl Writer for KubeWriter {
         let params = PostParams::default();
         let replaced = match subresource {
             Some(subresource) => {
-                api.replace_subresource(subresource, target.name, &params, &body).await
+                api.replace_subresource(subresource, target.name, &params, &body)
+                    .await
             }
             None => match serde_json::from_value::<DynamicObject>(body) {
                 Ok(object) => api.replace(target.name, &params, &object).await,
                 Err(error) => Err(kube::Error::SerdeError(error)),
             },
         };
-        value("replace", target, &replaced.map_err(|e| failed("replace", target, e))?)
+        value(
+            "replace",
+            target,
+            &replaced.map_err(|e| failed("replace", target, e))?,
+        )
     }
 
     async fn patch(
@@ -366,11 +397,16 @@ impl Writer for KubeWriter {
         let patch = Patch::Merge(body);
         let patched = match subresource {
             Some(subresource) => {
-                api.patch_subresource(subresource, target.name, &params, &patch).await
+                api.patch_subresource(subresource, target.name, &params, &patch)
+                    .await
             }
             None => api.patch(target.name, &params, &patch).await,
         };
-        value("patch", target, &patched.map_err(|e| failed("patch", target, e))?)
+        value(
+            "patch",
+            target,
+            &patched.map_err(|e| failed("patch", target, e))?,
+        )
     }
 
     async fn delete(&self, target: Target<'_>, options: DeleteParams) -> Result<(), WriteError> {

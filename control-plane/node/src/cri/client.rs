@@ -43,12 +43,24 @@ pub enum CriError {
 impl CriError {
     /// The object that the call was about does not exist.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, CriError::Rpc { code: tonic::Code::NotFound, .. })
+        matches!(
+            self,
+            CriError::Rpc {
+                code: tonic::Code::NotFound,
+                ..
+            }
+        )
     }
 
     /// The runtime does not implement the call.
     pub fn is_unimplemented(&self) -> bool {
-        matches!(self, CriError::Rpc { code: tonic::Code::Unimplemented, .. })
+        matches!(
+            self,
+            CriError::Rpc {
+                code: tonic::Code::Unimplemented,
+                ..
+            }
+        )
     }
 }
 
@@ -66,14 +78,18 @@ impl Cri {
         let path = endpoint
             .strip_prefix("unix://")
             .filter(|path| path.starts_with('/'))
-            .ok_or_else(|| NodeError::Endpoint { endpoint: endpoint.into() })?
+            .ok_or_else(|| NodeError::Endpoint {
+                endpoint: endpoint.into(),
+            })?
             .to_owned();
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
             async move {
-                let stream = tokio::net::UnixStream::connect(&path).await.map_err(|source| {
-                    std::io::Error::new(source.kind(), format!("connect {path}: {source}"))
-                })?;
+                let stream = tokio::net::UnixStream::connect(&path)
+                    .await
+                    .map_err(|source| {
+                        std::io::Error::new(source.kind(), format!("connect {path}: {source}"))
+                    })?;
                 Ok::<_, std::io::Error>(TokioIo::new(stream))
             }
         });
@@ -96,25 +112,42 @@ impl Cri {
     ) -> Result<T, CriError> {
         match tokio::time::timeout(timeout, future).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => {
-                Err(CriError::Rpc { call, code: status.code(), message: message_of(&status) })
-            }
-            Err(_) => Err(CriError::TimedOut { call, seconds: timeout.as_secs() }),
+            Ok(Err(status)) => Err(CriError::Rpc {
+                call,
+                code: status.code(),
+                message: message_of(&status),
+            }),
+            Err(_) => Err(CriError::TimedOut {
+                call,
+                seconds: timeout.as_secs(),
+            }),
         }
     }
 
     /// Version.
     pub async fn version(&self) -> Result<cri::VersionResponse, CriError> {
-        let request = cri::VersionRequest { version: "v1".into() };
+        let request = cri::VersionRequest {
+            version: "v1".into(),
+        };
         let mut client = self.runtime.clone();
-        self.call("Version", self.timings.runtime_timeout, client.version(request)).await
+        self.call(
+            "Version",
+            self.timings.runtime_timeout,
+            client.version(request),
+        )
+        .await
     }
 
     /// Status: conditions and runtime handlers.
     pub async fn status(&self) -> Result<cri::StatusResponse, CriError> {
         let request = cri::StatusRequest { verbose: false };
         let mut client = self.runtime.clone();
-        self.call("Status", self.timings.runtime_timeout, client.status(request)).await
+        self.call(
+            "Status",
+            self.timings.runtime_timeout,
+            client.status(request),
+        )
+        .await
     }
 
     /// RunPodSandbox; the sandbox's id.
@@ -129,26 +162,39 @@ impl Cri {
         };
         let mut client = self.runtime.clone();
         let timeout = self.timings.sandbox_timeout;
-        let response =
-            self.call("RunPodSandbox", timeout, client.run_pod_sandbox(request)).await?;
+        let response = self
+            .call("RunPodSandbox", timeout, client.run_pod_sandbox(request))
+            .await?;
         Ok(response.pod_sandbox_id)
     }
 
     /// StopPodSandbox; a sandbox that is gone counts as stopped.
     pub async fn stop_sandbox(&self, id: &str) -> Result<(), CriError> {
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.into() };
+        let request = cri::StopPodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
-        gone_is_done(self.call("StopPodSandbox", timeout, client.stop_pod_sandbox(request)).await)
+        gone_is_done(
+            self.call("StopPodSandbox", timeout, client.stop_pod_sandbox(request))
+                .await,
+        )
     }
 
     /// RemovePodSandbox; a sandbox that is gone counts as removed.
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), CriError> {
-        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
+        let request = cri::RemovePodSandboxRequest {
+            pod_sandbox_id: id.into(),
+        };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
         gone_is_done(
-            self.call("RemovePodSandbox", timeout, client.remove_pod_sandbox(request)).await,
+            self.call(
+                "RemovePodSandbox",
+                timeout,
+                client.remove_pod_sandbox(request),
+            )
+            .await,
         )
     }
 
@@ -166,17 +212,22 @@ impl Cri {
         };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
-        let response =
-            self.call("CreateContainer", timeout, client.create_container(request)).await?;
+        let response = self
+            .call("CreateContainer", timeout, client.create_container(request))
+            .await?;
         Ok(response.container_id)
     }
 
     /// StartContainer.
     pub async fn start_container(&self, id: &str) -> Result<(), CriError> {
-        let request = cri::StartContainerRequest { container_id: id.into() };
+        let request = cri::StartContainerRequest {
+            container_id: id.into(),
+        };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
-        self.call("StartContainer", timeout, client.start_container(request)).await.map(|_| ())
+        self.call("StartContainer", timeout, client.start_container(request))
+            .await
+            .map(|_| ())
     }
 
     /// StopContainer: the stop signal, then after `grace` the kill.
@@ -184,19 +235,29 @@ impl Cri {
         // Rounded up: a container never gets less time than was promised.
         let whole = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let timeout_seconds = i64::try_from(whole).unwrap_or(i64::MAX);
-        let request =
-            cri::StopContainerRequest { container_id: id.into(), timeout: timeout_seconds };
+        let request = cri::StopContainerRequest {
+            container_id: id.into(),
+            timeout: timeout_seconds,
+        };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout.saturating_add(grace);
-        gone_is_done(self.call("StopContainer", timeout, client.stop_container(request)).await)
+        gone_is_done(
+            self.call("StopContainer", timeout, client.stop_container(request))
+                .await,
+        )
     }
 
     /// RemoveContainer; a container that is gone counts as removed.
     pub async fn remove_container(&self, id: &str) -> Result<(), CriError> {
-        let request = cri::RemoveContainerRequest { container_id: id.into() };
+        let request = cri::RemoveContainerRequest {
+            container_id: id.into(),
+        };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
-        gone_is_done(self.call("RemoveContainer", timeout, client.remove_container(request)).await)
+        gone_is_done(
+            self.call("RemoveContainer", timeout, client.remove_container(request))
+                .await,
+        )
     }
 
     /// ExecSync with a time-out enforced by the runtime, and by the client a little later.
@@ -207,11 +268,15 @@ impl Cri {
         timeout: Duration,
     ) -> Result<cri::ExecSyncResponse, CriError> {
         let seconds = i64::try_from(timeout.as_secs().max(1)).unwrap_or(i64::MAX);
-        let request =
-            cri::ExecSyncRequest { container_id: id.into(), cmd: command, timeout: seconds };
+        let request = cri::ExecSyncRequest {
+            container_id: id.into(),
+            cmd: command,
+            timeout: seconds,
+        };
         let mut client = self.runtime.clone();
         let limit = timeout.saturating_add(self.timings.runtime_timeout);
-        self.call("ExecSync", limit, client.exec_sync(request)).await
+        self.call("ExecSync", limit, client.exec_sync(request))
+            .await
     }
 
     /// Exec: the URL of the streaming session.
@@ -225,34 +290,54 @@ impl Cri {
     pub async fn attach(&self, request: cri::AttachRequest) -> Result<String, CriError> {
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
-        Ok(self.call("Attach", timeout, client.attach(request)).await?.url)
+        Ok(self
+            .call("Attach", timeout, client.attach(request))
+            .await?
+            .url)
     }
 
     /// PortForward: the URL of the streaming session.
     pub async fn port_forward(&self, sandbox_id: &str, port: Vec<i32>) -> Result<String, CriError> {
-        let request = cri::PortForwardRequest { pod_sandbox_id: sandbox_id.into(), port };
+        let request = cri::PortForwardRequest {
+            pod_sandbox_id: sandbox_id.into(),
+            port,
+        };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
-        Ok(self.call("PortForward", timeout, client.port_forward(request)).await?.url)
+        Ok(self
+            .call("PortForward", timeout, client.port_forward(request))
+            .await?
+            .url)
     }
 
     /// ReopenContainerLog, after the log file was rotated.
     pub async fn reopen_log(&self, id: &str) -> Result<(), CriError> {
-        let request = cri::ReopenContainerLogRequest { container_id: id.into() };
+        let request = cri::ReopenContainerLogRequest {
+            container_id: id.into(),
+        };
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
-        self.call("ReopenContainerLog", timeout, client.reopen_container_log(request))
-            .await
-            .map(|_| ())
+        self.call(
+            "ReopenContainerLog",
+            timeout,
+            client.reopen_container_log(request),
+        )
+        .await
+        .map(|_| ())
     }
 
     /// ImageStatus; `None` when the image is not on the node.
     pub async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, CriError> {
-        let request =
-            cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
+        let request = cri::ImageStatusRequest {
+            image: Some(image_spec(image)),
+            verbose: false,
+        };
         let mut client = self.image.clone();
         let timeout = self.timings.runtime_timeout;
-        match self.call("ImageStatus", timeout, client.image_status(request)).await {
+        match self
+            .call("ImageStatus", timeout, client.image_status(request))
+            .await
+        {
             Ok(response) => Ok(response.image),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -273,7 +358,10 @@ impl Cri {
         };
         let mut client = self.image.clone();
         let timeout = self.timings.pull_timeout;
-        Ok(self.call("PullImage", timeout, client.pull_image(request)).await?.image_ref)
+        Ok(self
+            .call("PullImage", timeout, client.pull_image(request))
+            .await?
+            .image_ref)
     }
 
     /// ListImages, for the node's status.
@@ -281,17 +369,23 @@ impl Cri {
         let mut client = self.image.clone();
         let timeout = self.timings.runtime_timeout;
         let request = cri::ListImagesRequest { filter: None };
-        Ok(self.call("ListImages", timeout, client.list_images(request)).await?.images)
+        Ok(self
+            .call("ListImages", timeout, client.list_images(request))
+            .await?
+            .images)
     }
 
     /// GetContainerEvents: a stream of changes, where the runtime has it.
-    pub async fn events(
-        &self,
-    ) -> Result<tonic::Streaming<cri::ContainerEventResponse>, CriError> {
+    pub async fn events(&self) -> Result<tonic::Streaming<cri::ContainerEventResponse>, CriError> {
         let mut client = self.runtime.clone();
         let timeout = self.timings.runtime_timeout;
         let request = cri::GetEventsRequest {};
-        self.call("GetContainerEvents", timeout, client.get_container_events(request)).await
+        self.call(
+            "GetContainerEvents",
+            timeout,
+            client.get_container_events(request),
+        )
+        .await
     }
 
     /// Every pod the runtime knows, by UID.
@@ -326,7 +420,10 @@ impl Cri {
             summary.fingerprint.entries.push((id, state));
             if summary.name.is_empty() {
                 summary.name = labels.get(labels::POD_NAME).cloned().unwrap_or_default();
-                summary.namespace = labels.get(labels::POD_NAMESPACE).cloned().unwrap_or_default();
+                summary.namespace = labels
+                    .get(labels::POD_NAMESPACE)
+                    .cloned()
+                    .unwrap_or_default();
             }
         }
         for summary in pods.values_mut() {
@@ -343,26 +440,51 @@ impl Cri {
         let timeout = self.timings.runtime_timeout;
         let mut client = self.runtime.clone();
         let mut pod = ObservedPod::default();
-        let filter = cri::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
-        let request = cri::ListPodSandboxRequest { filter: Some(filter) };
-        let sandboxes =
-            self.call("ListPodSandbox", timeout, client.list_pod_sandbox(request)).await?.items;
+        let filter = cri::PodSandboxFilter {
+            label_selector: selector.clone(),
+            ..Default::default()
+        };
+        let request = cri::ListPodSandboxRequest {
+            filter: Some(filter),
+        };
+        let sandboxes = self
+            .call("ListPodSandbox", timeout, client.list_pod_sandbox(request))
+            .await?
+            .items;
         for sandbox in sandboxes.into_iter().filter(|s| belongs(&s.labels, uid)) {
-            let request = cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.id, verbose: false };
-            let call = self.call("PodSandboxStatus", timeout, client.pod_sandbox_status(request));
+            let request = cri::PodSandboxStatusRequest {
+                pod_sandbox_id: sandbox.id,
+                verbose: false,
+            };
+            let call = self.call(
+                "PodSandboxStatus",
+                timeout,
+                client.pod_sandbox_status(request),
+            );
             match call.await {
-                Ok(response) => pod.sandboxes.extend(response.status.map(ObservedSandbox::from)),
+                Ok(response) => pod
+                    .sandboxes
+                    .extend(response.status.map(ObservedSandbox::from)),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
-        let filter = cri::ContainerFilter { label_selector: selector, ..Default::default() };
-        let request = cri::ListContainersRequest { filter: Some(filter) };
-        let containers =
-            self.call("ListContainers", timeout, client.list_containers(request)).await?.containers;
+        let filter = cri::ContainerFilter {
+            label_selector: selector,
+            ..Default::default()
+        };
+        let request = cri::ListContainersRequest {
+            filter: Some(filter),
+        };
+        let containers = self
+            .call("ListContainers", timeout, client.list_containers(request))
+            .await?
+            .containers;
         for container in containers.into_iter().filter(|c| belongs(&c.labels, uid)) {
-            let request =
-                cri::ContainerStatusRequest { container_id: container.id, verbose: false };
+            let request = cri::ContainerStatusRequest {
+                container_id: container.id,
+                verbose: false,
+            };
             let call = self.call("ContainerStatus", timeout, client.container_status(request));
             match call.await {
                 Ok(response) => pod.containers.extend(response.status.map(|status| {
@@ -378,7 +500,9 @@ impl Cri {
 }
 
 fn belongs(labels: &HashMap<String, String>, uid: &str) -> bool {
-    labels.get(labels::POD_UID).is_some_and(|label| label == uid)
+    labels
+        .get(labels::POD_UID)
+        .is_some_and(|label| label == uid)
 }
 
 /// An ImageSpec for an image as the user wrote it.
@@ -405,7 +529,11 @@ fn message_of(status: &tonic::Status) -> String {
     while let Some(cause) = source {
         let text = cause.to_string();
         if !message.contains(&text) {
-            message = if message.is_empty() { text } else { format!("{message}: {text}") };
+            message = if message.is_empty() {
+                text
+            } else {
+                format!("{message}: {text}")
+            };
         }
         source = cause.source();
     }

@@ -31,8 +31,13 @@ const MASKED_PATHS: [&str; 10] = [
     "/sys/firmware",
 ];
 /// Paths that such a container cannot write.
-const READONLY_PATHS: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// What a container's configuration is made from.
 pub struct ContainerInput<'a> {
@@ -58,10 +63,16 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<cri::ContainerConf
     let spec = input.facts.pod.spec.clone().unwrap_or_default();
     let env = environment(container, input.facts, input.objects)?;
     let lookup = |name: &str| {
-        env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+        env.iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
     };
     let words = |words: &Option<Vec<String>>| -> Vec<String> {
-        words.iter().flatten().map(|word| expand(word, lookup)).collect()
+        words
+            .iter()
+            .flatten()
+            .map(|word| expand(word, lookup))
+            .collect()
     };
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata {
@@ -87,7 +98,10 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<cri::ContainerConf
             resources: Some(qos::container_resources(container)),
             security_context: Some(security(container, &spec)?),
         }),
-        envs: env.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
+        envs: env
+            .into_iter()
+            .map(|(key, value)| cri::KeyValue { key, value })
+            .collect(),
         ..Default::default()
     })
 }
@@ -103,7 +117,10 @@ fn labels_of(input: &ContainerInput<'_>) -> HashMap<String, String> {
         (labels::POD_NAME.to_owned(), identity.name.clone()),
         (labels::POD_NAMESPACE.to_owned(), identity.namespace.clone()),
         (labels::POD_UID.to_owned(), identity.uid.clone()),
-        (labels::CONTAINER_NAME.to_owned(), input.container.name.clone()),
+        (
+            labels::CONTAINER_NAME.to_owned(),
+            input.container.name.clone(),
+        ),
     ])
 }
 
@@ -111,10 +128,16 @@ fn annotations(input: &ContainerInput<'_>) -> HashMap<String, String> {
     let container = input.container;
     HashMap::from([
         (labels::RESTART_COUNT.to_owned(), input.attempt.to_string()),
-        (labels::TERMINATION_MESSAGE_PATH.to_owned(), termination_message_path(container)),
+        (
+            labels::TERMINATION_MESSAGE_PATH.to_owned(),
+            termination_message_path(container),
+        ),
         (
             labels::TERMINATION_MESSAGE_POLICY.to_owned(),
-            container.termination_message_policy.clone().unwrap_or_else(|| "File".into()),
+            container
+                .termination_message_policy
+                .clone()
+                .unwrap_or_else(|| "File".into()),
         ),
     ])
 }
@@ -145,14 +168,15 @@ fn mounts(
                     mount.name, input.container.name
                 ))
             })?;
-        let directory = volumes::path(input.pod_dir, volume).ok_or_else(|| {
-            ConfigError::Unimplemented(format!("type of volume {}", volume.name))
-        })?;
+        let directory = volumes::path(input.pod_dir, volume)
+            .ok_or_else(|| ConfigError::Unimplemented(format!("type of volume {}", volume.name)))?;
         // Files that the API server owns are never written by a container.
         let readonly = mount.read_only.unwrap_or(false) || volume.empty_dir.is_none();
         mounts.push(cri::Mount {
             container_path: absolute(&mount.mount_path),
-            host_path: sub_path(directory, mount, lookup)?.to_string_lossy().into_owned(),
+            host_path: sub_path(directory, mount, lookup)?
+                .to_string_lossy()
+                .into_owned(),
             readonly,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
@@ -164,14 +188,21 @@ fn mounts(
     }
     mounts.push(cri::Mount {
         container_path: termination_message_path(input.container),
-        host_path: input.termination_message_file.to_string_lossy().into_owned(),
+        host_path: input
+            .termination_message_file
+            .to_string_lossy()
+            .into_owned(),
         ..Default::default()
     });
     Ok(mounts)
 }
 
 fn absolute(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
 }
 
 fn sub_path(
@@ -179,8 +210,13 @@ fn sub_path(
     mount: &VolumeMount,
     lookup: impl Fn(&str) -> Option<String>,
 ) -> Result<PathBuf, ConfigError> {
-    let expanded = mount.sub_path_expr.as_deref().map(|text| expand(text, lookup));
-    let sub_path = expanded.or_else(|| mount.sub_path.clone()).unwrap_or_default();
+    let expanded = mount
+        .sub_path_expr
+        .as_deref()
+        .map(|text| expand(text, lookup));
+    let sub_path = expanded
+        .or_else(|| mount.sub_path.clone())
+        .unwrap_or_default();
     if sub_path.is_empty() {
         return Ok(directory);
     }
@@ -212,16 +248,23 @@ fn security(
     let capabilities = own.capabilities.unwrap_or_default();
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
     let paths = |paths: &[&str]| -> Vec<String> {
-        if unmasked { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() }
+        if unmasked {
+            Vec::new()
+        } else {
+            paths.iter().map(|path| (*path).to_owned()).collect()
+        }
     };
-    let seccomp = own.seccomp_profile.or(pod.seccomp_profile).map(|profile| cri::SecurityProfile {
-        profile_type: match profile.type_.as_str() {
-            "RuntimeDefault" => cri::security_profile::ProfileType::RuntimeDefault,
-            "Localhost" => cri::security_profile::ProfileType::Localhost,
-            _ => cri::security_profile::ProfileType::Unconfined,
-        } as i32,
-        localhost_ref: profile.localhost_profile.unwrap_or_default(),
-    });
+    let seccomp = own
+        .seccomp_profile
+        .or(pod.seccomp_profile)
+        .map(|profile| cri::SecurityProfile {
+            profile_type: match profile.type_.as_str() {
+                "RuntimeDefault" => cri::security_profile::ProfileType::RuntimeDefault,
+                "Localhost" => cri::security_profile::ProfileType::Localhost,
+                _ => cri::security_profile::ProfileType::Unconfined,
+            } as i32,
+            localhost_ref: profile.localhost_profile.unwrap_or_default(),
+        });
     Ok(cri::LinuxContainerSecurityContext {
         capabilities: Some(cri::Capability {
             add_capabilities: capabilities.add.unwrap_or_default(),
@@ -231,7 +274,10 @@ fn security(
         privileged,
         namespace_options: Some(sandbox::namespace_options(spec)),
         run_as_user: user.map(|value| cri::Int64Value { value }),
-        run_as_group: own.run_as_group.or(pod.run_as_group).map(|value| cri::Int64Value { value }),
+        run_as_group: own
+            .run_as_group
+            .or(pod.run_as_group)
+            .map(|value| cri::Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         supplemental_groups: sandbox::supplemental_groups(spec),
         no_new_privs: !own.allow_privilege_escalation.unwrap_or(true),
@@ -274,11 +320,13 @@ mod tests {
 
     #[test]
     fn command_mounts_and_identity() {
-        let config = build(json!({"name": "c", "image": "busybox", "command": ["echo", "$(A)"],
+        let config = build(
+            json!({"name": "c", "image": "busybox", "command": ["echo", "$(A)"],
             "env": [{"name": "A", "value": "x"}],
             "securityContext": {"runAsUser": 7, "allowPrivilegeEscalation": false},
             "volumeMounts": [{"name": "cm", "mountPath": "/etc/c"},
-                {"name": "tmp", "mountPath": "/t", "subPathExpr": "d/$(A)"}]}))
+                {"name": "tmp", "mountPath": "/t", "subPathExpr": "d/$(A)"}]}),
+        )
         .unwrap();
         assert_eq!(config.command, ["echo", "x"]);
         assert_eq!(config.log_path, "c/2.log");
@@ -291,8 +339,16 @@ mod tests {
         assert_eq!(
             mounts,
             [
-                ("/etc/c", "/r/pods/u/volumes/kubernetes.io~configmap/cm", true),
-                ("/t", "/r/pods/u/volumes/kubernetes.io~empty-dir/tmp/d/x", false),
+                (
+                    "/etc/c",
+                    "/r/pods/u/volumes/kubernetes.io~configmap/cm",
+                    true
+                ),
+                (
+                    "/t",
+                    "/r/pods/u/volumes/kubernetes.io~empty-dir/tmp/d/x",
+                    false
+                ),
                 ("/dev/termination-log", "/r/pods/u/containers/c/1", false),
             ]
         );
@@ -300,14 +356,23 @@ mod tests {
         assert_eq!(security.run_as_user.unwrap().value, 7);
         assert!(security.no_new_privs);
         let image = config.image.unwrap();
-        assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:abc", "busybox"));
+        assert_eq!(
+            (image.image.as_str(), image.user_specified_image.as_str()),
+            ("sha256:abc", "busybox")
+        );
     }
 
     #[test]
     fn bad_mounts_are_configuration_errors() {
         for (mount, message) in [
-            (json!({"name": "no", "mountPath": "/a"}), "cannot find volume \"no\" to mount into container \"c\""),
-            (json!({"name": "remote", "mountPath": "/a"}), "unimplemented: type of volume remote"),
+            (
+                json!({"name": "no", "mountPath": "/a"}),
+                "cannot find volume \"no\" to mount into container \"c\"",
+            ),
+            (
+                json!({"name": "remote", "mountPath": "/a"}),
+                "unimplemented: type of volume remote",
+            ),
             (
                 json!({"name": "tmp", "mountPath": "/a", "subPath": "../x"}),
                 "subPath \"../x\" of volume mount \"tmp\" must be relative and without '..'",

@@ -92,12 +92,17 @@ impl ObservedPod {
 
     /// The newest attempt of a container.
     pub fn latest(&self, name: &str) -> Option<&ObservedContainer> {
-        self.containers.iter().find(|container| container.name == name)
+        self.containers
+            .iter()
+            .find(|container| container.name == name)
     }
 
     /// The attempt before the newest one.
     pub fn previous(&self, name: &str) -> Option<&ObservedContainer> {
-        self.containers.iter().filter(|container| container.name == name).nth(1)
+        self.containers
+            .iter()
+            .filter(|container| container.name == name)
+            .nth(1)
     }
 
     /// The newest attempt of a container within one sandbox.
@@ -109,8 +114,10 @@ impl ObservedPod {
 
     /// Restores the order that the accessors rely on.
     pub fn sort(&mut self) {
-        self.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
-        self.containers.sort_by_key(|c| std::cmp::Reverse((c.attempt, c.created_at)));
+        self.sandboxes
+            .sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
+        self.containers
+            .sort_by_key(|c| std::cmp::Reverse((c.attempt, c.created_at)));
     }
 }
 

@@ -26,8 +26,13 @@ pub fn sandbox_config(
     attempt: u32,
 ) -> cri::PodSandboxConfig {
     let spec = pod.spec.clone().unwrap_or_default();
-    let mut labels_map: HashMap<String, String> =
-        pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    let mut labels_map: HashMap<String, String> = pod
+        .metadata
+        .labels
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
     labels_map.insert(labels::POD_NAME.into(), identity.name.clone());
     labels_map.insert(labels::POD_NAMESPACE.into(), identity.namespace.clone());
     labels_map.insert(labels::POD_UID.into(), identity.uid.clone());
@@ -58,7 +63,10 @@ pub fn sandbox_config(
 
 /// The host name a pod's processes see: `spec.hostname`, else the pod's name cut to 63.
 pub fn hostname(pod_name: &str, spec: &PodSpec) -> String {
-    let wanted = spec.hostname_override.as_deref().or(spec.hostname.as_deref());
+    let wanted = spec
+        .hostname_override
+        .as_deref()
+        .or(spec.hostname.as_deref());
     let name = wanted.filter(|name| !name.is_empty()).unwrap_or(pod_name);
     name.chars()
         .take(MAX_HOSTNAME)
@@ -68,15 +76,24 @@ pub fn hostname(pod_name: &str, spec: &PodSpec) -> String {
 }
 
 fn annotations(pod: &Pod, spec: &PodSpec) -> HashMap<String, String> {
-    let mut annotations: HashMap<String, String> =
-        pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
+    let mut annotations: HashMap<String, String> = pod
+        .metadata
+        .annotations
+        .clone()
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
     let grace = spec.termination_grace_period_seconds.unwrap_or(30);
     annotations.insert(labels::GRACE_PERIOD.into(), grace.to_string());
     for volume in spec.volumes.iter().flatten() {
-        let Some(empty_dir) = &volume.empty_dir else { continue };
+        let Some(empty_dir) = &volume.empty_dir else {
+            continue;
+        };
         if empty_dir.medium.as_deref() == Some("Memory") {
-            annotations
-                .insert(format!("{}{}", labels::EMPTY_DIR_MEDIUM_PREFIX, volume.name), "Memory".into());
+            annotations.insert(
+                format!("{}{}", labels::EMPTY_DIR_MEDIUM_PREFIX, volume.name),
+                "Memory".into(),
+            );
         }
         if let Some(bytes) = empty_dir.size_limit.as_ref().and_then(quantity::value) {
             annotations.insert(
@@ -89,7 +106,10 @@ fn annotations(pod: &Pod, spec: &PodSpec) -> HashMap<String, String> {
 }
 
 fn port_mappings(spec: &PodSpec) -> Vec<cri::PortMapping> {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
     containers
         .flat_map(|container| container.ports.iter().flatten())
         .map(|port| cri::PortMapping {
@@ -120,7 +140,11 @@ fn linux(
         .collect();
     let requests = qos::pod_resources(pod);
     cri::LinuxPodSandboxConfig {
-        cgroup_parent: format!("{}/pod{}", config.cgroup_root.trim_end_matches('/'), identity.uid),
+        cgroup_parent: format!(
+            "{}/pod{}",
+            config.cgroup_root.trim_end_matches('/'),
+            identity.uid
+        ),
         security_context: Some(cri::LinuxSandboxSecurityContext {
             namespace_options: Some(namespace_options(spec)),
             run_as_user: security.run_as_user.map(|value| cri::Int64Value { value }),
@@ -137,7 +161,9 @@ fn linux(
 
 /// Groups that every process of the pod gets: supplementalGroups and fsGroup.
 pub fn supplemental_groups(spec: &PodSpec) -> Vec<i64> {
-    let Some(security) = &spec.security_context else { return Vec::new() };
+    let Some(security) = &spec.security_context else {
+        return Vec::new();
+    };
     let mut groups = security.supplemental_groups.clone().unwrap_or_default();
     groups.extend(security.fs_group);
     groups
@@ -146,7 +172,11 @@ pub fn supplemental_groups(spec: &PodSpec) -> Vec<i64> {
 /// The namespaces a pod asks to share with the node or between its containers.
 pub fn namespace_options(spec: &PodSpec) -> cri::NamespaceOption {
     let node = |wanted: Option<bool>| {
-        if wanted.unwrap_or(false) { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod }
+        if wanted.unwrap_or(false) {
+            cri::NamespaceMode::Node
+        } else {
+            cri::NamespaceMode::Pod
+        }
     };
     let pid = if spec.host_pid.unwrap_or(false) {
         cri::NamespaceMode::Node
@@ -165,14 +195,21 @@ pub fn namespace_options(spec: &PodSpec) -> cri::NamespaceOption {
 }
 
 fn any_privileged(spec: &PodSpec) -> bool {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
     containers
         .filter_map(|container| container.security_context.as_ref())
         .any(|security: &SecurityContext| security.privileged.unwrap_or(false))
 }
 
 fn overhead(spec: &PodSpec) -> cri::LinuxContainerResources {
-    let find = |name: &str| spec.overhead.as_ref().and_then(|overhead| overhead.get(name));
+    let find = |name: &str| {
+        spec.overhead
+            .as_ref()
+            .and_then(|overhead| overhead.get(name))
+    };
     qos::linux_resources(find("cpu"), find("cpu"), find("memory"))
 }
 
@@ -186,11 +223,14 @@ fn dns_config(spec: &PodSpec, resolv_conf: &Path) -> cri::DnsConfig {
             .unwrap_or_default(),
     };
     if let Some(extra) = &spec.dns_config {
-        dns.servers.extend(extra.nameservers.clone().unwrap_or_default());
-        dns.searches.extend(extra.searches.clone().unwrap_or_default());
+        dns.servers
+            .extend(extra.nameservers.clone().unwrap_or_default());
+        dns.searches
+            .extend(extra.searches.clone().unwrap_or_default());
         for option in extra.options.iter().flatten() {
             let Some(name) = &option.name else { continue };
-            dns.options.retain(|existing| existing.split(':').next() != Some(name));
+            dns.options
+                .retain(|existing| existing.split(':').next() != Some(name));
             dns.options.push(match &option.value {
                 Some(value) if !value.is_empty() => format!("{name}:{value}"),
                 _ => name.clone(),
@@ -243,7 +283,10 @@ mod tests {
     fn hostname_is_cut_to_what_linux_takes() {
         let long = format!("{}-x", "a".repeat(62));
         assert_eq!(hostname(&long, &PodSpec::default()), "a".repeat(62));
-        let spec = PodSpec { hostname: Some("web".into()), ..Default::default() };
+        let spec = PodSpec {
+            hostname: Some("web".into()),
+            ..Default::default()
+        };
         assert_eq!(hostname("pod", &spec), "web");
     }
 
@@ -259,8 +302,18 @@ mod tests {
         let config = NodeConfig::new("n", "127.0.0.1".parse().unwrap());
         let identity = PodIdentity::of(&pod).unwrap();
         let sandbox = sandbox_config(&config, &identity, &pod, 0);
-        assert_eq!(sandbox.annotations["hull.dev/empty-dir-medium.fast"], "Memory");
-        assert_eq!(sandbox.annotations["hull.dev/empty-dir-size-limit.fast"], "1048576");
-        assert!(!sandbox.annotations.contains_key("hull.dev/empty-dir-medium.disk"));
+        assert_eq!(
+            sandbox.annotations["hull.dev/empty-dir-medium.fast"],
+            "Memory"
+        );
+        assert_eq!(
+            sandbox.annotations["hull.dev/empty-dir-size-limit.fast"],
+            "1048576"
+        );
+        assert!(
+            !sandbox
+                .annotations
+                .contains_key("hull.dev/empty-dir-medium.disk")
+        );
     }
 }

@@ -11,8 +11,9 @@ pub fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
         if let Some(after) = rest.strip_prefix('$') {
             output.push('$');
             rest = after;
-        } else if let Some((name, after)) =
-            rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
+        } else if let Some((name, after)) = rest
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'))
         {
             match lookup(name) {
                 Some(value) => output.push_str(&value),

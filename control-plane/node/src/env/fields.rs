@@ -55,9 +55,9 @@ impl PodFacts<'_> {
             "metadata.namespace" => self.identity.namespace.clone(),
             "metadata.uid" => self.identity.uid.clone(),
             "spec.nodeName" => self.node_name.clone(),
-            "spec.serviceAccountName" => {
-                spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()
-            }
+            "spec.serviceAccountName" => spec
+                .and_then(|spec| spec.service_account_name.clone())
+                .unwrap_or_default(),
             "status.hostIP" | "status.hostIPs" => self.host_ip.clone(),
             "status.podIP" => self.pod_ips.first().cloned().unwrap_or_default(),
             "status.podIPs" => self.pod_ips.join(","),
@@ -90,17 +90,23 @@ impl PodFacts<'_> {
         container: &Container,
         reference: &ResourceFieldSelector,
     ) -> Result<String, FieldError> {
-        let container = match reference.container_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(name) => {
-                self.container(name).ok_or_else(|| FieldError::Container(name.to_owned()))?
-            }
+        let container = match reference
+            .container_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+        {
+            Some(name) => self
+                .container(name)
+                .ok_or_else(|| FieldError::Container(name.to_owned()))?,
             None => container,
         };
         let resources = container.resources.clone().unwrap_or_default();
         let limits = resources.limits.unwrap_or_default();
         let mut requests = resources.requests.unwrap_or_default();
         for (name, limit) in &limits {
-            requests.entry(name.clone()).or_insert_with(|| limit.clone());
+            requests
+                .entry(name.clone())
+                .or_insert_with(|| limit.clone());
         }
         let (section, name) = reference
             .resource
@@ -111,9 +117,9 @@ impl PodFacts<'_> {
             "requests" => requests.get(name).and_then(quantity::milli),
             _ => None,
         };
-        let milli = found.or_else(|| self.default_milli(section, name)).ok_or_else(|| {
-            FieldError::Resource(reference.resource.clone())
-        })?;
+        let milli = found
+            .or_else(|| self.default_milli(section, name))
+            .ok_or_else(|| FieldError::Resource(reference.resource.clone()))?;
         divide(milli, reference.divisor.as_ref())
     }
 
@@ -147,16 +153,24 @@ fn divide(milli: i128, divisor: Option<&Quantity>) -> Result<String, FieldError>
         },
     };
     let quotient = milli.div_euclid(divisor_milli);
-    let up = if milli.rem_euclid(divisor_milli) == 0 { quotient } else { quotient + 1 };
+    let up = if milli.rem_euclid(divisor_milli) == 0 {
+        quotient
+    } else {
+        quotient + 1
+    };
     Ok(up.to_string())
 }
 
 fn subscript<'p>(path: &'p str, map: &str) -> Option<&'p str> {
-    path.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']")
+    path.strip_prefix(map)?
+        .strip_prefix("['")?
+        .strip_suffix("']")
 }
 
 fn entry(map: Option<&BTreeMap<String, String>>, key: &str) -> String {
-    map.and_then(|map| map.get(key)).cloned().unwrap_or_default()
+    map.and_then(|map| map.get(key))
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
@@ -207,14 +221,22 @@ mod tests {
                 resource: resource.into(),
                 divisor: divisor.map(|text| Quantity(text.into())),
             };
-            facts.resource(container, &reference).map_err(|error| error.to_string())
+            facts
+                .resource(container, &reference)
+                .map_err(|error| error.to_string())
         };
         assert_eq!(ask("c", "limits.cpu", None).unwrap(), "2");
         assert_eq!(ask("c", "limits.cpu", Some("1m")).unwrap(), "1500");
         assert_eq!(ask("c", "requests.memory", Some("1Mi")).unwrap(), "64");
         assert_eq!(ask("free", "limits.cpu", Some("0")).unwrap(), "2");
         assert_eq!(ask("free", "requests.cpu", None).unwrap(), "0");
-        assert_eq!(ask("gone", "limits.cpu", None).unwrap_err(), "container gone not found");
-        assert_eq!(facts.file_field("metadata.labels").unwrap(), "a=\"1\\n\"\nb=\"2\"");
+        assert_eq!(
+            ask("gone", "limits.cpu", None).unwrap_err(),
+            "container gone not found"
+        );
+        assert_eq!(
+            facts.file_field("metadata.labels").unwrap(),
+            "a=\"1\\n\"\nb=\"2\""
+        );
     }
 }

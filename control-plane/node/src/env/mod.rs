@@ -87,7 +87,10 @@ pub fn environment(
             set(&mut values, variable.name.clone(), value);
         }
     }
-    Ok(order.into_iter().filter_map(|name| values.remove_entry(&name)).collect())
+    Ok(order
+        .into_iter()
+        .filter_map(|name| values.remove_entry(&name))
+        .collect())
 }
 
 fn env_from(
@@ -109,7 +112,9 @@ fn env_from(
                 .map(|reference| (ObjectKind::Secret, &reference.name, reference.optional)),
         ];
         for (kind, name, optional) in references.into_iter().flatten() {
-            let Some(data) = objects.get(kind, name, optional.unwrap_or(false))? else { continue };
+            let Some(data) = objects.get(kind, name, optional.unwrap_or(false))? else {
+                continue;
+            };
             for (key, value) in &data.data {
                 let name = format!("{prefix}{key}");
                 if !is_variable_name(&name) {
@@ -138,9 +143,19 @@ fn from_source(
         return Ok(Some(facts.resource(container, reference)?));
     }
     let (kind, name, key, optional) = if let Some(reference) = &source.config_map_key_ref {
-        (ObjectKind::ConfigMap, &reference.name, &reference.key, reference.optional)
+        (
+            ObjectKind::ConfigMap,
+            &reference.name,
+            &reference.key,
+            reference.optional,
+        )
     } else if let Some(reference) = &source.secret_key_ref {
-        (ObjectKind::Secret, &reference.name, &reference.key, reference.optional)
+        (
+            ObjectKind::Secret,
+            &reference.name,
+            &reference.key,
+            reference.optional,
+        )
     } else {
         return Err(ConfigError::Unimplemented(format!(
             "source of environment variable {}",
@@ -148,7 +163,9 @@ fn from_source(
         )));
     };
     let optional = optional.unwrap_or(false);
-    let Some(data) = objects.get(kind, name, optional)? else { return Ok(None) };
+    let Some(data) = objects.get(kind, name, optional)? else {
+        return Ok(None);
+    };
     match data.data.get(key) {
         Some(value) => Ok(Some(text(value, || format!("{} key {key}", kind.title()))?)),
         None if optional => Ok(None),
@@ -167,7 +184,10 @@ fn text(value: &[u8], what: impl Fn() -> String) -> Result<String, ConfigError> 
 
 /// Kubernetes' relaxed rule: printable ASCII without `=`.
 fn is_variable_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
 }
 
 #[cfg(test)]
@@ -196,7 +216,11 @@ mod tests {
     }
 
     fn lookup(environment: &[(String, String)], name: &str) -> String {
-        environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap()
+        environment
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+            .unwrap()
     }
 
     #[test]

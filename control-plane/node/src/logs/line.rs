@@ -32,7 +32,12 @@ pub fn parse(raw: &[u8]) -> Option<LogLine<'_>> {
         _ => return None,
     };
     timestamp.contains('T').then_some(())?;
-    Some(LogLine { timestamp, stderr, partial, content: parts.next().unwrap_or_default() })
+    Some(LogLine {
+        timestamp,
+        stderr,
+        partial,
+        content: parts.next().unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]
@@ -45,9 +50,22 @@ mod tests {
         assert_eq!(line.timestamp, "2026-11-22T05:00:00.000000001Z");
         assert!(line.stderr && line.partial);
         assert_eq!(line.content, b"a  b ");
-        assert_eq!(parse(b"2026-11-22T05:00:00Z stdout F").unwrap().content, b"");
-        assert_eq!(parse(b"2026-11-22T05:00:00Z stdout F:x y").unwrap().content, b"y");
-        for bad in [&b""[..], b"x", b"now stdout F a", b"2026T stdin F a", b"2026T stdout X a", b"\xff\xff stdout F a"] {
+        assert_eq!(
+            parse(b"2026-11-22T05:00:00Z stdout F").unwrap().content,
+            b""
+        );
+        assert_eq!(
+            parse(b"2026-11-22T05:00:00Z stdout F:x y").unwrap().content,
+            b"y"
+        );
+        for bad in [
+            &b""[..],
+            b"x",
+            b"now stdout F a",
+            b"2026T stdin F a",
+            b"2026T stdout X a",
+            b"\xff\xff stdout F a",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }

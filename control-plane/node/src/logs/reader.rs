@@ -100,7 +100,10 @@ impl LogReader {
         self.pending.extend_from_slice(&chunk[..count]);
         let mut output = Vec::new();
         let mut consumed = 0;
-        while let Some(length) = self.pending[consumed..].iter().position(|byte| *byte == b'\n') {
+        while let Some(length) = self.pending[consumed..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+        {
             let raw = &self.pending[consumed..=consumed + length];
             consumed += length + 1;
             if let Some(parsed) = line::parse(raw)
@@ -122,7 +125,9 @@ impl LogReader {
         if !self.follow {
             return Ok(false);
         }
-        let Ok(metadata) = tokio::fs::metadata(&self.path).await else { return Ok(false) };
+        let Ok(metadata) = tokio::fs::metadata(&self.path).await else {
+            return Ok(false);
+        };
         if metadata.ino() == self.inode && metadata.len() >= self.position {
             return Ok(false);
         }
@@ -201,10 +206,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
         std::fs::write(&path, log(&["F a", "P b1-", "F b2", "F c"])).unwrap();
-        for (lines, expected) in
-            [(0, ""), (1, "c\n"), (2, "b1-b2\nc\n"), (3, "a\nb1-b2\nc\n"), (9, "a\nb1-b2\nc\n")]
-        {
-            let options = LogOptions { tail_lines: Some(lines), ..Default::default() };
+        for (lines, expected) in [
+            (0, ""),
+            (1, "c\n"),
+            (2, "b1-b2\nc\n"),
+            (3, "a\nb1-b2\nc\n"),
+            (9, "a\nb1-b2\nc\n"),
+        ] {
+            let options = LogOptions {
+                tail_lines: Some(lines),
+                ..Default::default()
+            };
             assert_eq!(read(&path, options).await, expected, "tail {lines}");
         }
     }
@@ -218,10 +230,16 @@ mod tests {
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         std::fs::write(&path, log(&lines)).unwrap();
         for count in [1u64, 63, 64, 65, 66, 200, 499, 500] {
-            let options = LogOptions { tail_lines: Some(count), ..Default::default() };
+            let options = LogOptions {
+                tail_lines: Some(count),
+                ..Default::default()
+            };
             let text = read(&path, options).await;
             assert_eq!(text.lines().count() as u64, count);
-            assert!(text.starts_with(&format!("{} ", 500 - count)), "tail {count}");
+            assert!(
+                text.starts_with(&format!("{} ", 500 - count)),
+                "tail {count}"
+            );
         }
     }
 
@@ -230,19 +248,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
         std::fs::write(&path, log(&["F a"])).unwrap();
-        let options = LogOptions { follow: true, ..Default::default() };
+        let options = LogOptions {
+            follow: true,
+            ..Default::default()
+        };
         let mut reader = LogReader::open(&path, options).await.unwrap();
         let next = reader.next(|| async { false }).await.unwrap().unwrap();
         assert_eq!(next, b"a\n");
-        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap();
         file.write_all(log(&["F b"]).as_bytes()).unwrap();
-        assert_eq!(reader.next(|| async { false }).await.unwrap().unwrap(), b"b\n");
+        assert_eq!(
+            reader.next(|| async { false }).await.unwrap().unwrap(),
+            b"b\n"
+        );
         // Written after the last read and before the rotation: not lost.
         file.write_all(log(&["F c"]).as_bytes()).unwrap();
         std::fs::rename(&path, directory.path().join("0.log.1")).unwrap();
         std::fs::write(&path, log(&["F d"])).unwrap();
-        assert_eq!(reader.next(|| async { false }).await.unwrap().unwrap(), b"c\n");
-        assert_eq!(reader.next(|| async { false }).await.unwrap().unwrap(), b"d\n");
+        assert_eq!(
+            reader.next(|| async { false }).await.unwrap().unwrap(),
+            b"c\n"
+        );
+        assert_eq!(
+            reader.next(|| async { false }).await.unwrap().unwrap(),
+            b"d\n"
+        );
         assert_eq!(reader.next(|| async { true }).await.unwrap(), None);
     }
 

@@ -47,7 +47,11 @@ pub struct Selector {
 impl Selector {
     /// Nothing has been written yet.
     pub fn new(options: LogOptions) -> Self {
-        Selector { left: options.limit_bytes, options, continued: false }
+        Selector {
+            left: options.limit_bytes,
+            options,
+            continued: false,
+        }
     }
 
     /// Whether the line belongs to the answer, the limit aside.
@@ -58,7 +62,10 @@ impl Selector {
             Streams::Stderr => line.stderr,
         };
         let recent = match self.options.since {
-            Some(since) => line.timestamp.parse::<Timestamp>().is_ok_and(|at| at >= since),
+            Some(since) => line
+                .timestamp
+                .parse::<Timestamp>()
+                .is_ok_and(|at| at >= since),
             None => true,
         };
         stream && recent
@@ -79,7 +86,9 @@ impl Selector {
             output.push(b'\n');
         }
         self.continued = line.partial;
-        let Some(left) = &mut self.left else { return true };
+        let Some(left) = &mut self.left else {
+            return true;
+        };
         let written = (output.len() - start) as u64;
         if written >= *left {
             output.truncate(start + usize::try_from(*left).unwrap_or(usize::MAX));
@@ -118,13 +127,34 @@ mod tests {
         let with = LogOptions::default;
         assert_eq!(select(with()), "one-two\nthree\n");
         assert_eq!(
-            select(LogOptions { timestamps: true, ..with() }),
+            select(LogOptions {
+                timestamps: true,
+                ..with()
+            }),
             "2026-11-22T05:00:00.1Z one-two\n2026-11-22T05:00:01Z three\n"
         );
-        assert_eq!(select(LogOptions { limit_bytes: Some(9), ..with() }), "one-two\nt");
+        assert_eq!(
+            select(LogOptions {
+                limit_bytes: Some(9),
+                ..with()
+            }),
+            "one-two\nt"
+        );
         let since = Some("2026-11-22T05:00:01Z".parse().unwrap());
         assert_eq!(select(LogOptions { since, ..with() }), "three\n");
-        assert_eq!(select(LogOptions { streams: Streams::Stdout, ..with() }), "one-two\n");
-        assert_eq!(select(LogOptions { streams: Streams::Stderr, ..with() }), "three\n");
+        assert_eq!(
+            select(LogOptions {
+                streams: Streams::Stdout,
+                ..with()
+            }),
+            "one-two\n"
+        );
+        assert_eq!(
+            select(LogOptions {
+                streams: Streams::Stderr,
+                ..with()
+            }),
+            "three\n"
+        );
     }
 }

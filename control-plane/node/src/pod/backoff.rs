@@ -23,7 +23,11 @@ struct Entry {
 impl Backoff {
     /// No key is backed off yet.
     pub fn new(initial: Duration, max: Duration) -> Self {
-        Backoff { initial, max, entries: HashMap::new() }
+        Backoff {
+            initial,
+            max,
+            entries: HashMap::new(),
+        }
     }
 
     /// How long a key must still wait after an event at `since`; `None` when it may go on.
@@ -33,12 +37,17 @@ impl Backoff {
             return None;
         }
         let elapsed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-        entry.delay.checked_sub(elapsed).filter(|left| !left.is_zero())
+        entry
+            .delay
+            .checked_sub(elapsed)
+            .filter(|left| !left.is_zero())
     }
 
     /// The key's present delay; zero before the first failure.
     pub fn delay(&self, key: &str) -> Duration {
-        self.entries.get(key).map_or(Duration::ZERO, |entry| entry.delay)
+        self.entries
+            .get(key)
+            .map_or(Duration::ZERO, |entry| entry.delay)
     }
 
     /// Records one more failure: the delay starts, or doubles up to the ceiling.
@@ -49,7 +58,13 @@ impl Backoff {
             }
             _ => self.initial.min(self.max),
         };
-        self.entries.insert(key.to_owned(), Entry { delay: next, updated: now });
+        self.entries.insert(
+            key.to_owned(),
+            Entry {
+                delay: next,
+                updated: now,
+            },
+        );
     }
 
     /// Forgets a key after it succeeded.
@@ -81,7 +96,10 @@ mod tests {
             delays.push(backoff.delay("web").as_secs());
         }
         assert_eq!(delays, [10, 20, 40, 80, 160, 300, 300]);
-        assert_eq!(backoff.remaining("web", at(100), at(150)), Some(Duration::from_secs(250)));
+        assert_eq!(
+            backoff.remaining("web", at(100), at(150)),
+            Some(Duration::from_secs(250))
+        );
         assert_eq!(backoff.remaining("web", at(100), at(400)), None);
         assert_eq!(backoff.remaining("other", at(100), at(101)), None);
         // Quiet for more than twice the ceiling: anew.
@@ -93,6 +111,9 @@ mod tests {
     fn clock_going_back_waits_the_whole_delay() {
         let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
         backoff.advance("web", at(100));
-        assert_eq!(backoff.remaining("web", at(100), at(90)), Some(Duration::from_secs(10)));
+        assert_eq!(
+            backoff.remaining("web", at(100), at(90)),
+            Some(Duration::from_secs(10))
+        );
     }
 }

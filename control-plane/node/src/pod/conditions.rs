@@ -24,34 +24,52 @@ pub fn conditions(
     apps: &[ContainerStatus],
     now: Timestamp,
 ) -> Vec<PodCondition> {
-    let old: Vec<PodCondition> =
-        pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let old: Vec<PodCondition> = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
     let ready = containers_ready(phase, apps);
     let verdicts = [
-        Verdict { kind: "PodReadyToStartContainers", holds: sandbox_ready, reason: None, message: None },
+        Verdict {
+            kind: "PodReadyToStartContainers",
+            holds: sandbox_ready,
+            reason: None,
+            message: None,
+        },
         initialized(pod, phase, inits, apps),
         pod_ready(pod, &old, &ready),
         ready,
-        Verdict { kind: "PodScheduled", holds: true, reason: None, message: None },
+        Verdict {
+            kind: "PodScheduled",
+            holds: true,
+            reason: None,
+            message: None,
+        },
     ];
     let mut conditions: Vec<PodCondition> = old
         .iter()
-        .filter(|condition| !verdicts.iter().any(|verdict| verdict.kind == condition.type_))
+        .filter(|condition| {
+            !verdicts
+                .iter()
+                .any(|verdict| verdict.kind == condition.type_)
+        })
         .cloned()
         .collect();
     // What was handed in last counts before the API's copy, which may lag behind.
-    let mut known = previous.and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let mut known = previous
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
     known.extend(old);
-    conditions.extend(verdicts.into_iter().map(|verdict| condition(pod, &known, verdict, now)));
+    conditions.extend(
+        verdicts
+            .into_iter()
+            .map(|verdict| condition(pod, &known, verdict, now)),
+    );
     conditions
 }
 
-fn condition(
-    pod: &Pod,
-    old: &[PodCondition],
-    verdict: Verdict,
-    now: Timestamp,
-) -> PodCondition {
+fn condition(pod: &Pod, old: &[PodCondition], verdict: Verdict, now: Timestamp) -> PodCondition {
     let status = if verdict.holds { "True" } else { "False" };
     let same = old
         .iter()
@@ -80,31 +98,54 @@ fn initialized(
     inits: &[ContainerStatus],
     apps: &[ContainerStatus],
 ) -> Verdict {
-    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let containers = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
     let incomplete: Vec<&str> = containers
         .filter(|container| {
             let status = inits.iter().find(|status| status.name == container.name);
             !status.is_some_and(|status| {
-                if is_sidecar(container) { status.started.unwrap_or(false) } else { status.ready }
+                if is_sidecar(container) {
+                    status.started.unwrap_or(false)
+                } else {
+                    status.ready
+                }
             })
         })
         .map(|container| container.name.as_str())
         .collect();
     let ran = apps.iter().any(|status| {
-        status.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+        status
+            .state
+            .as_ref()
+            .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
     });
     let kind = "Initialized";
     if phase == "Succeeded" {
-        return Verdict { kind, holds: true, reason: Some("PodCompleted"), message: None };
+        return Verdict {
+            kind,
+            holds: true,
+            reason: Some("PodCompleted"),
+            message: None,
+        };
     }
     if incomplete.is_empty() || ran {
-        return Verdict { kind, holds: true, reason: None, message: None };
+        return Verdict {
+            kind,
+            holds: true,
+            reason: None,
+            message: None,
+        };
     }
     Verdict {
         kind,
         holds: false,
         reason: Some("ContainersNotInitialized"),
-        message: Some(format!("containers with incomplete status: {}", list(&incomplete))),
+        message: Some(format!(
+            "containers with incomplete status: {}",
+            list(&incomplete)
+        )),
     }
 }
 
@@ -112,40 +153,80 @@ fn containers_ready(phase: &str, apps: &[ContainerStatus]) -> Verdict {
     let kind = "ContainersReady";
     match phase {
         "Succeeded" => {
-            return Verdict { kind, holds: false, reason: Some("PodCompleted"), message: None };
+            return Verdict {
+                kind,
+                holds: false,
+                reason: Some("PodCompleted"),
+                message: None,
+            };
         }
-        "Failed" => return Verdict { kind, holds: false, reason: Some("PodFailed"), message: None },
+        "Failed" => {
+            return Verdict {
+                kind,
+                holds: false,
+                reason: Some("PodFailed"),
+                message: None,
+            };
+        }
         _ => {}
     }
-    let unready: Vec<&str> =
-        apps.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    let unready: Vec<&str> = apps
+        .iter()
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
     if unready.is_empty() && !apps.is_empty() {
-        return Verdict { kind, holds: true, reason: None, message: None };
+        return Verdict {
+            kind,
+            holds: true,
+            reason: None,
+            message: None,
+        };
     }
     Verdict {
         kind,
         holds: false,
         reason: Some("ContainersNotReady"),
-        message: Some(format!("containers with unready status: {}", list(&unready))),
+        message: Some(format!(
+            "containers with unready status: {}",
+            list(&unready)
+        )),
     }
 }
 
 fn pod_ready(pod: &Pod, old: &[PodCondition], ready: &Verdict) -> Verdict {
     let kind = "Ready";
     if !ready.holds {
-        return Verdict { kind, holds: false, reason: ready.reason, message: ready.message.clone() };
+        return Verdict {
+            kind,
+            holds: false,
+            reason: ready.reason,
+            message: ready.message.clone(),
+        };
     }
-    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let gates = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.readiness_gates.iter().flatten());
     let missing: Vec<String> = gates
         .filter(|gate| {
-            !old.iter().any(|c| c.type_ == gate.condition_type && c.status == "True")
+            !old.iter()
+                .any(|c| c.type_ == gate.condition_type && c.status == "True")
         })
         .map(|gate| {
-            format!("the status of pod readiness gate \"{}\" is not \"True\"", gate.condition_type)
+            format!(
+                "the status of pod readiness gate \"{}\" is not \"True\"",
+                gate.condition_type
+            )
         })
         .collect();
     if missing.is_empty() {
-        return Verdict { kind, holds: true, reason: None, message: None };
+        return Verdict {
+            kind,
+            holds: true,
+            reason: None,
+            message: None,
+        };
     }
     Verdict {
         kind,

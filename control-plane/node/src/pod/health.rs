@@ -25,8 +25,7 @@ impl Health {
     /// none.
     pub fn is_ready(&self, container: &Container, id: &str) -> bool {
         self.is_started(container, id)
-            && (container.readiness_probe.is_none()
-                || self.ready.get(id).copied().unwrap_or(false))
+            && (container.readiness_probe.is_none() || self.ready.get(id).copied().unwrap_or(false))
     }
 
     /// Forgets containers that no longer run.

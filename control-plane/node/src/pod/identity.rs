@@ -23,7 +23,11 @@ impl PodIdentity {
             uid: pod.metadata.uid.clone()?,
         };
         let safe = |text: &str| {
-            !text.is_empty() && !text.contains('/') && text != "." && text != ".." && !text.contains('\0')
+            !text.is_empty()
+                && !text.contains('/')
+                && text != "."
+                && text != ".."
+                && !text.contains('\0')
         };
         (safe(&identity.namespace) && safe(&identity.name) && safe(&identity.uid))
             .then_some(identity)

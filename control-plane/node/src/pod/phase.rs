@@ -15,7 +15,10 @@ pub fn phase(
     let spec = pod.spec.clone().unwrap_or_default();
     let policy = RestartPolicy::of(pod);
     let find = |statuses: &[ContainerStatus], container: &Container| {
-        statuses.iter().find(|status| status.name == container.name).cloned()
+        statuses
+            .iter()
+            .find(|status| status.name == container.name)
+            .cloned()
     };
     let mut initializing = false;
     for container in spec.init_containers.iter().flatten() {
@@ -54,7 +57,11 @@ pub fn phase(
         return "Pending";
     }
     if running > 0 || stopped == 0 {
-        return if stopped == 0 && running == 0 { "Pending" } else { "Running" };
+        return if stopped == 0 && running == 0 {
+            "Pending"
+        } else {
+            "Running"
+        };
     }
     match policy {
         RestartPolicy::Always => "Running",
@@ -68,7 +75,10 @@ pub fn phase(
 /// restart.
 fn exit_code(status: &ContainerStatus) -> Option<i32> {
     let state = status.state.as_ref()?;
-    let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let last = status
+        .last_state
+        .as_ref()
+        .and_then(|last| last.terminated.as_ref());
     match (&state.terminated, &state.waiting) {
         (Some(end), _) => Some(end.exit_code),
         (None, Some(_)) => last.map(|end| end.exit_code),
@@ -82,8 +92,10 @@ mod tests {
     use serde_json::{Value, json};
 
     fn status(name: &str, state: Value, last: Value) -> ContainerStatus {
-        serde_json::from_value(json!({"name": name, "image": "", "imageID": "", "ready": false,
-            "restartCount": 0, "state": state, "lastState": last}))
+        serde_json::from_value(
+            json!({"name": name, "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state, "lastState": last}),
+        )
         .unwrap()
     }
 
@@ -96,8 +108,16 @@ mod tests {
         let none = json!({});
         let table = [
             ("Always", vec![(&waiting, &none)], "Pending"),
-            ("Always", vec![(&running, &none), (&waiting, &none)], "Pending"),
-            ("Always", vec![(&running, &none), (&waiting, &bad)], "Running"),
+            (
+                "Always",
+                vec![(&running, &none), (&waiting, &none)],
+                "Pending",
+            ),
+            (
+                "Always",
+                vec![(&running, &none), (&waiting, &bad)],
+                "Running",
+            ),
             ("Always", vec![(&waiting, &bad)], "Running"),
             ("Always", vec![(&ok, &none)], "Running"),
             ("Never", vec![(&ok, &none), (&ok, &none)], "Succeeded"),
@@ -117,7 +137,11 @@ mod tests {
                 .zip(&states)
                 .map(|(name, (state, last))| status(name, (*state).clone(), (*last).clone()))
                 .collect();
-            assert_eq!(phase(&pod, &[], &apps, false), expected, "{policy} {states:?}");
+            assert_eq!(
+                phase(&pod, &[], &apps, false),
+                expected,
+                "{policy} {states:?}"
+            );
         }
     }
 
@@ -133,8 +157,16 @@ mod tests {
                 {"restartPolicy": policy, "initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}}))
             .unwrap();
             let inits = [status("i", init.clone(), json!({}))];
-            let apps = [status("c", json!({"waiting": {"reason": "PodInitializing"}}), json!({}))];
-            assert_eq!(phase(&pod, &inits, &apps, false), expected, "{policy} {init}");
+            let apps = [status(
+                "c",
+                json!({"waiting": {"reason": "PodInitializing"}}),
+                json!({}),
+            )];
+            assert_eq!(
+                phase(&pod, &inits, &apps, false),
+                expected,
+                "{policy} {init}"
+            );
         }
     }
 

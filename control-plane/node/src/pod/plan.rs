@@ -39,7 +39,11 @@ pub enum RestartPolicy {
 impl RestartPolicy {
     /// The pod's policy; Always when absent.
     pub fn of(pod: &Pod) -> Self {
-        match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
+        match pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.restart_policy.as_deref())
+        {
             Some("OnFailure") => RestartPolicy::OnFailure,
             Some("Never") => RestartPolicy::Never,
             _ => RestartPolicy::Always,
@@ -129,7 +133,10 @@ pub fn is_sidecar(container: &Container) -> bool {
 
 /// Whether the pod's API status says that it is finished.
 pub fn api_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
@@ -141,7 +148,14 @@ pub fn plan(
     health: &Health,
     now: Timestamp,
 ) -> Plan {
-    let mut planner = Planner { pod, observed, memory, health, now, plan: Plan::default() };
+    let mut planner = Planner {
+        pod,
+        observed,
+        memory,
+        health,
+        now,
+        plan: Plan::default(),
+    };
     planner.run();
     planner.plan
 }
@@ -164,8 +178,16 @@ impl Planner<'_> {
             self.finish();
             return;
         }
-        for stale in self.observed.sandboxes.iter().skip(1).filter(|sandbox| sandbox.ready) {
-            self.plan.steps.push(Step::StopSandbox { id: stale.id.clone() });
+        for stale in self
+            .observed
+            .sandboxes
+            .iter()
+            .skip(1)
+            .filter(|sandbox| sandbox.ready)
+        {
+            self.plan.steps.push(Step::StopSandbox {
+                id: stale.id.clone(),
+            });
         }
         let Some(sandbox) = self.observed.ready_sandbox() else {
             self.need_sandbox(&inits, &apps);
@@ -186,7 +208,10 @@ impl Planner<'_> {
     /// to run: then it counts as ended with the sandbox.
     fn ended(&self, name: &str) -> Option<(&ObservedContainer, i32)> {
         let latest = self.observed.latest(name)?;
-        let current = self.observed.ready_sandbox().is_some_and(|s| s.id == latest.sandbox_id);
+        let current = self
+            .observed
+            .ready_sandbox()
+            .is_some_and(|s| s.id == latest.sandbox_id);
         match latest.phase {
             ContainerPhase::Exited => Some((latest, latest.exit_code)),
             _ if current => None,
@@ -217,8 +242,13 @@ impl Planner<'_> {
 
     fn finish(&mut self) {
         self.plan.finished = true;
-        let ready: Vec<&str> =
-            self.observed.sandboxes.iter().filter(|s| s.ready).map(|s| s.id.as_str()).collect();
+        let ready: Vec<&str> = self
+            .observed
+            .sandboxes
+            .iter()
+            .filter(|s| s.ready)
+            .map(|s| s.id.as_str())
+            .collect();
         // What still runs (a sidecar, or everything when the pod was given up) ends gracefully.
         let running = self.observed.containers.iter().filter(|container| {
             container.phase == ContainerPhase::Running
@@ -232,7 +262,9 @@ impl Planner<'_> {
             });
         }
         for id in ready {
-            self.plan.steps.push(Step::StopSandbox { id: id.to_owned() });
+            self.plan
+                .steps
+                .push(Step::StopSandbox { id: id.to_owned() });
         }
         if self.plan.steps.is_empty() {
             self.collect_garbage();
@@ -251,7 +283,9 @@ impl Planner<'_> {
         }
         let previous = self.observed.sandbox();
         if let Some(previous) = previous {
-            self.plan.steps.push(Step::StopSandbox { id: previous.id.clone() });
+            self.plan.steps.push(Step::StopSandbox {
+                id: previous.id.clone(),
+            });
         }
         let attempt = previous.map_or(0, |sandbox| sandbox.attempt.saturating_add(1));
         self.plan.steps.push(Step::CreateSandbox { attempt });
@@ -266,7 +300,9 @@ impl Planner<'_> {
     ) -> bool {
         // A container of this sandbox exists: its init containers are done, even if their records
         // are gone.
-        let done = apps.iter().any(|app| self.observed.latest_in(&app.name, sandbox_id).is_some());
+        let done = apps
+            .iter()
+            .any(|app| self.observed.latest_in(&app.name, sandbox_id).is_some());
         for container in inits {
             let latest = self.observed.latest_in(&container.name, sandbox_id);
             if is_sidecar(container) {
@@ -358,7 +394,11 @@ impl Planner<'_> {
             _ => latest.attempt.saturating_add(1),
         });
         let restart = latest.is_some_and(|latest| latest.phase != ContainerPhase::Created);
-        self.plan.steps.push(Step::StartContainer { name: name.into(), attempt, restart });
+        self.plan.steps.push(Step::StartContainer {
+            name: name.into(),
+            attempt,
+            restart,
+        });
     }
 
     /// Records why a container has to wait, if it has to.
@@ -366,12 +406,22 @@ impl Planner<'_> {
         if let Some(error) = self.memory.start_errors.get(name)
             && let Some(left) = self.until(error.retry_at)
         {
-            self.plan.waiting.insert(name.into(), self.start_error_waiting(error));
-            let shown = self.until(error.at.saturating_add(PULL_ERROR_SHOWN).unwrap_or(error.at));
-            self.plan.wake_in(shown.map_or(left, |shown| shown.min(left)));
+            self.plan
+                .waiting
+                .insert(name.into(), self.start_error_waiting(error));
+            let shown = self.until(
+                error
+                    .at
+                    .saturating_add(PULL_ERROR_SHOWN)
+                    .unwrap_or(error.at),
+            );
+            self.plan
+                .wake_in(shown.map_or(left, |shown| shown.min(left)));
             return true;
         }
-        let Some(waiting) = self.crash_waiting(name) else { return false };
+        let Some(waiting) = self.crash_waiting(name) else {
+            return false;
+        };
         let ended = self.ended_at(name).unwrap_or(self.now);
         if let Some(left) = self.memory.restarts.remaining(name, ended, self.now) {
             self.plan.wake_in(left);
@@ -381,14 +431,22 @@ impl Planner<'_> {
     }
 
     fn start_error_waiting(&self, error: &StartError) -> Waiting {
-        let fresh = self.until(error.at.saturating_add(PULL_ERROR_SHOWN).unwrap_or(error.at));
+        let fresh = self.until(
+            error
+                .at
+                .saturating_add(PULL_ERROR_SHOWN)
+                .unwrap_or(error.at),
+        );
         if error.failure == StartFailure::Pull && fresh.is_none() {
             return Waiting {
                 reason: "ImagePullBackOff".into(),
                 message: Some(error.message.clone()),
             };
         }
-        Waiting { reason: error.failure.reason().into(), message: Some(error.message.clone()) }
+        Waiting {
+            reason: error.failure.reason().into(),
+            message: Some(error.message.clone()),
+        }
     }
 
     fn crash_waiting(&self, name: &str) -> Option<Waiting> {
@@ -413,7 +471,9 @@ impl Planner<'_> {
     }
 
     fn until(&self, at: Timestamp) -> Option<Duration> {
-        Duration::try_from(at.duration_since(self.now)).ok().filter(|left| !left.is_zero())
+        Duration::try_from(at.duration_since(self.now))
+            .ok()
+            .filter(|left| !left.is_zero())
     }
 
     /// Records beyond the present and the previous attempt, and sandboxes that hold none of those.
@@ -438,7 +498,9 @@ impl Planner<'_> {
         for container in &removed {
             self.discard(container);
         }
-        self.plan.steps.extend(empty.into_iter().map(|id| Step::RemoveSandbox { id }));
+        self.plan
+            .steps
+            .extend(empty.into_iter().map(|id| Step::RemoveSandbox { id }));
     }
 }
 

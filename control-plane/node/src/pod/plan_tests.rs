@@ -58,7 +58,10 @@ fn container(
 }
 
 fn observed(sandboxes: Vec<ObservedSandbox>, containers: Vec<ObservedContainer>) -> ObservedPod {
-    let mut observed = ObservedPod { sandboxes, containers };
+    let mut observed = ObservedPod {
+        sandboxes,
+        containers,
+    };
     observed.sort();
     observed
 }
@@ -76,7 +79,11 @@ fn steps(pod: &Pod, observed: &ObservedPod) -> Vec<Step> {
 }
 
 fn start(name: &str, attempt: u32, restart: bool) -> Step {
-    Step::StartContainer { name: name.into(), attempt, restart }
+    Step::StartContainer {
+        name: name.into(),
+        attempt,
+        restart,
+    }
 }
 
 fn stop(id: &str) -> Step {
@@ -88,21 +95,32 @@ use ContainerPhase::{Created, Exited, Running, Unknown};
 #[test]
 fn new_pod_gets_a_sandbox_then_its_containers() {
     let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
-    assert_eq!(steps(&pod, &observed(vec![], vec![])), [Step::CreateSandbox { attempt: 0 }]);
+    assert_eq!(
+        steps(&pod, &observed(vec![], vec![])),
+        [Step::CreateSandbox { attempt: 0 }]
+    );
     let ready = observed(vec![sandbox("s0", 0, true)], vec![]);
-    assert_eq!(steps(&pod, &ready), [start("a", 0, false), start("b", 0, false)]);
+    assert_eq!(
+        steps(&pod, &ready),
+        [start("a", 0, false), start("b", 0, false)]
+    );
 }
 
 #[test]
 fn running_pod_needs_nothing() {
-    let running = observed(vec![sandbox("s0", 0, true)], vec![container("c", "s0", 0, Running, 0)]);
+    let running = observed(
+        vec![sandbox("s0", 0, true)],
+        vec![container("c", "s0", 0, Running, 0)],
+    );
     let plan = plan_at(&one("Always"), &running, &memory(), NOW);
     assert_eq!(plan, Plan::default());
 }
 
 #[test]
 fn init_containers_run_in_order_before_the_others() {
-    let pod = pod(json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "c"}]}));
+    let pod = pod(
+        json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "c"}]}),
+    );
     let with = |containers| steps(&pod, &observed(vec![sandbox("s0", 0, true)], containers));
     assert_eq!(with(vec![]), [start("i", 0, false)]);
     assert_eq!(with(vec![container("i", "s0", 0, Running, 0)]), []);
@@ -113,7 +131,10 @@ fn init_containers_run_in_order_before_the_others() {
     let j_done = container("j", "s0", 0, Exited, 0);
     assert_eq!(with(vec![i_done, j_done]), [start("c", 0, false)]);
     // The records of init containers are gone, a container of the sandbox proves that they ran.
-    assert_eq!(with(vec![container("c", "s0", 0, Exited, 1)]), [start("c", 1, true)]);
+    assert_eq!(
+        with(vec![container("c", "s0", 0, Exited, 1)]),
+        [start("c", 1, true)]
+    );
 }
 
 #[test]
@@ -155,7 +176,10 @@ fn restart_policy_decides_what_ends_a_pod() {
 
 #[test]
 fn crash_loop_waits_the_back_off_and_says_so() {
-    let ended = observed(vec![sandbox("s0", 0, true)], vec![container("c", "s0", 1, Exited, 1)]);
+    let ended = observed(
+        vec![sandbox("s0", 0, true)],
+        vec![container("c", "s0", 1, Exited, 1)],
+    );
     let mut memory = memory();
     memory.restarts.advance("c", at(NOW - 5));
     let waiting = plan_at(&one("Always"), &ended, &memory, NOW + 4);
@@ -167,13 +191,19 @@ fn crash_loop_waits_the_back_off_and_says_so() {
         wait.message.as_deref(),
         Some("back-off 10s restarting failed container=c pod=p_d(u)")
     );
-    assert_eq!(plan_at(&one("Always"), &ended, &memory, NOW + 10).steps, [start("c", 2, true)]);
+    assert_eq!(
+        plan_at(&one("Always"), &ended, &memory, NOW + 10).steps,
+        [start("c", 2, true)]
+    );
 }
 
 #[test]
 fn dead_vm_means_a_new_sandbox_and_restarts_by_policy() {
     let dead = |exit_code| {
-        observed(vec![sandbox("s0", 0, false)], vec![container("c", "s0", 0, Exited, exit_code)])
+        observed(
+            vec![sandbox("s0", 0, false)],
+            vec![container("c", "s0", 0, Exited, exit_code)],
+        )
     };
     assert_eq!(
         steps(&one("Always"), &dead(137)),
@@ -202,7 +232,10 @@ fn init_containers_run_again_in_a_new_sandbox() {
     let pod = pod(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}));
     let fresh = observed(
         vec![sandbox("s0", 0, false), sandbox("s1", 1, true)],
-        vec![container("i", "s0", 0, Exited, 0), container("c", "s0", 0, Exited, 137)],
+        vec![
+            container("i", "s0", 0, Exited, 0),
+            container("c", "s0", 0, Exited, 137),
+        ],
     );
     assert_eq!(steps(&pod, &fresh), [start("i", 1, true)]);
 }
@@ -213,7 +246,10 @@ fn sandbox_that_failed_is_tried_again_later() {
     memory.sandbox_retry_at = Some(at(NOW + 5));
     let none = observed(vec![], vec![]);
     let plan = plan_at(&one("Always"), &none, &memory, NOW);
-    assert_eq!((plan.steps, plan.wake), (vec![], Some(Duration::from_secs(5))));
+    assert_eq!(
+        (plan.steps, plan.wake),
+        (vec![], Some(Duration::from_secs(5)))
+    );
     let later = plan_at(&one("Always"), &none, &memory, NOW + 5);
     assert_eq!(later.steps, [Step::CreateSandbox { attempt: 0 }]);
 }
@@ -231,10 +267,20 @@ fn failed_pull_shows_its_cause_then_backs_off_then_tries_again() {
     let ready = observed(vec![sandbox("s0", 0, true)], vec![]);
     let fresh = plan_at(&one("Always"), &ready, &memory, NOW + 1);
     assert_eq!(fresh.waiting["c"].reason, "ErrImagePull");
-    assert_eq!(fresh.wake, Some(Duration::from_secs(2)), "to show the back-off in time");
+    assert_eq!(
+        fresh.wake,
+        Some(Duration::from_secs(2)),
+        "to show the back-off in time"
+    );
     let later = plan_at(&one("Always"), &ready, &memory, NOW + 4);
     assert_eq!(later.waiting["c"].reason, "ImagePullBackOff");
-    assert!(later.waiting["c"].message.as_deref().unwrap().contains("not found"));
+    assert!(
+        later.waiting["c"]
+            .message
+            .as_deref()
+            .unwrap()
+            .contains("not found")
+    );
     assert_eq!(later.wake, Some(Duration::from_secs(6)));
     let retry = plan_at(&one("Always"), &ready, &memory, NOW + 10);
     assert_eq!(retry.steps, [start("c", 0, false)]);
@@ -243,22 +289,38 @@ fn failed_pull_shows_its_cause_then_backs_off_then_tries_again() {
 #[test]
 fn created_or_unknown_leftovers_are_replaced() {
     let leftover = |phase| {
-        observed(vec![sandbox("s0", 0, true)], vec![container("c", "s0", 2, phase, 0)])
+        observed(
+            vec![sandbox("s0", 0, true)],
+            vec![container("c", "s0", 2, phase, 0)],
+        )
     };
-    let remove = Step::RemoveContainer { id: "c2".into(), name: "c".into(), attempt: 2 };
+    let remove = Step::RemoveContainer {
+        id: "c2".into(),
+        name: "c".into(),
+        attempt: 2,
+    };
     // A container that never started gives its number to its successor.
     assert_eq!(
         steps(&one("Always"), &leftover(Created)),
         [remove.clone(), start("c", 2, false)]
     );
-    assert_eq!(steps(&one("Always"), &leftover(Unknown)), [remove, start("c", 3, true)]);
+    assert_eq!(
+        steps(&one("Always"), &leftover(Unknown)),
+        [remove, start("c", 3, true)]
+    );
 }
 
 #[test]
 fn unhealthy_container_is_killed() {
-    let running = observed(vec![sandbox("s0", 0, true)], vec![container("c", "s0", 0, Running, 0)]);
+    let running = observed(
+        vec![sandbox("s0", 0, true)],
+        vec![container("c", "s0", 0, Running, 0)],
+    );
     let mut health = Health::default();
-    health.unhealthy.insert("c0".into(), "Container c failed liveness probe, will be restarted".into());
+    health.unhealthy.insert(
+        "c0".into(),
+        "Container c failed liveness probe, will be restarted".into(),
+    );
     let plan = plan(&one("Always"), &running, &memory(), &health, at(NOW));
     assert!(matches!(&plan.steps[..], [Step::KillContainer { id, .. }] if id == "c0"));
 }
@@ -273,16 +335,26 @@ fn finished_pod_never_starts_again() {
     }
     let mut memory = memory();
     memory.failed = Some(("DeadlineExceeded".into(), "too long".into()));
-    let running = observed(vec![sandbox("s0", 0, true)], vec![container("c", "s0", 0, Running, 0)]);
+    let running = observed(
+        vec![sandbox("s0", 0, true)],
+        vec![container("c", "s0", 0, Running, 0)],
+    );
     let plan = plan_at(&one("Always"), &running, &memory, NOW);
     assert!(plan.finished);
-    assert!(matches!(&plan.steps[..], [Step::KillContainer { .. }, Step::StopSandbox { .. }]));
+    assert!(matches!(
+        &plan.steps[..],
+        [Step::KillContainer { .. }, Step::StopSandbox { .. }]
+    ));
 }
 
 #[test]
 fn old_attempts_and_empty_sandboxes_are_collected() {
     let many = observed(
-        vec![sandbox("s0", 0, false), sandbox("s1", 1, false), sandbox("s2", 2, true)],
+        vec![
+            sandbox("s0", 0, false),
+            sandbox("s1", 1, false),
+            sandbox("s2", 2, true),
+        ],
         vec![
             container("c", "s0", 0, Exited, 1),
             container("c", "s1", 1, Exited, 1),
@@ -292,7 +364,11 @@ fn old_attempts_and_empty_sandboxes_are_collected() {
     assert_eq!(
         steps(&one("Always"), &many),
         [
-            Step::RemoveContainer { id: "c0".into(), name: "c".into(), attempt: 0 },
+            Step::RemoveContainer {
+                id: "c0".into(),
+                name: "c".into(),
+                attempt: 0
+            },
             Step::RemoveSandbox { id: "s0".into() },
         ]
     );

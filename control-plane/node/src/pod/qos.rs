@@ -28,13 +28,23 @@ fn requests(container: &Container) -> Resources {
 }
 
 fn limits(container: &Container) -> Resources {
-    container.resources.clone().unwrap_or_default().limits.unwrap_or_default()
+    container
+        .resources
+        .clone()
+        .unwrap_or_default()
+        .limits
+        .unwrap_or_default()
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort` by Kubernetes' rules on cpu and memory.
 pub fn qos_class(pod: &Pod) -> &'static str {
-    let Some(spec) = &pod.spec else { return "BestEffort" };
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let Some(spec) = &pod.spec else {
+        return "BestEffort";
+    };
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
     let mut guaranteed = true;
     let mut any = false;
     for container in containers {
@@ -64,10 +74,17 @@ pub fn container_resources(container: &Container) -> cri::LinuxContainerResource
 /// The sum over a pod's containers: what its VM is sized by. A limit counts only when every
 /// container has one; init containers run alone, so the largest of them counts.
 pub fn pod_resources(pod: &Pod) -> cri::LinuxContainerResources {
-    let Some(spec) = &pod.spec else { return cri::LinuxContainerResources::default() };
+    let Some(spec) = &pod.spec else {
+        return cri::LinuxContainerResources::default();
+    };
     let sum = |pick: &dyn Fn(&Container) -> Option<i128>| -> Option<i128> {
         let running = spec.containers.iter().map(pick).sum::<Option<i128>>()?;
-        let init = spec.init_containers.iter().flatten().map(pick).collect::<Option<Vec<_>>>()?;
+        let init = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .map(pick)
+            .collect::<Option<Vec<_>>>()?;
         Some(running.max(init.into_iter().max().unwrap_or(0)))
     };
     let as_quantity = |milli: Option<i128>| milli.map(|milli| Quantity(format!("{milli}m")));
@@ -89,13 +106,17 @@ pub fn linux_resources(
     memory_limit: Option<&Quantity>,
 ) -> cri::LinuxContainerResources {
     let milli = |q: Option<&Quantity>| {
-        q.and_then(quantity::milli).and_then(|milli| i64::try_from(milli).ok())
+        q.and_then(quantity::milli)
+            .and_then(|milli| i64::try_from(milli).ok())
     };
-    let shares = milli(cpu_request)
-        .map_or(MIN_CPU_SHARES, |milli| (milli.saturating_mul(1024) / 1000).max(MIN_CPU_SHARES));
+    let shares = milli(cpu_request).map_or(MIN_CPU_SHARES, |milli| {
+        (milli.saturating_mul(1024) / 1000).max(MIN_CPU_SHARES)
+    });
     let quota = milli(cpu_limit)
         .filter(|milli| *milli > 0)
-        .map_or(0, |milli| (milli.saturating_mul(CPU_PERIOD_US) / 1000).max(MIN_CPU_QUOTA_US));
+        .map_or(0, |milli| {
+            (milli.saturating_mul(CPU_PERIOD_US) / 1000).max(MIN_CPU_QUOTA_US)
+        });
     cri::LinuxContainerResources {
         cpu_period: CPU_PERIOD_US,
         cpu_quota: quota,
@@ -120,8 +141,14 @@ mod tests {
         let table = [
             (json!([{"name": "a"}]), "BestEffort"),
             (json!([{"name": "a", "resources": full}]), "Guaranteed"),
-            (json!([{"name": "a", "resources": full}, {"name": "b"}]), "Burstable"),
-            (json!([{"name": "a", "resources": {"requests": {"cpu": "1m"}}}]), "Burstable"),
+            (
+                json!([{"name": "a", "resources": full}, {"name": "b"}]),
+                "Burstable",
+            ),
+            (
+                json!([{"name": "a", "resources": {"requests": {"cpu": "1m"}}}]),
+                "Burstable",
+            ),
             (
                 json!([{"name": "a", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"},
                     "limits": {"cpu": "0.5", "memory": "1024Mi"}}}]),
@@ -129,7 +156,11 @@ mod tests {
             ),
         ];
         for (containers, expected) in table {
-            assert_eq!(qos_class(&pod(containers.clone())), expected, "{containers}");
+            assert_eq!(
+                qos_class(&pod(containers.clone())),
+                expected,
+                "{containers}"
+            );
         }
     }
 
@@ -141,7 +172,8 @@ mod tests {
         let resources = pod_resources(&both);
         assert_eq!(resources.cpu_quota, 150_000);
         assert_eq!(resources.memory_limit_in_bytes, 128 << 20);
-        let one = pod(json!([{"name": "a", "resources": {"limits": {"memory": "64Mi"}}}, {"name": "b"}]));
+        let one =
+            pod(json!([{"name": "a", "resources": {"limits": {"memory": "64Mi"}}}, {"name": "b"}]));
         assert_eq!(pod_resources(&one).memory_limit_in_bytes, 0);
     }
 }

@@ -31,16 +31,23 @@ pub fn add_lost_containers(pod: &Pod, observed: &mut ObservedPod) {
 
 fn lost(status: &ContainerStatus) -> Option<ObservedContainer> {
     let id = status.container_id.as_deref().filter(|id| !id.is_empty())?;
-    let ended = |state: &Option<ContainerState>| {
-        state.as_ref().and_then(|state| state.terminated.clone())
-    };
+    let ended =
+        |state: &Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.clone());
     // A waiting container shows its last end; one that ran has none to show.
     let terminated = ended(&status.state).or_else(|| {
-        let waiting = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
-        if waiting { ended(&status.last_state) } else { None }
+        let waiting = status
+            .state
+            .as_ref()
+            .is_some_and(|state| state.waiting.is_some());
+        if waiting {
+            ended(&status.last_state)
+        } else {
+            None
+        }
     });
     let nanoseconds = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
-        time.and_then(|time| i64::try_from(time.0.as_nanosecond()).ok()).unwrap_or(0)
+        time.and_then(|time| i64::try_from(time.0.as_nanosecond()).ok())
+            .unwrap_or(0)
     };
     let (exit_code, reason, message, started_at, finished_at) = match &terminated {
         Some(end) => (

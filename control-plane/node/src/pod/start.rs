@@ -29,7 +29,10 @@ struct Failure {
 
 impl Failure {
     fn new(failure: StartFailure, message: impl std::fmt::Display) -> Self {
-        Failure { failure, message: message.to_string() }
+        Failure {
+            failure,
+            message: message.to_string(),
+        }
     }
 }
 
@@ -81,8 +84,13 @@ impl Worker {
                 }
                 removed
             }
-            Step::StartContainer { name, attempt, restart } => {
-                self.start_step(pod, observed, &name, attempt, restart).await;
+            Step::StartContainer {
+                name,
+                attempt,
+                restart,
+            } => {
+                self.start_step(pod, observed, &name, attempt, restart)
+                    .await;
                 return true;
             }
         };
@@ -106,7 +114,9 @@ impl Worker {
                         sandbox::sandbox_config(&self.node.config, &self.identity, pod, attempt);
                     let begun = Instant::now();
                     let result = self.node.cri.run_sandbox(config, &handler).await;
-                    self.node.metrics.observe_sandbox(begun.elapsed(), result.is_ok());
+                    self.node
+                        .metrics
+                        .observe_sandbox(begun.elapsed(), result.is_ok());
                     result.map_err(|error| error.to_string())
                 }
             },
@@ -123,7 +133,8 @@ impl Worker {
                     "FailedCreatePodSandBox",
                     format!("Failed to create pod sandbox: {message}"),
                 );
-                self.memory.sandbox_retry_at = Some(self.after(self.node.config.timings.sync_retry));
+                self.memory.sandbox_retry_at =
+                    Some(self.after(self.node.config.timings.sync_retry));
                 false
             }
         }
@@ -131,7 +142,10 @@ impl Worker {
 
     /// The runtime handler that the pod's RuntimeClass names; empty for the default.
     async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
-        let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
+        let class = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.runtime_class_name.as_deref());
         let Some(class) = class.filter(|class| !class.is_empty()) else {
             return Ok(String::new());
         };
@@ -145,7 +159,9 @@ impl Worker {
 
     fn after(&self, delay: Duration) -> Timestamp {
         let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
-        Timestamp::now().checked_add(delay).unwrap_or(Timestamp::MAX)
+        Timestamp::now()
+            .checked_add(delay)
+            .unwrap_or(Timestamp::MAX)
     }
 
     async fn kill_container(
@@ -157,7 +173,9 @@ impl Worker {
         self.container_event(name, Normal, "Killing", message);
         let pod = self.pod();
         let spec = pod.spec.as_ref();
-        let seconds = spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let seconds = spec
+            .and_then(|spec| spec.termination_grace_period_seconds)
+            .unwrap_or(30);
         let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         let mut ending = self.updates.clone();
         let stop = async {
@@ -183,11 +201,16 @@ impl Worker {
         attempt: u32,
         restart: bool,
     ) {
-        let Some(container) = self.container(name) else { return };
+        let Some(container) = self.container(name) else {
+            return;
+        };
         if restart {
             self.memory.restarts.advance(name, Timestamp::now());
         }
-        match self.start_container(pod, observed, &container, attempt).await {
+        match self
+            .start_container(pod, observed, &container, attempt)
+            .await
+        {
             Ok(()) => {
                 self.memory.start_errors.remove(name);
                 self.memory.pulls.reset(name);
@@ -241,7 +264,9 @@ impl Worker {
             return Err(StartEnd::Interrupted);
         };
         let objects = self.node.objects.snapshot(&self.subscriptions).await;
-        let image_ref = self.ensure_image(pod, observed, container, &objects).await?;
+        let image_ref = self
+            .ensure_image(pod, observed, container, &objects)
+            .await?;
         let io = |error: std::io::Error| Failure::new(StartFailure::Create, error);
         let pod_dir = self.pod_dir();
         let message_file = termination_message::create(&pod_dir, name, attempt).map_err(io)?;
@@ -257,7 +282,9 @@ impl Worker {
             objects: &objects,
         })
         .map_err(|error| Failure::new(StartFailure::Config, error))?;
-        let sandbox_attempt = observed.ready_sandbox().map_or(0, |sandbox| sandbox.attempt);
+        let sandbox_attempt = observed
+            .ready_sandbox()
+            .map_or(0, |sandbox| sandbox.attempt);
         let sandbox_config =
             sandbox::sandbox_config(&self.node.config, &self.identity, pod, sandbox_attempt);
         let cri = &self.node.cri;
@@ -265,13 +292,21 @@ impl Worker {
             .create_container(&sandbox_id, config, sandbox_config)
             .await
             .map_err(|error| Failure::new(StartFailure::Create, error))?;
-        self.container_event(name, Normal, "Created", format!("Created container: {name}"));
+        self.container_event(
+            name,
+            Normal,
+            "Created",
+            format!("Created container: {name}"),
+        );
         cri.start_container(&id)
             .await
             .map_err(|error| Failure::new(StartFailure::Run, error))?;
         self.container_event(name, Normal, "Started", format!("Started container {name}"));
         tracing::info!(pod = %self.identity, container = name, id, attempt, "container runs");
-        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        let hook = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref());
         if let Some(hook) = hook
             && let Err(message) = self.run_hook(hook, name, &id, HOOK_TIMEOUT).await
         {
@@ -328,14 +363,23 @@ impl Worker {
         image: &str,
         objects: &ObjectSnapshot,
     ) -> Result<String, StartEnd> {
-        self.container_event(name, Normal, "Pulling", format!("Pulling image \"{image}\""));
+        self.container_event(
+            name,
+            Normal,
+            "Pulling",
+            format!("Pulling image \"{image}\""),
+        );
         let asked = Instant::now();
         let _permit = self.node.pulls.acquire().await;
         let begun = Instant::now();
-        let attempt = observed.ready_sandbox().map_or(0, |sandbox| sandbox.attempt);
+        let attempt = observed
+            .ready_sandbox()
+            .map_or(0, |sandbox| sandbox.attempt);
         let config = sandbox::sandbox_config(&self.node.config, &self.identity, pod, attempt);
-        let mut credentials: Vec<_> =
-            images::credentials(pod, image, objects).into_iter().map(Some).collect();
+        let mut credentials: Vec<_> = images::credentials(pod, image, objects)
+            .into_iter()
+            .map(Some)
+            .collect();
         if credentials.is_empty() {
             credentials.push(None);
         }
@@ -360,7 +404,11 @@ impl Worker {
                         seconds(asked.elapsed()),
                     );
                     self.container_event(name, Normal, "Pulled", message);
-                    return Ok(if reference.is_empty() { image.to_owned() } else { reference });
+                    return Ok(if reference.is_empty() {
+                        image.to_owned()
+                    } else {
+                        reference
+                    });
                 }
                 Err(error) => failure = error.to_string(),
             }
@@ -375,7 +423,9 @@ impl Worker {
     /// Runs a container's preStop hook; its failure is an event, never a reason not to stop.
     pub(super) async fn pre_stop(&self, container: &Container, id: &str, grace: Duration) {
         let lifecycle = container.lifecycle.as_ref();
-        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+        let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else {
+            return;
+        };
         if grace.is_zero() {
             return;
         }
@@ -409,7 +459,9 @@ impl Worker {
             tokio::time::sleep(wanted.min(timeout)).await;
             return Ok(());
         }
-        Err(format!("unimplemented: lifecycle hook of container {name} that is neither exec nor sleep"))
+        Err(format!(
+            "unimplemented: lifecycle hook of container {name} that is neither exec nor sleep"
+        ))
     }
 }
 

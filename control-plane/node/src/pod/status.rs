@@ -64,9 +64,16 @@ pub fn status(input: &StatusInput<'_>) -> PodStatus {
         vec![input.host_ip.to_owned()]
     } else {
         // A finished pod keeps the address it had.
-        ready_sandbox.map(|sandbox| sandbox.ips.clone()).filter(|ips| !ips.is_empty()).unwrap_or_else(
-            || old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
-        )
+        ready_sandbox
+            .map(|sandbox| sandbox.ips.clone())
+            .filter(|ips| !ips.is_empty())
+            .unwrap_or_else(|| {
+                old.pod_ips
+                    .iter()
+                    .flatten()
+                    .map(|ip| ip.ip.clone())
+                    .collect()
+            })
     };
     PodStatus {
         conditions: Some(conditions(
@@ -84,10 +91,15 @@ pub fn status(input: &StatusInput<'_>) -> PodStatus {
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(apps),
         host_ip: Some(input.host_ip.to_owned()),
-        host_ips: Some(vec![HostIP { ip: input.host_ip.to_owned() }]),
+        host_ips: Some(vec![HostIP {
+            ip: input.host_ip.to_owned(),
+        }]),
         pod_ip: ips.first().cloned(),
         pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
-        qos_class: Some(old.qos_class.unwrap_or_else(|| qos::qos_class(input.pod).into())),
+        qos_class: Some(
+            old.qos_class
+                .unwrap_or_else(|| qos::qos_class(input.pod).into()),
+        ),
         start_time: Some(old.start_time.unwrap_or_else(|| seconds(input.start_time))),
         observed_generation: input.pod.metadata.generation,
         ..Default::default()
@@ -102,12 +114,20 @@ fn overall(
     apps: &[ContainerStatus],
 ) -> (String, Option<String>, Option<String>) {
     if super::plan::api_finished(input.pod) {
-        return (old.phase.clone().unwrap_or_default(), old.reason.clone(), old.message.clone());
+        return (
+            old.phase.clone().unwrap_or_default(),
+            old.reason.clone(),
+            old.message.clone(),
+        );
     }
     if let Some((reason, message)) = &input.memory.failed {
         return ("Failed".into(), Some(reason.clone()), Some(message.clone()));
     }
-    (phase(input.pod, inits, apps, input.plan.finished).into(), None, None)
+    (
+        phase(input.pod, inits, apps, input.plan.finished).into(),
+        None,
+        None,
+    )
 }
 
 fn container_status(input: &StatusInput<'_>, container: &Container, init: bool) -> ContainerStatus {
@@ -116,17 +136,25 @@ fn container_status(input: &StatusInput<'_>, container: &Container, init: bool) 
     let previous = input.observed.previous(name);
     let waiting = input.plan.waiting.get(name);
     let (state, last) = match latest {
-        None => (waiting_state(waiting.cloned().unwrap_or_else(|| creating(input, init))), None),
+        None => (
+            waiting_state(waiting.cloned().unwrap_or_else(|| creating(input, init))),
+            None,
+        ),
         Some(latest) => states(latest, previous, waiting),
     };
     let running = latest.filter(|_| state.running.is_some());
     let started = running.is_some_and(|found| input.health.is_started(container, &found.id));
     let ready = match (init, is_sidecar(container)) {
-        (true, false) => state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
+        (true, false) => state
+            .terminated
+            .as_ref()
+            .is_some_and(|end| end.exit_code == 0),
         _ => running.is_some_and(|found| input.health.is_ready(container, &found.id)),
     };
     let old = old_status(input.pod, name, init);
-    let image_id = latest.map(|found| found.image_ref.clone()).filter(|image| !image.is_empty());
+    let image_id = latest
+        .map(|found| found.image_ref.clone())
+        .filter(|image| !image.is_empty());
     ContainerStatus {
         name: name.clone(),
         image: container.image.clone().unwrap_or_default(),
@@ -145,9 +173,16 @@ fn container_status(input: &StatusInput<'_>, container: &Container, init: bool) 
 
 fn old_status(pod: &Pod, name: &str, init: bool) -> Option<ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let statuses =
-        if init { &status.init_container_statuses } else { &status.container_statuses };
-    statuses.iter().flatten().find(|status| status.name == name).cloned()
+    let statuses = if init {
+        &status.init_container_statuses
+    } else {
+        &status.container_statuses
+    };
+    statuses
+        .iter()
+        .flatten()
+        .find(|status| status.name == name)
+        .cloned()
 }
 
 /// The reason of a container that has not been created yet.
@@ -158,8 +193,15 @@ fn creating(input: &StatusInput<'_>, init: bool) -> Waiting {
         matches!(step, super::plan::Step::StartContainer { name, .. }
             if spec.is_some_and(|s| s.containers.iter().any(|c| c.name == *name)))
     });
-    let reason = if init || (has_inits && !planned) { "PodInitializing" } else { "ContainerCreating" };
-    Waiting { reason: reason.into(), message: None }
+    let reason = if init || (has_inits && !planned) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    Waiting {
+        reason: reason.into(),
+        message: None,
+    }
 }
 
 fn waiting_state(waiting: Waiting) -> ContainerState {
@@ -186,14 +228,18 @@ fn states(
     match latest.phase {
         ContainerPhase::Running => (
             ContainerState {
-                running: Some(ContainerStateRunning { started_at: time(latest.started_at) }),
+                running: Some(ContainerStateRunning {
+                    started_at: time(latest.started_at),
+                }),
                 ..Default::default()
             },
             before,
         ),
         ContainerPhase::Created => {
-            let creating =
-                Waiting { reason: "ContainerCreating".into(), message: None };
+            let creating = Waiting {
+                reason: "ContainerCreating".into(),
+                message: None,
+            };
             (waiting_state(waiting.cloned().unwrap_or(creating)), before)
         }
         ContainerPhase::Exited | ContainerPhase::Unknown => match waiting {
@@ -204,12 +250,19 @@ fn states(
 }
 
 fn terminated_state(end: ContainerStateTerminated) -> ContainerState {
-    ContainerState { terminated: Some(end), ..Default::default() }
+    ContainerState {
+        terminated: Some(end),
+        ..Default::default()
+    }
 }
 
 fn terminated(container: &ObservedContainer) -> ContainerStateTerminated {
     let unknown = container.phase == ContainerPhase::Unknown;
-    let exit_code = if unknown { LOST_EXIT_CODE } else { container.exit_code };
+    let exit_code = if unknown {
+        LOST_EXIT_CODE
+    } else {
+        container.exit_code
+    };
     let reason = match (container.reason.as_str(), exit_code) {
         ("", _) if unknown => LOST_REASON,
         ("", 0) => "Completed",
@@ -231,7 +284,9 @@ fn time(nanoseconds: i64) -> Option<Time> {
     if nanoseconds <= 0 {
         return None;
     }
-    Timestamp::from_nanosecond(i128::from(nanoseconds)).ok().map(seconds)
+    Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .ok()
+        .map(seconds)
 }
 
 #[cfg(test)]

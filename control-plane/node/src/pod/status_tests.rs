@@ -27,7 +27,11 @@ fn container(attempt: u32, phase: ContainerPhase, exit_code: i32) -> ObservedCon
         phase,
         created_at: 1_000_000_000,
         started_at: 2_000_000_000,
-        finished_at: if phase == ContainerPhase::Exited { 3_000_000_000 } else { 0 },
+        finished_at: if phase == ContainerPhase::Exited {
+            3_000_000_000
+        } else {
+            0
+        },
         exit_code,
         reason: String::new(),
         message: String::new(),
@@ -46,7 +50,10 @@ fn observed(containers: Vec<ObservedContainer>) -> ObservedPod {
         ips: vec!["10.42.0.2".into()],
         annotations: Default::default(),
     };
-    let mut observed = ObservedPod { sandboxes: vec![sandbox], containers };
+    let mut observed = ObservedPod {
+        sandboxes: vec![sandbox],
+        containers,
+    };
     observed.sort();
     observed
 }
@@ -72,7 +79,11 @@ fn simple(observed: &ObservedPod, plan: &Plan) -> PodStatus {
 
 fn condition<'a>(status: &'a PodStatus, kind: &str) -> &'a str {
     let conditions = status.conditions.as_ref().unwrap();
-    &conditions.iter().find(|condition| condition.type_ == kind).unwrap().status
+    &conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .unwrap()
+        .status
 }
 
 fn first(status: &PodStatus) -> &ContainerStatus {
@@ -94,11 +105,19 @@ fn new_pod_is_pending_and_creating() {
 
 #[test]
 fn running_pod_is_ready_and_has_its_address() {
-    let status =
-        simple(&observed(vec![container(0, ContainerPhase::Running, 0)]), &Plan::default());
+    let status = simple(
+        &observed(vec![container(0, ContainerPhase::Running, 0)]),
+        &Plan::default(),
+    );
     assert_eq!(status.phase.as_deref(), Some("Running"));
     assert_eq!(status.pod_ip.as_deref(), Some("10.42.0.2"));
-    for kind in ["Ready", "ContainersReady", "Initialized", "PodScheduled", "PodReadyToStartContainers"] {
+    for kind in [
+        "Ready",
+        "ContainersReady",
+        "Initialized",
+        "PodScheduled",
+        "PodReadyToStartContainers",
+    ] {
         assert_eq!(condition(&status, kind), "True", "{kind}");
     }
     let container = first(&status);
@@ -112,7 +131,10 @@ fn crash_loop_shows_the_wait_the_last_end_and_the_count() {
     ended.reason = "VmmKilled".into();
     ended.message = "hull-vmm was killed by signal 9".into();
     let mut plan = Plan::default();
-    let wait = Waiting { reason: "CrashLoopBackOff".into(), message: Some("back-off 10s".into()) };
+    let wait = Waiting {
+        reason: "CrashLoopBackOff".into(),
+        message: Some("back-off 10s".into()),
+    };
     plan.waiting.insert("c".into(), wait);
     let status = simple(&observed(vec![ended]), &plan);
     assert_eq!(status.phase.as_deref(), Some("Running"));
@@ -121,8 +143,14 @@ fn crash_loop_shows_the_wait_the_last_end_and_the_count() {
     let waiting = container.state.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
     let last = container.last_state.clone().unwrap().terminated.unwrap();
-    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("VmmKilled")));
-    assert_eq!(last.message.as_deref(), Some("hull-vmm was killed by signal 9"));
+    assert_eq!(
+        (last.exit_code, last.reason.as_deref()),
+        (137, Some("VmmKilled"))
+    );
+    assert_eq!(
+        last.message.as_deref(),
+        Some("hull-vmm was killed by signal 9")
+    );
 }
 
 #[test]
@@ -133,16 +161,24 @@ fn ended_pods_are_succeeded_or_failed() {
         let status = status_of(&pod, &observed, &Plan::default(), &Health::default());
         assert_eq!(status.phase.as_deref(), Some(phase));
         let end = first(&status).state.clone().unwrap().terminated.unwrap();
-        assert_eq!((end.exit_code, end.reason.as_deref()), (exit_code, Some(reason)));
+        assert_eq!(
+            (end.exit_code, end.reason.as_deref()),
+            (exit_code, Some(reason))
+        );
         assert_eq!(condition(&status, "Ready"), "False");
     }
 }
 
 #[test]
 fn init_containers_hold_the_others() {
-    let pod = pod(json!({"spec": {"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}}));
+    let pod =
+        pod(json!({"spec": {"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]}}));
     let plan = Plan {
-        steps: vec![Step::StartContainer { name: "i".into(), attempt: 0, restart: false }],
+        steps: vec![Step::StartContainer {
+            name: "i".into(),
+            attempt: 0,
+            restart: false,
+        }],
         ..Default::default()
     };
     let status = status_of(&pod, &observed(vec![]), &plan, &Health::default());
@@ -176,10 +212,16 @@ fn unchanged_state_gives_an_equal_status() {
 
 #[test]
 fn finished_status_and_foreign_conditions_are_kept() {
-    let api = pod(json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "disk",
-        "conditions": [{"type": "example.com/gate", "status": "True"}], "podIPs": [{"ip": "10.42.0.9"}]}}));
-    let status =
-        status_of(&api, &ObservedPod::default(), &Plan::default(), &Health::default());
+    let api = pod(
+        json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "disk",
+        "conditions": [{"type": "example.com/gate", "status": "True"}], "podIPs": [{"ip": "10.42.0.9"}]}}),
+    );
+    let status = status_of(
+        &api,
+        &ObservedPod::default(),
+        &Plan::default(),
+        &Health::default(),
+    );
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     assert_eq!(status.reason.as_deref(), Some("Evicted"));
     assert_eq!(condition(&status, "example.com/gate"), "True");

@@ -61,7 +61,12 @@ impl StatusWriter {
         let (desired, receiver) = watch::channel(Desired::default());
         let (sender, written) = watch::channel(0);
         let task = tokio::spawn(run(client, identity, receiver, sender)).abort_handle();
-        StatusWriter { desired, written, last: None, task }
+        StatusWriter {
+            desired,
+            written,
+            last: None,
+            task,
+        }
     }
 
     /// What was handed in last.
@@ -107,7 +112,9 @@ fn covers(api: &PodStatus, status: &PodStatus) -> bool {
     else {
         return false;
     };
-    OWNED.iter().all(|field| api.get(*field) == ours.get(*field))
+    OWNED
+        .iter()
+        .all(|field| api.get(*field) == ours.get(*field))
 }
 
 /// The merge patch that makes the API's status ours; `uid` makes it fail on another pod of the
@@ -135,12 +142,15 @@ async fn run(
         let Desired { number, status } = desired.borrow_and_update().clone();
         if let Some(status) = status.filter(|_| *written.borrow() != number) {
             let patch = Patch::Merge(merge_patch(&status, &identity.uid));
-            let result =
-                api.patch_status(&identity.name, &PatchParams::default(), &patch).await;
+            let result = api
+                .patch_status(&identity.name, &PatchParams::default(), &patch)
+                .await;
             match result {
                 Ok(_) => {}
                 // Gone, replaced by another pod, or refused for good: nothing is left to write.
-                Err(kube::Error::Api(error)) if (400..500).contains(&error.code) && error.code != 429 => {
+                Err(kube::Error::Api(error))
+                    if (400..500).contains(&error.code) && error.code != 429 =>
+                {
                     if error.code != 404 && error.code != 409 {
                         tracing::warn!(pod = %identity, %error, "pod status refused");
                     }
@@ -167,7 +177,10 @@ mod tests {
 
     #[test]
     fn absent_fields_are_removed_and_the_uid_is_checked() {
-        let status = PodStatus { phase: Some("Running".into()), ..Default::default() };
+        let status = PodStatus {
+            phase: Some("Running".into()),
+            ..Default::default()
+        };
         let patch = merge_patch(&status, "u1");
         assert_eq!(patch["metadata"]["uid"], "u1");
         assert_eq!(patch["status"]["phase"], "Running");
@@ -177,8 +190,14 @@ mod tests {
 
     #[test]
     fn foreign_fields_do_not_count_as_changes() {
-        let ours = PodStatus { phase: Some("Running".into()), ..Default::default() };
-        let api = PodStatus { nominated_node_name: Some("n".into()), ..ours.clone() };
+        let ours = PodStatus {
+            phase: Some("Running".into()),
+            ..Default::default()
+        };
+        let api = PodStatus {
+            nominated_node_name: Some("n".into()),
+            ..ours.clone()
+        };
         assert!(covers(&api, &ours));
         assert!(!covers(&PodStatus::default(), &ours));
     }

@@ -25,8 +25,15 @@ const MIN_GRACE: Duration = Duration::from_secs(1);
 /// A pod's grace period: the deletion's, else the spec's.
 pub(crate) fn grace(update: &PodUpdate) -> Duration {
     let pod = &update.pod;
-    let spec = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    let seconds = pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30);
+    let spec = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.termination_grace_period_seconds);
+    let seconds = pod
+        .metadata
+        .deletion_grace_period_seconds
+        .or(spec)
+        .unwrap_or(30);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).max(MIN_GRACE)
 }
 
@@ -64,10 +71,21 @@ impl Worker {
         if !removed {
             let pod = self.pod();
             // No steps: what ended stays ended in the last status.
-            self.publish(&pod, &observed, &Plan { finished: true, ..Plan::default() });
+            self.publish(
+                &pod,
+                &observed,
+                &Plan {
+                    finished: true,
+                    ..Plan::default()
+                },
+            );
             self.status.flush(FINAL_STATUS_TIMEOUT).await;
         }
-        for container in observed.containers.iter().filter(|c| !c.sandbox_id.is_empty()) {
+        for container in observed
+            .containers
+            .iter()
+            .filter(|c| !c.sandbox_id.is_empty())
+        {
             self.node.cri.remove_container(&container.id).await?;
         }
         for sandbox in &observed.sandboxes {
@@ -82,7 +100,11 @@ impl Worker {
         loop {
             let grace = grace(&self.updates.borrow_and_update());
             let mut updates = self.updates.clone();
-            let stop = join_all(running.iter().map(|container| self.stop_one(container, grace)));
+            let stop = join_all(
+                running
+                    .iter()
+                    .map(|container| self.stop_one(container, grace)),
+            );
             let shorter = updates.wait_for(|update| self::grace(update) < grace);
             tokio::select! {
                 results = stop => return results.into_iter().collect(),
@@ -155,14 +177,20 @@ fn running(observed: &ObservedPod) -> Vec<ObservedContainer> {
         .containers
         .iter()
         .filter(|container| {
-            matches!(container.phase, ContainerPhase::Running | ContainerPhase::Unknown)
+            matches!(
+                container.phase,
+                ContainerPhase::Running | ContainerPhase::Unknown
+            )
         })
         .cloned()
         .collect()
 }
 
 /// Removes a pod that only the runtime knows.
-pub(crate) async fn remove_orphan(node: Arc<crate::context::NodeContext>, uid: &str) -> Result<(), CriError> {
+pub(crate) async fn remove_orphan(
+    node: Arc<crate::context::NodeContext>,
+    uid: &str,
+) -> Result<(), CriError> {
     let observed = node.cri.observe(uid).await?;
     let seconds = observed
         .sandbox()
@@ -171,8 +199,13 @@ pub(crate) async fn remove_orphan(node: Arc<crate::context::NodeContext>, uid: &
         .unwrap_or(30);
     let grace = Duration::from_secs(seconds).max(MIN_GRACE);
     let running = running(&observed);
-    let stop = running.iter().map(|container| node.cri.stop_container(&container.id, grace));
-    join_all(stop).await.into_iter().collect::<Result<(), CriError>>()?;
+    let stop = running
+        .iter()
+        .map(|container| node.cri.stop_container(&container.id, grace));
+    join_all(stop)
+        .await
+        .into_iter()
+        .collect::<Result<(), CriError>>()?;
     for container in &observed.containers {
         node.cri.remove_container(&container.id).await?;
     }

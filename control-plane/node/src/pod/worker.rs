@@ -122,7 +122,11 @@ impl Worker {
     }
 
     fn lifecycle(&self) -> Lifecycle {
-        if self.updates.borrow().ending() { Lifecycle::Terminating } else { Lifecycle::Syncing }
+        if self.updates.borrow().ending() {
+            Lifecycle::Terminating
+        } else {
+            Lifecycle::Syncing
+        }
     }
 
     /// The pod as last seen in the API.
@@ -135,7 +139,9 @@ impl Worker {
     }
 
     pub(super) fn event(&self, event_type: EventType, reason: &'static str, message: String) {
-        self.node.recorder.record(self.identity.reference(None), event_type, reason, message);
+        self.node
+            .recorder
+            .record(self.identity.reference(None), event_type, reason, message);
     }
 
     pub(super) fn container_event(
@@ -146,14 +152,21 @@ impl Worker {
         message: String,
     ) {
         let pod = self.pod();
-        let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let inits = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten());
         let list = if inits.into_iter().any(|container| container.name == name) {
             "initContainers"
         } else {
             "containers"
         };
-        let reference = self.identity.reference(Some(format!("spec.{list}{{{name}}}")));
-        self.node.recorder.record(reference, event_type, reason, message);
+        let reference = self
+            .identity
+            .reference(Some(format!("spec.{list}{{{name}}}")));
+        self.node
+            .recorder
+            .record(reference, event_type, reason, message);
     }
 
     /// What CRI reports, with lost containers and termination messages added.
@@ -173,7 +186,9 @@ impl Worker {
 
     pub(super) fn log_dir(&self) -> PathBuf {
         let identity = &self.identity;
-        self.node.config.pod_log_dir(&identity.namespace, &identity.name, &identity.uid)
+        self.node
+            .config
+            .pod_log_dir(&identity.namespace, &identity.name, &identity.uid)
     }
 
     pub(super) fn facts<'a>(&self, pod: &'a Pod, observed: &ObservedPod) -> PodFacts<'a> {
@@ -182,7 +197,10 @@ impl Worker {
         let pod_ips = if spec.host_network.unwrap_or(false) {
             vec![host_ip.clone()]
         } else {
-            observed.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
+            observed
+                .ready_sandbox()
+                .map(|sandbox| sandbox.ips.clone())
+                .unwrap_or_default()
         };
         PodFacts {
             pod,
@@ -215,8 +233,13 @@ impl Worker {
             self.probes.reconcile(&pod, &observed);
             let now = Timestamp::now();
             let deadline = self.check_deadline(&pod, now);
-            let mut plan =
-                plan::plan(&pod, &observed, &self.memory, &self.health.lock().clone(), now);
+            let mut plan = plan::plan(
+                &pod,
+                &observed,
+                &self.memory,
+                &self.health.lock().clone(),
+                now,
+            );
             if plan.finished {
                 // Nothing of a finished pod runs again: its objects need no watch.
                 self.subscriptions.clear();
@@ -250,7 +273,10 @@ impl Worker {
         if plan::api_finished(pod) || self.memory.failed.is_some() {
             return None;
         }
-        let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+        let started = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.start_time.as_ref());
         let started = started.map_or(self.start_time, |time| time.0);
         let left = seconds - (now.as_second() - started.as_second());
         if left > 0 {
@@ -291,10 +317,16 @@ impl Worker {
             }
             let message = match waiting.reason.as_str() {
                 "CrashLoopBackOff" => {
-                    format!("Back-off restarting failed container {name} in pod {}", self.identity)
+                    format!(
+                        "Back-off restarting failed container {name} in pod {}",
+                        self.identity
+                    )
                 }
                 "ImagePullBackOff" => {
-                    let image = self.container(name).and_then(|c| c.image).unwrap_or_default();
+                    let image = self
+                        .container(name)
+                        .and_then(|c| c.image)
+                        .unwrap_or_default();
                     self.container_event(
                         name,
                         EventType::Warning,
@@ -319,7 +351,10 @@ impl Worker {
     pub(super) fn container(&self, name: &str) -> Option<Container> {
         let pod = self.pod();
         let spec = pod.spec.as_ref()?;
-        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let mut all = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten());
         all.find(|container| container.name == name).cloned()
     }
 
@@ -330,7 +365,10 @@ impl Worker {
         observed: &ObservedPod,
         plan: &Plan,
     ) -> Result<(), Duration> {
-        let any = pod.spec.as_ref().is_some_and(|s| s.volumes.iter().flatten().next().is_some());
+        let any = pod
+            .spec
+            .as_ref()
+            .is_some_and(|s| s.volumes.iter().flatten().next().is_some());
         if !any {
             return Ok(());
         }
@@ -340,7 +378,10 @@ impl Worker {
         let Err(error) = result else { return Ok(()) };
         tracing::warn!(pod = %self.identity, %error, "volume not set up");
         let starts = plan.steps.iter().any(|step| {
-            matches!(step, Step::StartContainer { .. } | Step::CreateSandbox { .. })
+            matches!(
+                step,
+                Step::StartContainer { .. } | Step::CreateSandbox { .. }
+            )
         });
         // What runs goes on with the content it has.
         if !starts {

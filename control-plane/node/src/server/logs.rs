@@ -31,7 +31,10 @@ pub(super) async fn serve(
         return Err(Refusal::new(StatusCode::NOT_FOUND, "pod has no identity"));
     };
     let known = pod.spec.iter().any(|spec| {
-        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let mut all = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten());
         all.any(|container| container.name == name)
     });
     if !known {
@@ -41,10 +44,17 @@ pub(super) async fn serve(
         ));
     }
     let observed = shared.node.cri.observe(&identity.uid).await?;
-    let found =
-        if options.previous { observed.previous(&name) } else { observed.latest(&name) };
-    let found = found.filter(|container| container.phase != ContainerPhase::Created).cloned();
-    let Some(found) = found else { return Err(no_log(&identity, &name, &pod, options.previous)) };
+    let found = if options.previous {
+        observed.previous(&name)
+    } else {
+        observed.latest(&name)
+    };
+    let found = found
+        .filter(|container| container.phase != ContainerPhase::Created)
+        .cloned();
+    let Some(found) = found else {
+        return Err(no_log(&identity, &name, &pod, options.previous));
+    };
     let config = &shared.node.config;
     let directory = config.pod_log_dir(&identity.namespace, &identity.name, &identity.uid);
     let path = directory.join(container::log_path(&name, found.attempt));
@@ -53,7 +63,10 @@ pub(super) async fn serve(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,
-                format!("log of container \"{name}\" does not exist: {}", path.display()),
+                format!(
+                    "log of container \"{name}\" does not exist: {}",
+                    path.display()
+                ),
             ));
         }
         Err(error) => return Err(io_refusal(&path, &error)),
@@ -62,7 +75,10 @@ pub(super) async fn serve(
 }
 
 fn io_refusal(path: &std::path::Path, error: &std::io::Error) -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("read {}: {error}", path.display()))
+    Refusal::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("read {}: {error}", path.display()),
+    )
 }
 
 /// Why there is no log, with what the container waits for.
@@ -75,7 +91,10 @@ fn no_log(
     if previous {
         return Refusal::new(
             StatusCode::BAD_REQUEST,
-            format!("previous terminated container \"{name}\" in pod \"{}\" not found", identity.name),
+            format!(
+                "previous terminated container \"{name}\" in pod \"{}\" not found",
+                identity.name
+            ),
         );
     }
     let statuses = pod.status.iter().flat_map(|status| {
@@ -131,9 +150,10 @@ fn stream(
 /// Whether nothing writes the container's log any longer.
 async fn has_ended(node: Arc<NodeContext>, uid: String, id: String) -> bool {
     match node.cri.observe(&uid).await {
-        Ok(observed) => {
-            !observed.containers.iter().any(|c| c.id == id && c.phase == ContainerPhase::Running)
-        }
+        Ok(observed) => !observed
+            .containers
+            .iter()
+            .any(|c| c.id == id && c.phase == ContainerPhase::Running),
         // The runtime is away; the container may well run.
         Err(_) => false,
     }
@@ -143,7 +163,10 @@ async fn has_ended(node: Arc<NodeContext>, uid: String, id: String) -> bool {
 fn options(query: &str, now: Timestamp) -> Result<LogOptions, Refusal> {
     let mut options = LogOptions::default();
     let bad = |key: &str, value: &str| {
-        Refusal::new(StatusCode::BAD_REQUEST, format!("invalid log option {key}={value:?}"))
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("invalid log option {key}={value:?}"),
+        )
     };
     for (key, value) in super::streaming::query_pairs(query) {
         let flag = || match value.as_str() {
@@ -205,7 +228,9 @@ mod tests {
         );
         assert!(options("tailLines=-1", now).is_err());
         assert!(options("sinceTime=yesterday", now).is_err());
-        let time = options("sinceTime=2026-11-22T04%3A00%3A00Z", now).ok().unwrap();
+        let time = options("sinceTime=2026-11-22T04%3A00%3A00Z", now)
+            .ok()
+            .unwrap();
         assert_eq!(time.since, Some("2026-11-22T04:00:00Z".parse().unwrap()));
     }
 }

@@ -75,9 +75,19 @@ impl Shared {
             pod.metadata.namespace.as_deref() == Some(namespace)
                 && pod.metadata.name.as_deref() == Some(name)
         };
-        self.index.read().values().find(matches).cloned().ok_or_else(|| {
-            Refusal::new(StatusCode::NOT_FOUND, format!("pod \"{name}\" does not exist in namespace \"{namespace}\" on this node"))
-        })
+        self.index
+            .read()
+            .values()
+            .find(matches)
+            .cloned()
+            .ok_or_else(|| {
+                Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    format!(
+                        "pod \"{name}\" does not exist in namespace \"{namespace}\" on this node"
+                    ),
+                )
+            })
     }
 }
 
@@ -96,18 +106,33 @@ pub(crate) async fn start(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| NodeError::Listen { address, source })?;
-    let shared = Shared { node, index, shutdown: shutdown.clone() };
+    let shared = Shared {
+        node,
+        index,
+        shutdown: shutdown.clone(),
+    };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/metrics", get(metrics))
         .route("/pods", get(pods))
-        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
+        .route(
+            "/containerLogs/{namespace}/{pod}/{container}",
+            get(logs::serve),
+        )
         .route("/exec/{namespace}/{pod}/{container}", any(streaming::exec))
-        .route("/attach/{namespace}/{pod}/{container}", any(streaming::attach))
-        .route("/portForward/{namespace}/{pod}", any(streaming::port_forward))
+        .route(
+            "/attach/{namespace}/{pod}/{container}",
+            any(streaming::attach),
+        )
+        .route(
+            "/portForward/{namespace}/{pod}",
+            any(streaming::port_forward),
+        )
         .with_state(shared);
     tracing::info!(%address, "node server listens");
-    Ok(Some(tokio::spawn(accept(listener, acceptor, router, shutdown))))
+    Ok(Some(tokio::spawn(accept(
+        listener, acceptor, router, shutdown,
+    ))))
 }
 
 async fn accept(
@@ -142,8 +167,7 @@ async fn accept(
                 Err(_) => return,
             };
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             tokio::select! {
                 result = connection => {
                     if let Err(error) = result {
@@ -158,12 +182,22 @@ async fn accept(
 
 async fn metrics(State(shared): State<Shared>) -> Response {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([("content-type", content_type)], shared.node.metrics.render()).into_response()
+    (
+        [("content-type", content_type)],
+        shared.node.metrics.render(),
+    )
+        .into_response()
 }
 
 async fn pods(State(shared): State<Shared>) -> Response {
-    let items: Vec<Pod> =
-        shared.index.read().values().map(|pod| Pod::clone(pod)).collect();
-    axum::Json(serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
-        .into_response()
+    let items: Vec<Pod> = shared
+        .index
+        .read()
+        .values()
+        .map(|pod| Pod::clone(pod))
+        .collect();
+    axum::Json(
+        serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}),
+    )
+    .into_response()
 }

@@ -34,7 +34,10 @@ fn percent_decode(text: &str) -> String {
     let mut index = 0;
     while index < bytes.len() {
         let hex = (bytes[index] == b'%')
-            .then(|| text.get(index + 1..index + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()))
+            .then(|| {
+                text.get(index + 1..index + 3)
+                    .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            })
             .flatten();
         match (hex, bytes[index]) {
             (Some(byte), _) => {
@@ -70,7 +73,9 @@ fn stream_query(uri: &Uri) -> StreamQuery {
             "stdout" | "output" => query.stdout = on,
             "stderr" | "error" => query.stderr = on,
             "tty" => query.tty = on,
-            "port" | "ports" => query.ports.extend(value.split(',').filter_map(|p| p.parse::<i32>().ok())),
+            "port" | "ports" => query
+                .ports
+                .extend(value.split(',').filter_map(|p| p.parse::<i32>().ok())),
             _ => {}
         }
     }
@@ -91,7 +96,10 @@ async fn running_container(
         Some(container) if container.phase == ContainerPhase::Running => Ok(container.id.clone()),
         Some(_) => Err(Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            format!("container {name} of pod {namespace}/{} is not running", pod.metadata.name.clone().unwrap_or_default()),
+            format!(
+                "container {name} of pod {namespace}/{} is not running",
+                pod.metadata.name.clone().unwrap_or_default()
+            ),
         )),
         None => Err(Refusal::new(
             StatusCode::NOT_FOUND,
@@ -107,7 +115,10 @@ pub(super) async fn exec(
 ) -> Result<Response, Refusal> {
     let query = stream_query(request.uri());
     if query.command.is_empty() {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "you must specify at least 1 command"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "you must specify at least 1 command",
+        ));
     }
     let container_id = running_container(&shared, &namespace, &pod, &container).await?;
     let url = shared
@@ -157,7 +168,10 @@ pub(super) async fn port_forward(
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let observed = shared.node.cri.observe(&uid).await?;
     let Some(sandbox) = observed.ready_sandbox() else {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("pod {namespace}/{name} has no running sandbox")));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("pod {namespace}/{name} has no running sandbox"),
+        ));
     };
     match shared.node.cri.port_forward(&sandbox.id, query.ports).await {
         Ok(url) => splice(shared, request, &url).await,
@@ -170,17 +184,30 @@ pub(super) async fn port_forward(
 }
 
 fn gateway(message: impl std::fmt::Display) -> Refusal {
-    Refusal::new(StatusCode::BAD_GATEWAY, format!("runtime streaming server: {message}"))
+    Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        format!("runtime streaming server: {message}"),
+    )
 }
 
 /// Repeats the client's upgrade request at `url` and joins the connections.
 async fn splice(shared: Shared, mut request: Request, url: &str) -> Result<Response, Refusal> {
-    let target: Uri = url.parse().map_err(|error| gateway(format!("URL {url:?}: {error}")))?;
+    let target: Uri = url
+        .parse()
+        .map_err(|error| gateway(format!("URL {url:?}: {error}")))?;
     if target.scheme_str() != Some("http") {
-        return Err(gateway(format!("unimplemented: streaming URL scheme of {url:?}")));
+        return Err(gateway(format!(
+            "unimplemented: streaming URL scheme of {url:?}"
+        )));
     }
-    let authority = target.authority().ok_or_else(|| gateway("URL without a host"))?.clone();
-    let address = (authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
+    let authority = target
+        .authority()
+        .ok_or_else(|| gateway("URL without a host"))?
+        .clone();
+    let address = (
+        authority.host().trim_matches(['[', ']']).to_owned(),
+        authority.port_u16().unwrap_or(80),
+    );
     let connect = TcpStream::connect(address);
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
         .await
@@ -235,8 +262,12 @@ async fn splice(shared: Shared, mut request: Request, url: &str) -> Result<Respo
 
 /// Everything but what belongs to one connection; the upgrade itself goes along.
 fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
-    let skipped: [HeaderName; 4] =
-        [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::AUTHORIZATION];
+    let skipped: [HeaderName; 4] = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::AUTHORIZATION,
+    ];
     for (name, value) in from {
         if !skipped.contains(name) {
             to.append(name.clone(), value.clone());

@@ -12,7 +12,9 @@ use crate::config::ServerTls;
 use crate::error::NodeError;
 
 fn bad(what: &str, error: impl std::fmt::Display) -> NodeError {
-    NodeError::Tls { message: format!("{what}: {error}") }
+    NodeError::Tls {
+        message: format!("{what}: {error}"),
+    }
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, NodeError> {
@@ -30,12 +32,13 @@ pub(crate) fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, NodeError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&tls.client_ca_pem, "client CA")? {
-        roots.add(certificate).map_err(|error| bad("client CA", error))?;
-    }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .build()
+        roots
+            .add(certificate)
             .map_err(|error| bad("client CA", error))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| bad("client CA", error))?;
     let key =
         PrivateKeyDer::from_pem_slice(&tls.key_pem).map_err(|error| bad("private key", error))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)

@@ -47,7 +47,11 @@ const DATA_NEW: &str = "..data_tmp";
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> AtomicWriteError {
     let path = path.to_owned();
-    move |source| AtomicWriteError::Io { action, path, source }
+    move |source| AtomicWriteError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 /// Makes `directory` hold exactly `payload`; true when that changed anything.
@@ -63,7 +67,9 @@ pub fn write(directory: &Path, payload: &Payload) -> Result<bool, AtomicWriteErr
         link_entries(directory, payload)?;
         return Ok(false);
     }
-    let stamp = jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S").to_string();
+    let stamp = jiff::Timestamp::now()
+        .strftime("%Y_%m_%d_%H_%M_%S")
+        .to_string();
     let name = format!("..{stamp}.{:09}", rand::random_range(0..1_000_000_000u32));
     let fresh = directory.join(&name);
     write_files(&fresh, payload)?;
@@ -81,13 +87,22 @@ pub fn write(directory: &Path, payload: &Payload) -> Result<bool, AtomicWriteErr
 
 fn is_data_directory(link: &Path) -> bool {
     link.components().count() == 1
-        && link.to_str().is_some_and(|name| name.starts_with("..") && name != "..")
+        && link
+            .to_str()
+            .is_some_and(|name| name.starts_with("..") && name != "..")
 }
 
 fn check_path(path: &str) -> Result<(), AtomicWriteError> {
     let parsed = Path::new(path);
-    let normal = parsed.components().all(|part| matches!(part, Component::Normal(_)));
-    if path.is_empty() || !normal || path.starts_with("..") || path.len() > 4096 || path.contains('\0') {
+    let normal = parsed
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if path.is_empty()
+        || !normal
+        || path.starts_with("..")
+        || path.len() > 4096
+        || path.contains('\0')
+    {
         return Err(AtomicWriteError::Path(path.to_owned()));
     }
     Ok(())
@@ -120,7 +135,13 @@ fn read_payload(root: &Path) -> Option<Payload> {
             } else {
                 let relative = path.strip_prefix(root).ok()?.to_str()?.to_owned();
                 let mode = metadata.permissions().mode() & 0o7777;
-                payload.insert(relative, FileContent { data: std::fs::read(&path).ok()?, mode });
+                payload.insert(
+                    relative,
+                    FileContent {
+                        data: std::fs::read(&path).ok()?,
+                        mode,
+                    },
+                );
             }
         }
         Some(())
@@ -132,8 +153,10 @@ fn read_payload(root: &Path) -> Option<Payload> {
 
 /// Top-level names link into `..data`; links to names that are gone go.
 fn link_entries(directory: &Path, payload: &Payload) -> Result<(), AtomicWriteError> {
-    let wanted: BTreeSet<&str> =
-        payload.keys().filter_map(|path| path.split('/').next()).collect();
+    let wanted: BTreeSet<&str> = payload
+        .keys()
+        .filter_map(|path| path.split('/').next())
+        .collect();
     for name in &wanted {
         let link = directory.join(name);
         let target = Path::new(DATA).join(name);
@@ -164,7 +187,13 @@ mod tests {
         files
             .iter()
             .map(|(path, data, mode)| {
-                ((*path).to_owned(), FileContent { data: data.as_bytes().to_vec(), mode: *mode })
+                (
+                    (*path).to_owned(),
+                    FileContent {
+                        data: data.as_bytes().to_vec(),
+                        mode: *mode,
+                    },
+                )
             })
             .collect()
     }
@@ -182,14 +211,24 @@ mod tests {
     fn files_appear_change_and_go_as_a_whole() {
         let directory = tempfile::tempdir().unwrap();
         let volume = directory.path().join("v");
-        let first = payload(&[("a", "1", 0o644), ("sub/b", "2", 0o400), ("old", "x", 0o644)]);
+        let first = payload(&[
+            ("a", "1", 0o644),
+            ("sub/b", "2", 0o400),
+            ("old", "x", 0o644),
+        ]);
         assert!(write(&volume, &first).unwrap());
         assert_eq!(std::fs::read_to_string(volume.join("a")).unwrap(), "1");
         assert_eq!(std::fs::read_to_string(volume.join("sub/b")).unwrap(), "2");
-        let mode = std::fs::metadata(volume.join("sub/b")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(volume.join("sub/b"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o7777, 0o400);
         let before = std::fs::read_link(volume.join(DATA)).unwrap();
-        assert!(!write(&volume, &first).unwrap(), "the same content changes nothing");
+        assert!(
+            !write(&volume, &first).unwrap(),
+            "the same content changes nothing"
+        );
         assert_eq!(std::fs::read_link(volume.join(DATA)).unwrap(), before);
 
         let second = payload(&[("a", "3", 0o644), ("sub/b", "2", 0o600)]);

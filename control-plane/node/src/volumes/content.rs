@@ -18,23 +18,54 @@ pub fn payload(
 ) -> Result<Option<Payload>, ConfigError> {
     let mut payload = Payload::new();
     if let Some(source) = &volume.config_map {
-        let wanted = Wanted::new(source.items.as_deref(), source.optional, source.default_mode);
-        add_object(&mut payload, ObjectKind::ConfigMap, &source.name, &wanted, objects)?;
+        let wanted = Wanted::new(
+            source.items.as_deref(),
+            source.optional,
+            source.default_mode,
+        );
+        add_object(
+            &mut payload,
+            ObjectKind::ConfigMap,
+            &source.name,
+            &wanted,
+            objects,
+        )?;
     } else if let Some(source) = &volume.secret {
-        let wanted = Wanted::new(source.items.as_deref(), source.optional, source.default_mode);
+        let wanted = Wanted::new(
+            source.items.as_deref(),
+            source.optional,
+            source.default_mode,
+        );
         let name = source.secret_name.as_deref().unwrap_or_default();
         add_object(&mut payload, ObjectKind::Secret, name, &wanted, objects)?;
     } else if let Some(source) = &volume.downward_api {
-        add_fields(&mut payload, source.items.as_deref(), source.default_mode, facts)?;
+        add_fields(
+            &mut payload,
+            source.items.as_deref(),
+            source.default_mode,
+            facts,
+        )?;
     } else if let Some(source) = &volume.projected {
         for projection in source.sources.iter().flatten() {
             let mode = source.default_mode;
             if let Some(map) = &projection.config_map {
                 let wanted = Wanted::new(map.items.as_deref(), map.optional, mode);
-                add_object(&mut payload, ObjectKind::ConfigMap, &map.name, &wanted, objects)?;
+                add_object(
+                    &mut payload,
+                    ObjectKind::ConfigMap,
+                    &map.name,
+                    &wanted,
+                    objects,
+                )?;
             } else if let Some(secret) = &projection.secret {
                 let wanted = Wanted::new(secret.items.as_deref(), secret.optional, mode);
-                add_object(&mut payload, ObjectKind::Secret, &secret.name, &wanted, objects)?;
+                add_object(
+                    &mut payload,
+                    ObjectKind::Secret,
+                    &secret.name,
+                    &wanted,
+                    objects,
+                )?;
             } else if let Some(fields) = &projection.downward_api {
                 add_fields(&mut payload, fields.items.as_deref(), mode, facts)?;
             } else if projection.service_account_token.is_some() {
@@ -80,11 +111,19 @@ fn add_object(
     wanted: &Wanted<'_>,
     objects: &ObjectSnapshot,
 ) -> Result<(), ConfigError> {
-    let Some(object) = objects.get(kind, name, wanted.optional)? else { return Ok(()) };
+    let Some(object) = objects.get(kind, name, wanted.optional)? else {
+        return Ok(());
+    };
     if wanted.items.is_empty() {
         for (key, data) in &object.data {
             let mode = mode_bits(wanted.default_mode);
-            payload.insert(key.clone(), FileContent { data: data.clone(), mode });
+            payload.insert(
+                key.clone(),
+                FileContent {
+                    data: data.clone(),
+                    mode,
+                },
+            );
         }
         return Ok(());
     }
@@ -92,13 +131,23 @@ fn add_object(
         match object.data.get(&item.key) {
             Some(data) => {
                 let mode = mode_bits(item.mode.unwrap_or(wanted.default_mode));
-                payload.insert(item.path.clone(), FileContent { data: data.clone(), mode });
+                payload.insert(
+                    item.path.clone(),
+                    FileContent {
+                        data: data.clone(),
+                        mode,
+                    },
+                );
             }
             None if wanted.optional => {}
             None => {
                 return Err(ConfigError::Invalid(format!(
                     "references non-existent {} key: {}",
-                    if kind == ObjectKind::Secret { "secret" } else { "config" },
+                    if kind == ObjectKind::Secret {
+                        "secret"
+                    } else {
+                        "config"
+                    },
                     item.key
                 )));
             }
@@ -127,7 +176,13 @@ fn add_fields(
             }
         };
         let mode = mode_bits(item.mode.or(default_mode).unwrap_or(DEFAULT_MODE));
-        payload.insert(item.path.clone(), FileContent { data: text.into_bytes(), mode });
+        payload.insert(
+            item.path.clone(),
+            FileContent {
+                data: text.into_bytes(),
+                mode,
+            },
+        );
     }
     Ok(())
 }

@@ -69,7 +69,12 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
 
 /// Where a volume lives on the node; `None` for a type that is not implemented.
 pub fn path(pod_dir: &Path, volume: &Volume) -> Option<PathBuf> {
-    Some(pod_dir.join("volumes").join(plugin(volume)?).join(&volume.name))
+    Some(
+        pod_dir
+            .join("volumes")
+            .join(plugin(volume)?)
+            .join(&volume.name),
+    )
 }
 
 /// Sets up or refreshes every volume of the pod; true when any content changed.
@@ -79,7 +84,11 @@ pub fn set_up(
     facts: &PodFacts<'_>,
     objects: &ObjectSnapshot,
 ) -> Result<bool, VolumeError> {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
     let mut changed = false;
     for volume in volumes {
         let Some(directory) = path(pod_dir, volume) else {
@@ -91,18 +100,27 @@ pub fn set_up(
         let payload = match content::payload(volume, facts, objects) {
             Ok(payload) => payload,
             Err(source) => {
-                return Err(VolumeError::Content { volume: volume.name.clone(), source });
+                return Err(VolumeError::Content {
+                    volume: volume.name.clone(),
+                    source,
+                });
             }
         };
         // An emptyDir's directory stays empty; writing no payload just makes it.
         let write = match payload {
             Some(payload) => atomic::write(&directory, &payload),
-            None => std::fs::create_dir_all(&directory).map(|()| false).map_err(|source| {
-                atomic::AtomicWriteError::Io { action: "make", path: directory.clone(), source }
-            }),
+            None => std::fs::create_dir_all(&directory)
+                .map(|()| false)
+                .map_err(|source| atomic::AtomicWriteError::Io {
+                    action: "make",
+                    path: directory.clone(),
+                    source,
+                }),
         };
-        changed |= write
-            .map_err(|source| VolumeError::Write { volume: volume.name.clone(), source })?;
+        changed |= write.map_err(|source| VolumeError::Write {
+            volume: volume.name.clone(),
+            source,
+        })?;
     }
     Ok(changed)
 }
@@ -120,7 +138,11 @@ fn kind_name(volume: &Volume) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(volume) else {
         return "unknown".into();
     };
-    fields.into_iter().map(|(name, _)| name).find(|name| name != "name").unwrap_or_else(|| "none".into())
+    fields
+        .into_iter()
+        .map(|(name, _)| name)
+        .find(|name| name != "name")
+        .unwrap_or_else(|| "none".into())
 }
 
 #[cfg(test)]
@@ -166,7 +188,10 @@ mod tests {
         assert_eq!(mode(cm.join("b")), 0o777);
         assert_eq!(mode(volume("kubernetes.io~secret", "s").join("k")), 0o644);
         let all = volume("kubernetes.io~projected", "all");
-        assert_eq!(std::fs::read_to_string(all.join("labels")).unwrap(), "app=\"web\"");
+        assert_eq!(
+            std::fs::read_to_string(all.join("labels")).unwrap(),
+            "app=\"web\""
+        );
         assert_eq!(std::fs::read_to_string(all.join("a")).unwrap(), "1");
         assert!(volume("kubernetes.io~empty-dir", "tmp").is_dir());
         tear_down(root.path()).unwrap();

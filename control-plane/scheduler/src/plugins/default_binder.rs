@@ -52,9 +52,7 @@ impl Bind for DefaultBinder {
             .await;
         match answer {
             Ok(_) => Ok(()),
-            Err(error @ kube::Error::Api(_)) if is_not_found(&error) => {
-                Err(BindError::Gone(error))
-            }
+            Err(error @ kube::Error::Api(_)) if is_not_found(&error) => Err(BindError::Gone(error)),
             Err(error) => Err(BindError::Failed(error)),
         }
     }

@@ -75,9 +75,14 @@ impl PreFilter for NodeAffinity {
         _: &mut CycleState,
         pod: &PodInfo,
     ) -> Result<Option<Vec<String>>, Rejection> {
-        let required = affinity(pod.spec())
-            .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-        let Some(required) = required else { return Ok(None) };
+        let required = affinity(pod.spec()).and_then(|affinity| {
+            affinity
+                .required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        let Some(required) = required else {
+            return Ok(None);
+        };
         let mut names = Vec::new();
         for term in &required.node_selector_terms {
             let by_name = term.match_fields.iter().flatten().find(|requirement| {
@@ -95,15 +100,27 @@ impl PreFilter for NodeAffinity {
 impl Filter for NodeAffinity {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         let spec = pod.spec();
-        let selected = spec.node_selector.iter().flatten().all(|(key, value)| {
-            labels(node).and_then(|labels| labels.get(key)) == Some(value)
+        let selected = spec
+            .node_selector
+            .iter()
+            .flatten()
+            .all(|(key, value)| labels(node).and_then(|labels| labels.get(key)) == Some(value));
+        let required = affinity(spec).and_then(|affinity| {
+            affinity
+                .required_during_scheduling_ignored_during_execution
+                .as_ref()
         });
-        let required = affinity(spec)
-            .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
         let liked = required.is_none_or(|required| {
-            required.node_selector_terms.iter().any(|term| matches_term(term, node))
+            required
+                .node_selector_terms
+                .iter()
+                .any(|term| matches_term(term, node))
         });
-        if selected && liked { Ok(()) } else { Err(Rejection::because(REASON)) }
+        if selected && liked {
+            Ok(())
+        } else {
+            Err(Rejection::because(REASON))
+        }
     }
 
     fn is_cured_by(&self, event: ClusterEvent) -> bool {
@@ -119,7 +136,9 @@ impl Score for NodeAffinity {
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
         affinity(pod.spec())
             .and_then(|affinity| {
-                affinity.preferred_during_scheduling_ignored_during_execution.as_ref()
+                affinity
+                    .preferred_during_scheduling_ignored_during_execution
+                    .as_ref()
             })
             .into_iter()
             .flatten()

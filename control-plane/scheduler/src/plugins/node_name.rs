@@ -18,9 +18,9 @@ impl Plugin for NodeName {
 impl Filter for NodeName {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         match pod.node_name() {
-            Some(name) if name != node.name() => {
-                Err(Rejection::because("node(s) didn't match the requested node name"))
-            }
+            Some(name) if name != node.name() => Err(Rejection::because(
+                "node(s) didn't match the requested node name",
+            )),
             _ => Ok(()),
         }
     }

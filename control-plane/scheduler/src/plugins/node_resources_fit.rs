@@ -18,7 +18,9 @@ impl Plugin for NodeResourcesFit {
 
 impl Filter for NodeResourcesFit {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-        let mut rejection = Rejection { reasons: Vec::new() };
+        let mut rejection = Rejection {
+            reasons: Vec::new(),
+        };
         let (wanted, used, offered) = (&pod.requests, &node.requested, &node.allocatable);
         if used.pods + 1 > offered.pods {
             rejection.reasons.push("Too many pods".into());
@@ -30,18 +32,30 @@ impl Filter for NodeResourcesFit {
         if lacks(wanted.memory, used.memory, offered.memory) {
             rejection.reasons.push("Insufficient memory".into());
         }
-        if lacks(wanted.ephemeral_storage, used.ephemeral_storage, offered.ephemeral_storage) {
-            rejection.reasons.push("Insufficient ephemeral-storage".into());
+        if lacks(
+            wanted.ephemeral_storage,
+            used.ephemeral_storage,
+            offered.ephemeral_storage,
+        ) {
+            rejection
+                .reasons
+                .push("Insufficient ephemeral-storage".into());
         }
         for (name, wanted) in &wanted.extended {
             let of = |amounts: &crate::resources::Resources| {
                 amounts.extended.get(name).copied().unwrap_or(0)
             };
             if lacks(*wanted, of(used), of(offered)) {
-                rejection.reasons.push(format!("Insufficient {name}").into());
+                rejection
+                    .reasons
+                    .push(format!("Insufficient {name}").into());
             }
         }
-        if rejection.reasons.is_empty() { Ok(()) } else { Err(rejection) }
+        if rejection.reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(rejection)
+        }
     }
 
     fn is_cured_by(&self, _: ClusterEvent) -> bool {

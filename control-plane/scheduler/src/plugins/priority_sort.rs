@@ -17,6 +17,9 @@ impl Plugin for PrioritySort {
 impl QueueSort for PrioritySort {
     fn rank(&self, pod: &PodInfo) -> (i64, i64) {
         let created = pod.pod.metadata.creation_timestamp.as_ref();
-        (-i64::from(pod.priority()), created.map_or(0, |time| time.0.as_millisecond()))
+        (
+            -i64::from(pod.priority()),
+            created.map_or(0, |time| time.0.as_millisecond()),
+        )
     }
 }

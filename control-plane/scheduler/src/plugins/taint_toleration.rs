@@ -6,9 +6,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::{
     cache::NodeInfo,
-    framework::{
-        ClusterEvent, CycleState, Filter, Plugin, Rejection, Score, normalize_linear,
-    },
+    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection, Score, normalize_linear},
     pod::PodInfo,
 };
 
@@ -17,7 +15,9 @@ pub struct TaintToleration;
 
 fn taints(node: &NodeInfo) -> impl Iterator<Item = &Taint> {
     let spec = node.node.as_ref().and_then(|node| node.spec.as_ref());
-    spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten()
+    spec.and_then(|spec| spec.taints.as_ref())
+        .into_iter()
+        .flatten()
 }
 
 impl Plugin for TaintToleration {
@@ -55,8 +55,9 @@ impl Score for TaintToleration {
     }
 
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let unwanted = taints(node)
-            .filter(|taint| taint.effect == "PreferNoSchedule" && !tolerates(pod.spec().tolerations.as_ref(), taint));
+        let unwanted = taints(node).filter(|taint| {
+            taint.effect == "PreferNoSchedule" && !tolerates(pod.spec().tolerations.as_ref(), taint)
+        });
         i64::try_from(unwanted.count()).unwrap_or(i64::MAX)
     }
 

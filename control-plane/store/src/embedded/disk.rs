@@ -8,7 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
 
 use super::index::{Entry, Version};
 use crate::{Revision, StoreError};
@@ -39,10 +41,7 @@ pub(super) enum DiskError {
     Format(u64),
     /// The file is at a revision that this process did not write.
     #[error("the file is at revision {found}, expected {expected}: it was changed by someone else")]
-    Foreign {
-        found: Revision,
-        expected: Revision,
-    },
+    Foreign { found: Revision, expected: Revision },
     /// A repair was tried a moment ago and failed.
     #[error("the file could not be reopened: {0}")]
     StillBroken(String),
@@ -58,7 +57,10 @@ fn database(error: impl Into<redb::Error>) -> DiskError {
 
 impl DiskError {
     pub(super) fn while_doing(self, doing: &'static str) -> StoreError {
-        StoreError::Io { doing, source: Box::new(self) }
+        StoreError::Io {
+            doing,
+            source: Box::new(self),
+        }
     }
 }
 
@@ -84,7 +86,10 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
         let file = lock(path)?;
-        let mut disk = Disk { file, database: None };
+        let mut disk = Disk {
+            file,
+            database: None,
+        };
         let open = |disk: &mut Disk| {
             disk.reopen()?;
             disk.load()
@@ -101,7 +106,9 @@ impl Disk {
     /// Opens the database anew after a failure, and says at which revision it is.
     pub(super) fn reopen(&mut self) -> Result<Revision, DiskError> {
         self.database = None;
-        let backend = LockedFile { file: self.file.try_clone()? };
+        let backend = LockedFile {
+            file: self.file.try_clone()?,
+        };
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(backend)
@@ -122,7 +129,10 @@ impl Disk {
         };
         let read = database.begin_read().map_err(self::database)?;
         let meta = read.open_table(META).map_err(self::database)?;
-        let revision = meta.get(META_REVISION).map_err(self::database)?.map_or(0, |v| v.value());
+        let revision = meta
+            .get(META_REVISION)
+            .map_err(self::database)?
+            .map_or(0, |v| v.value());
         let objects = read.open_table(OBJECTS).map_err(self::database)?;
         let mut entries = Vec::new();
         for row in objects.iter().map_err(self::database)? {
@@ -151,19 +161,25 @@ impl Disk {
             return Err(DiskError::StillBroken("it is not open".into()));
         };
         let mut write = database.begin_write().map_err(self::database)?;
-        write.set_durability(Durability::Immediate).map_err(self::database)?;
+        write
+            .set_durability(Durability::Immediate)
+            .map_err(self::database)?;
         {
             let mut objects = write.open_table(OBJECTS).map_err(self::database)?;
             for Record { key, version } in records {
                 match &version.value {
                     Some(value) => objects
-                        .insert(key, (version.create_revision, version.mod_revision, &value[..]))
+                        .insert(
+                            key,
+                            (version.create_revision, version.mod_revision, &value[..]),
+                        )
                         .map_err(self::database)?,
                     None => objects.remove(key).map_err(self::database)?,
                 };
             }
             let mut meta = write.open_table(META).map_err(self::database)?;
-            meta.insert(META_REVISION, revision).map_err(self::database)?;
+            meta.insert(META_REVISION, revision)
+                .map_err(self::database)?;
         }
         write.commit().map_err(self::database)?;
         self.database = Some(database);
@@ -175,10 +191,14 @@ impl Disk {
 fn lock(path: &Path) -> Result<File, StoreError> {
     let failed = |doing: &'static str, error: io::Error| {
         let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        StoreError::Io { doing, source: Box::new(error) }
+        StoreError::Io {
+            doing,
+            source: Box::new(error),
+        }
     };
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| failed("creating the folder of the file", e))?;
+        std::fs::create_dir_all(parent)
+            .map_err(|e| failed("creating the folder of the file", e))?;
     }
     let file = OpenOptions::new()
         .read(true)
@@ -190,7 +210,9 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .map_err(|error| failed("opening the file", error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: PathBuf::from(path) }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            path: PathBuf::from(path),
+        }),
         Err(TryLockError::Error(error)) => Err(failed("locking the file", error)),
     }
 }
@@ -204,8 +226,14 @@ fn prepare(database: &Database) -> Result<Revision, DiskError> {
         let read = database.begin_read().map_err(self::database)?;
         match read.open_table(META) {
             Ok(meta) => {
-                let format = meta.get(META_FORMAT).map_err(self::database)?.map(|v| v.value());
-                let revision = meta.get(META_REVISION).map_err(self::database)?.map(|v| v.value());
+                let format = meta
+                    .get(META_FORMAT)
+                    .map_err(self::database)?
+                    .map(|v| v.value());
+                let revision = meta
+                    .get(META_REVISION)
+                    .map_err(self::database)?
+                    .map(|v| v.value());
                 Some((format.unwrap_or(0), revision.unwrap_or(0)))
             }
             Err(redb::TableError::TableDoesNotExist(_)) => None,

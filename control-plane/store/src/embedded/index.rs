@@ -44,12 +44,16 @@ pub(super) struct Change {
 
 impl Change {
     fn event(&self) -> WatchEvent {
-        let previous = self.previous.as_ref().and_then(|version| version.key_value(&self.key));
+        let previous = self
+            .previous
+            .as_ref()
+            .and_then(|version| version.key_value(&self.key));
         match (self.version.key_value(&self.key), previous) {
             (Some(current), previous) => WatchEvent::Put { current, previous },
-            (None, Some(previous)) => {
-                WatchEvent::Delete { previous, revision: self.version.mod_revision }
-            }
+            (None, Some(previous)) => WatchEvent::Delete {
+                previous,
+                revision: self.version.mod_revision,
+            },
             // The writer records no deletion of an absent key.
             (None, None) => WatchEvent::Progress(self.version.mod_revision),
         }
@@ -93,7 +97,13 @@ impl Index {
             .into_iter()
             .map(|entry| (Arc::from(entry.key), vec![entry.version]))
             .collect();
-        Index { keys, history: VecDeque::new(), history_bytes: 0, revision, oldest: revision }
+        Index {
+            keys,
+            history: VecDeque::new(),
+            history_bytes: 0,
+            revision,
+            oldest: revision,
+        }
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -102,7 +112,10 @@ impl Index {
 
     /// The newest version, deletions included as `None`.
     pub(super) fn newest(&self, key: &str) -> Option<&Version> {
-        self.keys.get(key)?.last().filter(|version| version.value.is_some())
+        self.keys
+            .get(key)?
+            .last()
+            .filter(|version| version.value.is_some())
     }
 
     pub(super) fn get(&self, key: &str) -> Option<KeyValue> {
@@ -141,7 +154,11 @@ impl Index {
                 items.extend(version.key_value(key));
             }
         }
-        Ok(ListPage { items, revision: at, remaining })
+        Ok(ListPage {
+            items,
+            revision: at,
+            remaining,
+        })
     }
 
     pub(super) fn count(&self, range: &Range<String>) -> u64 {
@@ -153,10 +170,16 @@ impl Index {
     /// Whether the state at `revision` is still (and already) known.
     pub(super) fn check(&self, revision: Revision) -> Result<(), StoreError> {
         if revision > self.revision {
-            return Err(StoreError::Future { asked: revision, current: self.revision });
+            return Err(StoreError::Future {
+                asked: revision,
+                current: self.revision,
+            });
         }
         if revision < self.oldest {
-            return Err(StoreError::Compacted { asked: revision, oldest: self.oldest });
+            return Err(StoreError::Compacted {
+                asked: revision,
+                oldest: self.oldest,
+            });
         }
         Ok(())
     }
@@ -164,7 +187,10 @@ impl Index {
     /// Adds changes in revision order; `revision` is that of the last one.
     pub(super) fn apply(&mut self, changes: Vec<Change>, revision: Revision) {
         for change in changes {
-            self.keys.entry(change.key.clone()).or_default().push(change.version.clone());
+            self.keys
+                .entry(change.key.clone())
+                .or_default()
+                .push(change.version.clone());
             self.history_bytes += change.retained_bytes();
             self.history.push_back(change);
         }
@@ -179,28 +205,45 @@ impl Index {
         scan: usize,
     ) -> Result<Replay, StoreError> {
         self.check(after)?;
-        let start = self.history.partition_point(|change| change.version.mod_revision <= after);
+        let start = self
+            .history
+            .partition_point(|change| change.version.mod_revision <= after);
         let mut events = Vec::new();
         let mut through = after;
         for (seen, change) in self.history.range(start..).enumerate() {
             // A revision's changes stay together: the cursor is a revision.
             if seen >= scan && change.version.mod_revision != through {
-                return Ok(Replay { events, through, complete: false });
+                return Ok(Replay {
+                    events,
+                    through,
+                    complete: false,
+                });
             }
             through = change.version.mod_revision;
             if *range.start <= *change.key && *change.key < *range.end {
                 events.push(change.event());
             }
         }
-        Ok(Replay { events, through: self.revision, complete: true })
+        Ok(Replay {
+            events,
+            through: self.revision,
+            complete: true,
+        })
     }
 
     /// Drops the history before `revision`.
     pub(super) fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
         if revision > self.revision {
-            return Err(StoreError::Future { asked: revision, current: self.revision });
+            return Err(StoreError::Future {
+                asked: revision,
+                current: self.revision,
+            });
         }
-        while self.history.front().is_some_and(|change| change.version.mod_revision <= revision) {
+        while self
+            .history
+            .front()
+            .is_some_and(|change| change.version.mod_revision <= revision)
+        {
             self.drop_oldest_change();
         }
         self.oldest = self.oldest.max(revision);
@@ -217,7 +260,11 @@ impl Index {
                 return;
             }
             let revision = front.version.mod_revision;
-            while self.history.front().is_some_and(|next| next.version.mod_revision == revision) {
+            while self
+                .history
+                .front()
+                .is_some_and(|next| next.version.mod_revision == revision)
+            {
                 self.drop_oldest_change();
             }
             self.oldest = revision;
@@ -225,16 +272,23 @@ impl Index {
     }
 
     fn drop_oldest_change(&mut self) {
-        let Some(change) = self.history.pop_front() else { return };
+        let Some(change) = self.history.pop_front() else {
+            return;
+        };
         self.history_bytes -= change.retained_bytes();
-        let Some(versions) = self.keys.get_mut(&*change.key) else { return };
+        let Some(versions) = self.keys.get_mut(&*change.key) else {
+            return;
+        };
         let revision = change.version.mod_revision;
-        let superseded =
-            versions.iter().take_while(|version| version.mod_revision < revision).count();
+        let superseded = versions
+            .iter()
+            .take_while(|version| version.mod_revision < revision)
+            .count();
         versions.drain(..superseded);
-        if versions.first().is_some_and(|first| {
-            first.mod_revision == revision && first.value.is_none()
-        }) {
+        if versions
+            .first()
+            .is_some_and(|first| first.mod_revision == revision && first.value.is_none())
+        {
             versions.remove(0);
         }
         if versions.is_empty() {
@@ -244,6 +298,10 @@ impl Index {
 
     #[cfg(test)]
     pub(super) fn retained(&self) -> (usize, usize, usize) {
-        (self.history.len(), self.history_bytes, self.keys.values().map(Vec::len).sum())
+        (
+            self.history.len(),
+            self.history_bytes,
+            self.keys.values().map(Vec::len).sum(),
+        )
     }
 }

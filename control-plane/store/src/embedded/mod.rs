@@ -55,7 +55,11 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention { max_age: HISTORY_MAX_AGE, max_changes: HISTORY_MAX_CHANGES, max_bytes: HISTORY_MAX_BYTES }
+        Retention {
+            max_age: HISTORY_MAX_AGE,
+            max_changes: HISTORY_MAX_CHANGES,
+            max_bytes: HISTORY_MAX_BYTES,
+        }
     }
 }
 
@@ -127,7 +131,11 @@ impl EmbeddedStore {
                 doing: "starting the writer thread",
                 source: Box::new(source),
             })?;
-        Ok(EmbeddedStore { shared, queue: Some(queue), thread: Some(thread) })
+        Ok(EmbeddedStore {
+            shared,
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -171,7 +179,11 @@ impl Store for EmbeddedStore {
         let (reply, outcome) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
         queue
-            .send(writer::Request { conditions, writes, reply })
+            .send(writer::Request {
+                conditions,
+                writes,
+                reply,
+            })
             .await
             .map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?

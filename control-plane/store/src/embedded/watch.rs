@@ -102,8 +102,13 @@ pub(super) fn open(
     state.watchers.next_id += 1;
     state.watchers.open.insert(id, watcher.clone());
     drop(state);
-    let reader =
-        Reader { shared: shared.clone(), id, watcher, buffer: VecDeque::new(), ended: false };
+    let reader = Reader {
+        shared: shared.clone(),
+        id,
+        watcher,
+        buffer: VecDeque::new(),
+        ended: false,
+    };
     Ok(Box::pin(stream::unfold(reader, |mut reader| async move {
         let item = reader.next().await?;
         reader.ended = item.is_err();
@@ -129,10 +134,10 @@ impl Reader {
                 return Some(Err(StoreError::Closed));
             }
             let woken = tokio::time::timeout(PROGRESS_INTERVAL, self.watcher.wake.notified()).await;
-            if woken.is_err() {
-                if let Some(progress) = self.progress() {
-                    return Some(Ok(progress));
-                }
+            if woken.is_err()
+                && let Some(progress) = self.progress()
+            {
+                return Some(Ok(progress));
             }
         }
     }

@@ -57,7 +57,13 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, disk: Disk, retention: Retention) -> Self {
-        Writer { shared, disk, retention, unsettled: None, last_reopen: None }
+        Writer {
+            shared,
+            disk,
+            retention,
+            unsettled: None,
+            last_reopen: None,
+        }
     }
 
     /// Runs until all senders are gone.
@@ -69,7 +75,9 @@ impl Writer {
                 let error = BatchError(Arc::new(error));
                 let mut failed = Some(first);
                 while let Some(request) = failed {
-                    let _ = request.reply.send(Err(error.store_error("reopening the file")));
+                    let _ = request
+                        .reply
+                        .send(Err(error.store_error("reopening the file")));
                     failed = requests.try_recv().ok();
                 }
                 continue;
@@ -94,15 +102,20 @@ impl Writer {
         while let Some(request) = next {
             let outcome = batch.stage(&state.index, request.conditions, request.writes, now);
             batch.replies.push((request.reply, outcome));
-            let full =
-                batch.replies.len() >= BATCH_TRANSACTIONS || batch.bytes >= BATCH_BYTES;
+            let full = batch.replies.len() >= BATCH_TRANSACTIONS || batch.bytes >= BATCH_BYTES;
             next = if full { None } else { requests.try_recv().ok() };
         }
         batch
     }
 
     fn commit(&mut self, batch: Batch) {
-        let Batch { changes, newest, replies, revision, .. } = batch;
+        let Batch {
+            changes,
+            newest,
+            replies,
+            revision,
+            ..
+        } = batch;
         if !changes.is_empty() {
             let records = newest.iter().map(|(key, version)| Record { key, version });
             if let Err(error) = self.disk.commit(records, revision) {
@@ -137,8 +150,10 @@ impl Writer {
             return Err(DiskError::StillBroken(error.clone()));
         }
         let reopened = self.reopen();
-        self.last_reopen =
-            reopened.as_ref().err().map(|error| (Instant::now(), error.to_string()));
+        self.last_reopen = reopened
+            .as_ref()
+            .err()
+            .map(|error| (Instant::now(), error.to_string()));
         reopened
     }
 
@@ -200,10 +215,19 @@ impl Batch {
                 (Some(previous), Some(_)) => previous.create_revision,
                 _ => revision,
             };
-            let version = Version { create_revision, mod_revision: revision, value };
+            let version = Version {
+                create_revision,
+                mod_revision: revision,
+                value,
+            };
             let key: Arc<str> = key.into();
             self.newest.insert(key.clone(), version.clone());
-            self.changes.push(Change { key, version, previous, at });
+            self.changes.push(Change {
+                key,
+                version,
+                previous,
+                at,
+            });
         }
         if changed {
             self.revision = revision;
@@ -231,6 +255,9 @@ fn last_of_each_key(writes: Vec<Write>) -> Vec<(String, Option<bytes::Bytes>)> {
 
 impl BatchError {
     fn store_error(&self, doing: &'static str) -> StoreError {
-        StoreError::Io { doing, source: Box::new(self.clone()) }
+        StoreError::Io {
+            doing,
+            source: Box::new(self.clone()),
+        }
     }
 }

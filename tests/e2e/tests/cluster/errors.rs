@@ -73,7 +73,12 @@ fn wrong_digest(cluster: &mut Cluster) -> Result<()> {
 }
 
 fn climbing_image(cluster: &mut Cluster) -> Result<()> {
-    refused_image(cluster, "climber", "docker.io/test/climbing-path:latest", "..")
+    refused_image(
+        cluster,
+        "climber",
+        "docker.io/test/climbing-path:latest",
+        "..",
+    )
 }
 
 fn absent_command(cluster: &mut Cluster) -> Result<()> {

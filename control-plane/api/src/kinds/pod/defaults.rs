@@ -30,12 +30,19 @@ fn default_spec(spec: &mut Object, is_pod: bool) {
     default_text(spec, "restartPolicy", "Always");
     default_text(spec, "dnsPolicy", "ClusterFirst");
     default_text(spec, "schedulerName", "default-scheduler");
-    default_to(spec, "terminationGracePeriodSeconds", TERMINATION_GRACE_SECONDS);
+    default_to(
+        spec,
+        "terminationGracePeriodSeconds",
+        TERMINATION_GRACE_SECONDS,
+    );
     default_to(spec, "securityContext", json!({}));
     if is_pod {
         default_to(spec, "enableServiceLinks", true);
     }
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
+    let host_network = spec
+        .get("hostNetwork")
+        .and_then(Value::as_bool)
+        .unwrap_or(false);
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in objects(spec, list) {
             default_container(container, host_network, is_pod);
@@ -193,7 +200,10 @@ fn default_downward_items(source: &mut Object) {
 /// cannot be reached.
 pub fn default_tolerations(pod: &mut Value) {
     let mut tolerations = pod.list_at("/spec/tolerations").to_vec();
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
         let tolerated = tolerations.iter().any(|toleration| {
             let wanted = toleration.str_at("/key");
             let effect = toleration.str_at("/effect");
@@ -238,9 +248,15 @@ mod tests {
         let container = &pod["spec"]["containers"][0];
         assert_eq!(container["ports"][0]["protocol"], "TCP");
         assert_eq!(container["resources"]["requests"]["cpu"], "1");
-        assert_eq!(container["livenessProbe"]["httpGet"], json!({"port": 80, "path": "/", "scheme": "HTTP"}));
+        assert_eq!(
+            container["livenessProbe"]["httpGet"],
+            json!({"port": 80, "path": "/", "scheme": "HTTP"})
+        );
         assert_eq!(container["livenessProbe"]["periodSeconds"], 10);
-        assert_eq!(pod["spec"]["volumes"][0], json!({"name": "v", "emptyDir": {}}));
+        assert_eq!(
+            pod["spec"]["volumes"][0],
+            json!({"name": "v", "emptyDir": {}})
+        );
         assert_eq!(pod["spec"]["restartPolicy"], "Always");
         let once = pod.clone();
         default_pod(&mut pod);

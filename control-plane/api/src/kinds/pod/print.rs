@@ -14,7 +14,10 @@ pub(super) const COLUMNS: &[Column] = &[
     table::NAME,
     table::column("Ready", "Containers that are ready, of all."),
     table::column("Status", "What the pod as a whole does."),
-    table::column("Restarts", "How often its containers were restarted, and when last."),
+    table::column(
+        "Restarts",
+        "How often its containers were restarted, and when last.",
+    ),
     table::AGE,
     table::wide("IP", "The pod's address."),
     table::wide("Node", "Where it runs."),
@@ -77,8 +80,8 @@ fn summarise(pod: &Value) -> Summary {
         restarts: 0,
         last_restart: None,
     };
-    let gated = condition(pod, "PodScheduled")
-        .is_some_and(|c| c.str_at("/reason") == "SchedulingGated");
+    let gated =
+        condition(pod, "PodScheduled").is_some_and(|c| c.str_at("/reason") == "SchedulingGated");
     if gated {
         summary.reason = "SchedulingGated".to_string();
     }
@@ -120,7 +123,11 @@ fn note_restart(summary: &mut Summary, status: &Value) {
 /// Walks over the init containers; true while they are not done.
 fn summarise_init(pod: &Value, summary: &mut Summary, sidecar: impl Fn(&str) -> bool) -> bool {
     let count = pod.list_at("/spec/initContainers").len();
-    for (index, status) in pod.list_at("/status/initContainerStatuses").iter().enumerate() {
+    for (index, status) in pod
+        .list_at("/status/initContainerStatuses")
+        .iter()
+        .enumerate()
+    {
         note_restart(summary, status);
         let terminated = status.pointer("/state/terminated");
         if terminated.is_some_and(|t| t.int_at("/exitCode").unwrap_or(0) == 0) {
@@ -133,7 +140,9 @@ fn summarise_init(pod: &Value, summary: &mut Summary, sidecar: impl Fn(&str) -> 
         let waiting = status.str_at("/state/waiting/reason");
         summary.reason = match terminated {
             Some(terminated) => format!("Init:{}", ended(terminated)),
-            None if !waiting.is_empty() && waiting != "PodInitializing" => format!("Init:{waiting}"),
+            None if !waiting.is_empty() && waiting != "PodInitializing" => {
+                format!("Init:{waiting}")
+            }
             None => format!("Init:{index}/{count}"),
         };
         return true;
@@ -227,7 +236,12 @@ mod tests {
                 "Init:0/1",
                 "0/1",
             ),
-            (json!({"phase": "Failed", "reason": "Evicted"}), json!({}), "Evicted", "0/1"),
+            (
+                json!({"phase": "Failed", "reason": "Evicted"}),
+                json!({}),
+                "Evicted",
+                "0/1",
+            ),
         ] {
             let pod = json!({"metadata": metadata, "spec": spec, "status": status});
             let row = row(&pod, Timestamp::UNIX_EPOCH);

@@ -47,7 +47,11 @@ fn validate_deadline(new: &Value, old: &Value, spec: &Path, errors: &mut Errors)
             after,
             format!("must be less than or equal to previous value {before}"),
         ),
-        (Some(_), None) => errors.invalid(&path, Value::Null, "must not update from a positive integer to nil value"),
+        (Some(_), None) => errors.invalid(
+            &path,
+            Value::Null,
+            "must not update from a positive integer to nil value",
+        ),
         _ => {}
     }
 }

@@ -33,7 +33,10 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path, errors: &mut Errors) {
     }
     validate_ports_unique(containers, &path.child("containers"), errors);
     if !spec.list_at("/ephemeralContainers").is_empty() {
-        errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+        errors.forbidden(
+            &path.child("ephemeralContainers"),
+            "cannot be set on create",
+        );
     }
     errors.check_supported(
         &path.child("restartPolicy"),
@@ -43,7 +46,11 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path, errors: &mut Errors) {
     validate_dns(spec, path, errors);
     validate_numbers(spec, path, errors);
     validate_names(spec, path, errors);
-    validate_tolerations(spec.list_at("/tolerations"), &path.child("tolerations"), errors);
+    validate_tolerations(
+        spec.list_at("/tolerations"),
+        &path.child("tolerations"),
+        errors,
+    );
     crate::selector::label::validate_labels(
         spec.map_at("/nodeSelector"),
         &path.child("nodeSelector"),
@@ -63,7 +70,10 @@ fn validate_dns(spec: &Value, path: &Path, errors: &mut Errors) {
     let servers = spec.list_at("/dnsConfig/nameservers");
     let path = path.child("dnsConfig").child("nameservers");
     if policy == "None" && servers.is_empty() {
-        errors.required(&path, "must provide at least one DNS nameserver when `dnsPolicy` is None");
+        errors.required(
+            &path,
+            "must provide at least one DNS nameserver when `dnsPolicy` is None",
+        );
     }
     for (index, server) in servers.iter().enumerate() {
         let text = server.as_str().unwrap_or("");
@@ -129,7 +139,10 @@ fn validate_names(spec: &Value, path: &Path, errors: &mut Errors) {
     }
     for (index, reference) in spec.list_at("/imagePullSecrets").iter().enumerate() {
         if reference.str_at("/name").is_empty() {
-            errors.required(&path.child("imagePullSecrets").index(index).child("name"), "");
+            errors.required(
+                &path.child("imagePullSecrets").index(index).child("name"),
+                "",
+            );
         }
     }
 }
@@ -142,7 +155,12 @@ fn validate_host_network(spec: &Value, path: &Path, errors: &mut Errors) {
         for (at, port) in container.list_at("/ports").iter().enumerate() {
             if port.get("hostPort") != port.get("containerPort") {
                 errors.invalid(
-                    &path.child("containers").index(index).child("ports").index(at).child("hostPort"),
+                    &path
+                        .child("containers")
+                        .index(index)
+                        .child("ports")
+                        .index(at)
+                        .child("hostPort"),
                     port.get("hostPort").cloned().unwrap_or(Value::Null),
                     "must match `containerPort` when `hostNetwork` is true",
                 );
@@ -282,10 +300,16 @@ fn validate_env(container: &Value, path: &Path, errors: &mut Errors) {
         } else if count == 0 {
             errors.invalid(&path, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`");
         } else if count > 1 {
-            errors.invalid(&path, "", "may not have more than one field specified at a time");
+            errors.invalid(
+                &path,
+                "",
+                "may not have more than one field specified at a time",
+            );
         }
         for reference in ["configMapKeyRef", "secretKeyRef"] {
-            if source.get(reference).is_some() && source.str_at(&format!("/{reference}/key")).is_empty() {
+            if source.get(reference).is_some()
+                && source.str_at(&format!("/{reference}/key")).is_empty()
+            {
                 errors.required(&path.child(reference).child("key"), "");
             }
         }
@@ -300,7 +324,11 @@ fn validate_env(container: &Value, path: &Path, errors: &mut Errors) {
             .filter(|reference| source.get(**reference).is_some())
             .count();
         if count != 1 {
-            errors.invalid(&path, "", "must specify one of: `configMapRef` or `secretRef`");
+            errors.invalid(
+                &path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            );
         }
     }
 }
@@ -329,7 +357,11 @@ fn validate_mounts(container: &Value, path: &Path, volumes: &[&str], errors: &mu
 }
 
 /// Amounts of resources: known names, none below zero.
-pub(crate) fn validate_resource_list(list: Option<&Map<String, Value>>, path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_resource_list(
+    list: Option<&Map<String, Value>>,
+    path: &Path,
+    errors: &mut Errors,
+) {
     for (name, amount) in list.into_iter().flatten() {
         let path = path.key(name);
         for why in names::qualified_name(name) {
@@ -371,9 +403,16 @@ fn validate_resources(container: &Value, path: &Path, errors: &mut Errors) {
         return;
     };
     for (name, request) in requests {
-        let limit = container.map_at("/resources/limits").and_then(|limits| limits.get(name));
-        let parse = |value: &Value| value.as_str().and_then(|text| text.parse::<Quantity>().ok());
-        let (Some(request_amount), Some(limit_amount)) = (parse(request), limit.and_then(parse)) else {
+        let limit = container
+            .map_at("/resources/limits")
+            .and_then(|limits| limits.get(name));
+        let parse = |value: &Value| {
+            value
+                .as_str()
+                .and_then(|text| text.parse::<Quantity>().ok())
+        };
+        let (Some(request_amount), Some(limit_amount)) = (parse(request), limit.and_then(parse))
+        else {
             continue;
         };
         if request_amount > limit_amount {
@@ -387,7 +426,12 @@ fn validate_resources(container: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_probe(probe: &Value, name: &str, path: &Path, errors: &mut Errors) {
-    validate_handler(probe, &["exec", "httpGet", "tcpSocket", "grpc"], path, errors);
+    validate_handler(
+        probe,
+        &["exec", "httpGet", "tcpSocket", "grpc"],
+        path,
+        errors,
+    );
     for field in [
         "initialDelaySeconds",
         "timeoutSeconds",
@@ -404,13 +448,19 @@ fn validate_probe(probe: &Value, name: &str, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_handler(handler: &Value, allowed: &[&str], path: &Path, errors: &mut Errors) {
-    let given: Vec<&&str> = allowed.iter().filter(|kind| handler.get(**kind).is_some()).collect();
+    let given: Vec<&&str> = allowed
+        .iter()
+        .filter(|kind| handler.get(**kind).is_some())
+        .collect();
     match given.as_slice() {
         [] => return errors.required(path, "must specify a handler type"),
         [_] => {}
         [_, more @ ..] => {
             for kind in more {
-                errors.forbidden(&path.child(kind), "may not specify more than 1 handler type");
+                errors.forbidden(
+                    &path.child(kind),
+                    "may not specify more than 1 handler type",
+                );
             }
         }
     }
@@ -418,7 +468,10 @@ fn validate_handler(handler: &Value, allowed: &[&str], path: &Path, errors: &mut
         errors.required(&path.child("exec").child("command"), "");
     }
     for kind in ["httpGet", "tcpSocket", "grpc"] {
-        let Some(port) = handler.get(kind).map(|value| value.get("port").unwrap_or(&Value::Null)) else {
+        let Some(port) = handler
+            .get(kind)
+            .map(|value| value.get("port").unwrap_or(&Value::Null))
+        else {
             continue;
         };
         let path = path.child(kind).child("port");
@@ -434,7 +487,11 @@ fn validate_handler(handler: &Value, allowed: &[&str], path: &Path, errors: &mut
     }
     if handler.get("httpGet").is_some() {
         let scheme = handler.str_at("/httpGet/scheme");
-        errors.check_supported(&path.child("httpGet").child("scheme"), scheme, &["HTTP", "HTTPS"]);
+        errors.check_supported(
+            &path.child("httpGet").child("scheme"),
+            scheme,
+            &["HTTP", "HTTPS"],
+        );
     }
 }
 
@@ -512,17 +569,50 @@ mod tests {
             json!({"spec": {"containers": [container]}})
         };
         for (pod, expected) in [
-            (json!({"spec": {"containers": []}}), "spec.containers: Required value"),
-            (json!({"spec": {"containers": [{"name": "c"}]}}), "spec.containers[0].image: Required value"),
-            (json!({"spec": {"containers": [{"image": "c"}]}}), "spec.containers[0].name: Required value"),
-            (json!({"spec": {"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]}}), "spec.containers[1].name: Duplicate value: \"c\""),
-            (container(json!({"imagePullPolicy": "Sometimes"})), "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\""),
-            (container(json!({"ports": [{"containerPort": 70000}]})), "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive"),
-            (container(json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}]})), "spec.containers[0].volumeMounts[0].name: Not found: \"v\""),
-            (container(json!({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}})), "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"),
-            (container(json!({"livenessProbe": {}})), "spec.containers[0].livenessProbe: Required value: must specify a handler type"),
-            (json!({"spec": {"restartPolicy": "x", "containers": [{"name": "c", "image": "i"}]}}), "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"Never\", \"OnFailure\""),
-            (json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}], "containers": [{"name": "c", "image": "i"}]}}), "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type"),
+            (
+                json!({"spec": {"containers": []}}),
+                "spec.containers: Required value",
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "c"}]}}),
+                "spec.containers[0].image: Required value",
+            ),
+            (
+                json!({"spec": {"containers": [{"image": "c"}]}}),
+                "spec.containers[0].name: Required value",
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]}}),
+                "spec.containers[1].name: Duplicate value: \"c\"",
+            ),
+            (
+                container(json!({"imagePullPolicy": "Sometimes"})),
+                "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+            ),
+            (
+                container(json!({"ports": [{"containerPort": 70000}]})),
+                "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+            ),
+            (
+                container(json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}]})),
+                "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+            ),
+            (
+                container(json!({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}})),
+                "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+            ),
+            (
+                container(json!({"livenessProbe": {}})),
+                "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+            ),
+            (
+                json!({"spec": {"restartPolicy": "x", "containers": [{"name": "c", "image": "i"}]}}),
+                "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}], "containers": [{"name": "c", "image": "i"}]}}),
+                "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
+            ),
         ] {
             assert_eq!(errors_of(pod.clone()), [expected], "{pod}");
         }

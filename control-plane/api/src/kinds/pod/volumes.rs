@@ -43,7 +43,10 @@ fn validate_source(volume: &Value, path: &Path, errors: &mut Errors) {
         [_] => {}
         [_, more @ ..] => {
             for source in more {
-                errors.forbidden(&path.child(source), "may not specify more than 1 volume type");
+                errors.forbidden(
+                    &path.child(source),
+                    "may not specify more than 1 volume type",
+                );
             }
         }
     }

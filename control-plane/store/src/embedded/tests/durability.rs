@@ -17,8 +17,13 @@ const WRITERS: usize = 8;
 #[test]
 #[ignore = "started by every_acknowledged_write_survives_kill_9"]
 fn child_writes_until_killed() {
-    let Some(file) = std::env::var_os(CHILD_FILE) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let Some(file) = std::env::var_os(CHILD_FILE) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let store = Arc::new(EmbeddedStore::open(PathBuf::from(file)).unwrap());
         let start = store.revision().await.unwrap();
@@ -51,8 +56,12 @@ fn run_and_kill(file: &std::path::Path, acks: usize) -> BTreeMap<String, Revisio
     // What is in the pipe when the process dies was acknowledged too.
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let Ok(line) = line else { break };
-        let Some(ack) = line.split("ack ").nth(1) else { continue };
-        let Some((key, revision)) = ack.split_once(' ') else { continue };
+        let Some(ack) = line.split("ack ").nth(1) else {
+            continue;
+        };
+        let Some((key, revision)) = ack.split_once(' ') else {
+            continue;
+        };
         acknowledged.insert(key.to_owned(), revision.parse().unwrap());
         if acknowledged.len() >= acks && !killed {
             child.kill().unwrap();
@@ -71,14 +80,23 @@ async fn every_acknowledged_write_survives_kill_9() {
     let mut acknowledged = BTreeMap::new();
     for round in 0..5 {
         let (file, acks) = (file.clone(), 40 + round * 83);
-        let more = tokio::task::spawn_blocking(move || run_and_kill(&file, acks)).await.unwrap();
+        let more = tokio::task::spawn_blocking(move || run_and_kill(&file, acks))
+            .await
+            .unwrap();
         acknowledged.extend(more);
         let store = EmbeddedStore::open(folder.path().join("hull.db")).unwrap();
         let page = store.list(prefix_range("/k/"), None, 0).await.unwrap();
-        let stored: BTreeMap<_, _> =
-            page.items.iter().map(|item| (item.key.clone(), item.mod_revision)).collect();
+        let stored: BTreeMap<_, _> = page
+            .items
+            .iter()
+            .map(|item| (item.key.clone(), item.mod_revision))
+            .collect();
         for (key, revision) in &acknowledged {
-            assert_eq!(stored.get(key), Some(revision), "acknowledged and lost: {key}");
+            assert_eq!(
+                stored.get(key),
+                Some(revision),
+                "acknowledged and lost: {key}"
+            );
         }
         // Each transaction made one key: the revisions are 1, 2, 3 ... without gap or double.
         let mut revisions: Vec<_> = stored.into_values().collect();
@@ -95,16 +113,25 @@ async fn a_reopened_store_continues_where_it_was() {
     let created = put(&store, "/a", "one").await;
     let changed = put(&store, "/a", "two").await;
     put(&store, "/b", "x").await;
-    store.txn(Vec::new(), vec![Write::Delete("/b".into())]).await.unwrap();
+    store
+        .txn(Vec::new(), vec![Write::Delete("/b".into())])
+        .await
+        .unwrap();
     drop(store);
     let store = EmbeddedStore::open(&file).unwrap();
     let a = store.get("/a").await.unwrap().unwrap();
-    assert_eq!((a.create_revision, a.mod_revision, &a.value[..]), (created, changed, &b"two"[..]));
+    assert_eq!(
+        (a.create_revision, a.mod_revision, &a.value[..]),
+        (created, changed, &b"two"[..])
+    );
     assert_eq!(store.get("/b").await.unwrap(), None);
     assert_eq!(store.revision().await.unwrap(), 4);
     // What happened before is not known any more; what happens from here on is.
     let early = store.watch(prefix_range("/"), Some(3)).await.err();
-    assert!(matches!(early, Some(StoreError::Compacted { oldest: 4, .. })));
+    assert!(matches!(
+        early,
+        Some(StoreError::Compacted { oldest: 4, .. })
+    ));
     let mut watch = store.watch(prefix_range("/"), Some(4)).await.unwrap();
     assert_eq!(put(&store, "/c", "x").await, 5);
     assert_eq!(watch.next().await.unwrap().unwrap().revision(), 5);

@@ -42,7 +42,12 @@ const BALLAST: usize = 6 << 20;
 
 async fn try_put(store: &EmbeddedStore, key: &str) -> Result<TxnOutcome, StoreError> {
     let value = Bytes::from(vec![b'x'; 64 << 10]);
-    store.txn(vec![Condition::Absent(key.to_owned())], vec![Write::Put(key.to_owned(), value)]).await
+    store
+        .txn(
+            vec![Condition::Absent(key.to_owned())],
+            vec![Write::Put(key.to_owned(), value)],
+        )
+        .await
 }
 
 /// Writes until the disk is full; gives the keys that are there and the error.
@@ -68,7 +73,10 @@ async fn a_full_disk_refuses_writes_and_keeps_reading_until_space_returns() {
     let mut watch = store.watch(prefix_range("/k/"), None).await.unwrap();
     let (mut keys, error) = fill(&store).await;
     assert!(error.is_out_of_space(), "{error}");
-    assert!(error.to_string().contains("No space left on device"), "{error}");
+    assert!(
+        error.to_string().contains("No space left on device"),
+        "{error}"
+    );
 
     for _ in 0..3 {
         assert!(try_put(&store, "/k/refused").await.is_err());
@@ -126,5 +134,8 @@ async fn what_is_not_a_store_is_refused_and_left_alone() {
     let error = EmbeddedStore::open(&file).err().unwrap();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
-    assert!(matches!(EmbeddedStore::open(folder.path()).err(), Some(StoreError::Io { .. })));
+    assert!(matches!(
+        EmbeddedStore::open(folder.path()).err(),
+        Some(StoreError::Io { .. })
+    ));
 }

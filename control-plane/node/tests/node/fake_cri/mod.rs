@@ -94,7 +94,12 @@ impl FakeCri {
     }
 
     pub fn called(&self, prefix: &str) -> usize {
-        self.state.lock().calls.iter().filter(|call| call.starts_with(prefix)).count()
+        self.state
+            .lock()
+            .calls
+            .iter()
+            .filter(|call| call.starts_with(prefix))
+            .count()
     }
 
     /// The newest container of a name.

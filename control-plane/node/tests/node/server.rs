@@ -1,11 +1,9 @@
 //! The node's HTTPS server: who may ask, logs, and exec through to the runtime's streaming server.
 
-mod fake_cri;
-mod support;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::Cluster;
 use futures::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Empty};
 use hull_apiserver::pki::CertPair;
@@ -14,13 +12,15 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
-use support::Cluster;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-async fn connect(cluster: &Cluster, client: Option<&CertPair>) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    cluster: &Cluster,
+    client: Option<&CertPair>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(cluster.pki.ca_pem().as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
@@ -45,16 +45,23 @@ async fn connect(cluster: &Cluster, client: Option<&CertPair>) -> std::io::Resul
         }
     };
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 async fn get(cluster: &Cluster, path: &str) -> (u16, String) {
-    let stream = connect(cluster, Some(cluster.pki.kubelet_client())).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let stream = connect(cluster, Some(cluster.pki.kubelet_client()))
+        .await
+        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection);
-    let request =
-        hyper::Request::get(path).header("host", "n1").body(Empty::<Bytes>::new()).unwrap();
+    let request = hyper::Request::get(path)
+        .header("host", "n1")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
     let answer = sender.send_request(request).await.unwrap();
     let code = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
@@ -71,7 +78,9 @@ async fn clients_without_a_cluster_certificate_are_refused() {
         Err(_) => return,
     };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let _ = refused.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let _ = refused
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
     let mut answer = Vec::new();
     assert!(refused.read_to_end(&mut answer).await.is_err() && answer.is_empty());
 }
@@ -79,16 +88,24 @@ async fn clients_without_a_cluster_certificate_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_read_with_their_options() {
     let cluster = Cluster::start().await;
-    cluster.create_pod("p", json!({"containers": [{"name": "c", "image": "i:1"}]})).await;
+    cluster
+        .create_pod("p", json!({"containers": [{"name": "c", "image": "i:1"}]}))
+        .await;
     cluster.wait_running("p").await;
     let base = "/containerLogs/default/p/c";
     assert_eq!(get(&cluster, base).await, (200, "hello from c\n".into()));
     let (code, text) = get(&cluster, &format!("{base}?timestamps=true&tailLines=1")).await;
     assert_eq!(code, 200);
-    assert!(text.starts_with("20") && text.ends_with(" hello from c\n"), "{text}");
+    assert!(
+        text.starts_with("20") && text.ends_with(" hello from c\n"),
+        "{text}"
+    );
     let (code, text) = get(&cluster, &format!("{base}?previous=true")).await;
     assert_eq!(code, 400);
-    assert!(text.contains("previous terminated container \"c\" in pod \"p\" not found"), "{text}");
+    assert!(
+        text.contains("previous terminated container \"c\" in pod \"p\" not found"),
+        "{text}"
+    );
     assert_eq!(get(&cluster, "/containerLogs/default/p/zz").await.0, 400);
     assert_eq!(get(&cluster, "/containerLogs/default/none/c").await.0, 404);
     assert_eq!(get(&cluster, &format!("{base}?tailLines=x")).await.0, 400);
@@ -107,16 +124,24 @@ async fn followed_log_ends_with_the_container() {
     let answer = get(&cluster, "/containerLogs/default/p/c?follow=true");
     let mut answer = std::pin::pin!(answer);
     // It is still followed while the container runs.
-    assert!(tokio::time::timeout(Duration::from_millis(300), &mut answer).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), &mut answer)
+            .await
+            .is_err()
+    );
     cluster.cri.exit("c", 0);
-    let (code, text) = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap();
+    let (code, text) = tokio::time::timeout(Duration::from_secs(10), answer)
+        .await
+        .unwrap();
     assert_eq!((code, text.as_str()), (200, "hello from c\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_reach_the_api_server() {
     let cluster = Cluster::start().await;
-    cluster.create_pod("p", json!({"containers": [{"name": "c", "image": "i:1"}]})).await;
+    cluster
+        .create_pod("p", json!({"containers": [{"name": "c", "image": "i:1"}]}))
+        .await;
     cluster.wait_running("p").await;
     let text = cluster.pods().logs("p", &Default::default()).await.unwrap();
     assert_eq!(text, "hello from c\n");
@@ -126,23 +151,37 @@ async fn logs_reach_the_api_server() {
 async fn exec_is_passed_through_with_its_protocol() {
     let cluster = Cluster::start().await;
     cluster.cri.serve_streaming().await;
-    cluster.create_pod("p", json!({"containers": [{"name": "c", "image": "i:1"}]})).await;
+    cluster
+        .create_pod("p", json!({"containers": [{"name": "c", "image": "i:1"}]}))
+        .await;
     cluster.wait_running("p").await;
-    let stream = connect(&cluster, Some(cluster.pki.kubelet_client())).await.unwrap();
+    let stream = connect(&cluster, Some(cluster.pki.kubelet_client()))
+        .await
+        .unwrap();
     let mut request =
         "wss://127.0.0.1/exec/default/p/c?command=echo&command=a%20b&stdout=true&stdin=true"
             .into_client_request()
             .unwrap();
     let protocol = "v5.channel.k8s.io";
-    request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
-    let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let (mut socket, answer) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], protocol);
-    socket.send(Message::Binary(Bytes::from_static(b"\x00ping"))).await.unwrap();
+    socket
+        .send(Message::Binary(Bytes::from_static(b"\x00ping")))
+        .await
+        .unwrap();
     let echoed = socket.next().await.unwrap().unwrap();
     assert_eq!(echoed.into_data(), Bytes::from_static(b"\x00ping"));
     assert_eq!(cluster.cri.called("Exec echo a b"), 1);
     let (code, text) = get(&cluster, "/exec/default/p/c").await;
-    assert_eq!((code, text.as_str()), (400, "you must specify at least 1 command"));
+    assert_eq!(
+        (code, text.as_str()),
+        (400, "you must specify at least 1 command")
+    );
     let (code, text) = get(&cluster, "/portForward/default/p?ports=80").await;
     assert_eq!(code, 501);
     assert!(text.contains("unimplemented: port-forward"), "{text}");

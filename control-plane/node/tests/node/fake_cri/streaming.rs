@@ -16,11 +16,14 @@ pub async fn serve() -> SocketAddr {
                 let callback = |request: &Request, mut response: Response| {
                     assert_eq!(request.uri().path(), "/exec/token");
                     let offered = request.headers()["sec-websocket-protocol"].clone();
-                    response.headers_mut().insert("sec-websocket-protocol", offered);
+                    response
+                        .headers_mut()
+                        .insert("sec-websocket-protocol", offered);
                     Ok(response)
                 };
-                let mut socket =
-                    tokio_tungstenite::accept_hdr_async(stream, callback).await.unwrap();
+                let mut socket = tokio_tungstenite::accept_hdr_async(stream, callback)
+                    .await
+                    .unwrap();
                 while let Some(Ok(Message::Binary(data))) = socket.next().await {
                     socket.send(Message::Binary(data)).await.unwrap();
                 }

@@ -15,10 +15,16 @@ impl ImageService for FakeCri {
         Ok(Response::new(ListImagesResponse { images }))
     }
 
-    async fn image_status(&self, request: Request<ImageStatusRequest>) -> Answer<ImageStatusResponse> {
+    async fn image_status(
+        &self,
+        request: Request<ImageStatusRequest>,
+    ) -> Answer<ImageStatusResponse> {
         let name = request.into_inner().image.unwrap_or_default().image;
         let image = self.state.lock().images.get(&name).cloned();
-        Ok(Response::new(ImageStatusResponse { image, ..Default::default() }))
+        Ok(Response::new(ImageStatusResponse {
+            image,
+            ..Default::default()
+        }))
     }
 
     async fn pull_image(&self, request: Request<PullImageRequest>) -> Answer<PullImageResponse> {

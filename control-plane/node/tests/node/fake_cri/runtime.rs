@@ -24,7 +24,9 @@ fn selected(
     labels: &std::collections::HashMap<String, String>,
     selector: &std::collections::HashMap<String, String>,
 ) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn container_status(id: &str, container: &FakeContainer) -> ContainerStatus {
@@ -64,7 +66,9 @@ impl RuntimeService for FakeCri {
         let request = request.into_inner();
         let id = self.id();
         let mut state = self.state.lock();
-        state.calls.push(format!("RunPodSandbox {}", request.runtime_handler));
+        state
+            .calls
+            .push(format!("RunPodSandbox {}", request.runtime_handler));
         if let Some(error) = &state.sandbox_error {
             return Err(Status::unknown(error.clone()));
         }
@@ -106,7 +110,9 @@ impl RuntimeService for FakeCri {
         let mut state = self.state.lock();
         state.calls.push(format!("RemovePodSandbox {id}"));
         state.sandboxes.remove(&id);
-        state.containers.retain(|_, container| container.sandbox_id != id);
+        state
+            .containers
+            .retain(|_, container| container.sandbox_id != id);
         ok(RemovePodSandboxResponse {})
     }
 
@@ -133,14 +139,21 @@ impl RuntimeService for FakeCri {
             runtime_handler: sandbox.handler.clone(),
             ..Default::default()
         };
-        ok(PodSandboxStatusResponse { status: Some(status), ..Default::default() })
+        ok(PodSandboxStatusResponse {
+            status: Some(status),
+            ..Default::default()
+        })
     }
 
     async fn list_pod_sandbox(
         &self,
         request: Request<ListPodSandboxRequest>,
     ) -> Answer<ListPodSandboxResponse> {
-        let selector = request.into_inner().filter.unwrap_or_default().label_selector;
+        let selector = request
+            .into_inner()
+            .filter
+            .unwrap_or_default()
+            .label_selector;
         let state = self.state.lock();
         let items = state
             .sandboxes
@@ -167,7 +180,10 @@ impl RuntimeService for FakeCri {
         let metadata = config.metadata.clone().unwrap();
         let id = self.id();
         let mut state = self.state.lock();
-        state.calls.push(format!("CreateContainer {} {}", metadata.name, metadata.attempt));
+        state.calls.push(format!(
+            "CreateContainer {} {}",
+            metadata.name, metadata.attempt
+        ));
         let Some(sandbox) = state.sandboxes.get(&request.pod_sandbox_id) else {
             return Err(Status::not_found("no such sandbox"));
         };
@@ -203,7 +219,12 @@ impl RuntimeService for FakeCri {
         let line = format!("{} stdout F hello from {name}\n", jiff::Timestamp::now());
         log.write_all(line.as_bytes()).unwrap();
         container.started_at = now();
-        if container.config.command.first().is_some_and(|word| word == "/missing") {
+        if container
+            .config
+            .command
+            .first()
+            .is_some_and(|word| word == "/missing")
+        {
             end(container, 128, "StartError");
             container.message = "exec /missing: no such file or directory".into();
             return Err(Status::unknown("exec /missing: no such file or directory"));
@@ -229,7 +250,9 @@ impl RuntimeService for FakeCri {
         if container.state == ContainerState::ContainerRunning {
             end(container, 143, "Error");
         }
-        state.calls.push(format!("StopContainer {name} {}", request.timeout));
+        state
+            .calls
+            .push(format!("StopContainer {name} {}", request.timeout));
         ok(StopContainerResponse {})
     }
 
@@ -246,7 +269,11 @@ impl RuntimeService for FakeCri {
         &self,
         request: Request<ListContainersRequest>,
     ) -> Answer<ListContainersResponse> {
-        let selector = request.into_inner().filter.unwrap_or_default().label_selector;
+        let selector = request
+            .into_inner()
+            .filter
+            .unwrap_or_default()
+            .label_selector;
         let state = self.state.lock();
         let containers = state
             .containers
@@ -280,7 +307,10 @@ impl RuntimeService for FakeCri {
 
     async fn exec_sync(&self, _: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
         let exit_code = self.state.lock().exec_exit_code;
-        ok(ExecSyncResponse { exit_code, ..Default::default() })
+        ok(ExecSyncResponse {
+            exit_code,
+            ..Default::default()
+        })
     }
 
     async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
@@ -288,12 +318,16 @@ impl RuntimeService for FakeCri {
         let mut state = self.state.lock();
         state.calls.push(format!("Exec {command}"));
         let address = state.streaming.unwrap();
-        ok(ExecResponse { url: format!("http://{address}/exec/token") })
+        ok(ExecResponse {
+            url: format!("http://{address}/exec/token"),
+        })
     }
 
     async fn attach(&self, _: Request<AttachRequest>) -> Answer<AttachResponse> {
         let address = self.state.lock().streaming.unwrap();
-        ok(AttachResponse { url: format!("http://{address}/attach/token") })
+        ok(AttachResponse {
+            url: format!("http://{address}/attach/token"),
+        })
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {

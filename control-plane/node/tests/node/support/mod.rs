@@ -47,7 +47,9 @@ impl Cluster {
         let path = directory.path();
         let pki = ClusterPki::load_or_create(path.join("pki"), &[]).unwrap();
         let store = Arc::new(EmbeddedStore::open(path.join("store.redb")).unwrap());
-        let api = ApiServer::new(ApiServerConfig::new(pki.clone()), store).await.unwrap();
+        let api = ApiServer::new(ApiServerConfig::new(pki.clone()), store)
+            .await
+            .unwrap();
         let client = Client::new(api.local_service(UserInfo::admin()), "default");
         let config = config(path.to_owned(), &pki);
         let mut cluster = Cluster {
@@ -77,7 +79,11 @@ impl Cluster {
     pub fn start_agent(&mut self) {
         let client = Client::new(self.api.local_service(UserInfo::node(NODE)), "default");
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(hull_node::run(client, self.config.clone(), shutdown.clone()));
+        let task = tokio::spawn(hull_node::run(
+            client,
+            self.config.clone(),
+            shutdown.clone(),
+        ));
         self.agent = Some((shutdown, task));
     }
 
@@ -99,7 +105,10 @@ impl Cluster {
             pod["spec"][key] = value.clone();
         }
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        self.pods().create(&PostParams::default(), &pod).await.unwrap()
+        self.pods()
+            .create(&PostParams::default(), &pod)
+            .await
+            .unwrap()
     }
 
     pub async fn create<K>(&self, object: Value)
@@ -124,7 +133,11 @@ impl Cluster {
             if let Some(pod) = pod.clone().filter(|pod| condition(pod)) {
                 return pod;
             }
-            assert!(begun.elapsed() < DEADLINE, "pod {name} not {what}: {:#?}", pod.map(|p| p.status));
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "pod {name} not {what}: {:#?}",
+                pod.map(|p| p.status)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -138,7 +151,9 @@ impl Cluster {
 
     pub async fn wait_waiting(&self, name: &str, reason: &str) -> String {
         let pod = self
-            .wait_pod(name, reason, |pod| waiting(pod).is_some_and(|(found, _)| found == reason))
+            .wait_pod(name, reason, |pod| {
+                waiting(pod).is_some_and(|(found, _)| found == reason)
+            })
             .await;
         waiting(&pod).unwrap().1
     }
@@ -156,7 +171,10 @@ impl Cluster {
             if let Some(event) = found {
                 return event.message.clone().unwrap();
             }
-            assert!(begun.elapsed() < DEADLINE, "no event {reason} of {name}: {events:#?}");
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "no event {reason} of {name}: {events:#?}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -172,7 +190,10 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn config(directory: PathBuf, pki: &ClusterPki) -> NodeConfig {
@@ -197,7 +218,10 @@ fn config(directory: PathBuf, pki: &ClusterPki) -> NodeConfig {
 }
 
 pub fn phase(pod: &Pod) -> String {
-    pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default()
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.clone())
+        .unwrap_or_default()
 }
 
 /// The status of the pod's first container.
@@ -208,5 +232,8 @@ pub fn container(pod: &Pod) -> Option<&ContainerStatus> {
 /// Why the first container waits.
 pub fn waiting(pod: &Pod) -> Option<(String, String)> {
     let waiting = container(pod)?.state.as_ref()?.waiting.as_ref()?;
-    Some((waiting.reason.clone()?, waiting.message.clone().unwrap_or_default()))
+    Some((
+        waiting.reason.clone()?,
+        waiting.message.clone().unwrap_or_default(),
+    ))
 }
