@@ -87,6 +87,19 @@ impl Kubectl {
         self.run_with(&["apply", "-f", "-"], yaml).map(drop)
     }
 
+    /// Applies a ConfigMap with one key.
+    pub fn apply_config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<()> {
+        self.apply(&format!(
+            "---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, namespace: {namespace}}}, data: {{{key}: {value}}}}}"
+        ))
+    }
+
     /// One object as JSON, `None` when it is not there.
     pub fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
         let text = self.run(&["get", kind, name, "-o", "json", "--ignore-not-found"])?;

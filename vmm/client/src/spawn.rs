@@ -114,12 +114,19 @@ mod tests {
 
     /// A program that lists its descriptors and its session in a file that it is given as
     /// console.
+    /// Writes what its open descriptors are to the console, and its session to standard error.
+    const SHOW_DESCRIPTORS: &str = r#"#!/bin/sh
+console=$(sed 's/.*console_fd":\([0-9]*\).*/\1/' "/proc/self/fd/$2")
+for descriptor in /proc/$$/fd/*; do readlink "$descriptor"; done >&"$console"
+ps -o sid= -p $$ >&2
+"#;
+
     #[test]
     fn the_child_has_the_named_descriptors_only_and_its_own_session() {
         let directory = std::env::temp_dir().join(format!("hull-spawn-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let script = directory.join("vmm");
-        std::fs::write(&script, "#!/bin/sh\nls /proc/self/fd >&$(cat /proc/self/fd/$2 | sed 's/.*console_fd\":\\([0-9]*\\).*/\\1/')\nps -o sid= -p $$ >&2\n").unwrap();
+        std::fs::write(&script, SHOW_DESCRIPTORS).unwrap();
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
         let files: Vec<File> = (0..6)
             .map(|n| File::create(directory.join(n.to_string())).unwrap())
@@ -142,11 +149,14 @@ mod tests {
         assert!(child.wait().unwrap().success());
         assert_eq!(session.trim(), child.id().to_string());
         let listed = std::fs::read_to_string(directory.join("2")).unwrap();
-        let listed: Vec<RawFd> = listed.lines().map(|line| line.parse().unwrap()).collect();
-        for n in 0..5 {
-            assert!(listed.contains(&fd(n)), "{listed:?}");
-        }
-        assert!(!listed.contains(&fd(5)), "{listed:?}");
+        let is_open = |n: usize| {
+            let path = directory.join(n.to_string());
+            listed
+                .lines()
+                .any(|line| std::path::Path::new(line) == path)
+        };
+        assert!((0..5).all(is_open), "{listed}");
+        assert!(!is_open(5), "{listed}");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

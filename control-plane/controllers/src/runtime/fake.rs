@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{
     Resource,
-    api::{DeleteParams, DynamicObject},
+    api::{DeleteParams, DynamicObject, PropagationPolicy},
     core::ApiResource,
 };
 use parking_lot::Mutex;
@@ -298,10 +298,14 @@ impl Writer for FakeApi {
             let generation = object["metadata"]["generation"].as_i64().unwrap_or(1);
             object["metadata"]["generation"] = (generation + 1).into();
         }
-        let finished = object["metadata"].get("deletionTimestamp").is_some()
-            && object["metadata"]["finalizers"]
-                .as_array()
-                .is_none_or(Vec::is_empty);
+        // A namespace is held by the finalizers of its spec too.
+        let held = [
+            &object["metadata"]["finalizers"],
+            &object["spec"]["finalizers"],
+        ]
+        .iter()
+        .any(|list| list.as_array().is_some_and(|list| !list.is_empty()));
+        let finished = object["metadata"].get("deletionTimestamp").is_some() && !held;
         let stored = state.store(&target.resource.plural, object);
         if finished {
             state.objects.remove(&path(target));
@@ -313,12 +317,16 @@ impl Writer for FakeApi {
         let mut state = self.state.lock();
         state.request("delete", target, None)?;
         let uid = options.preconditions.and_then(|conditions| conditions.uid);
-        let object = state.checked(target, &json!({"metadata": {"uid": uid}}))?;
+        let mut object = state
+            .checked(target, &json!({"metadata": {"uid": uid}}))?
+            .clone();
+        if options.propagation_policy == Some(PropagationPolicy::Foreground) {
+            object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+        }
         if object["metadata"]["finalizers"]
             .as_array()
             .is_some_and(|list| !list.is_empty())
         {
-            let mut object = object.clone();
             object["metadata"]["deletionTimestamp"] = "2026-02-01T00:00:00Z".into();
             state.store(&target.resource.plural, object);
         } else {

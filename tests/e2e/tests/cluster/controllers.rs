@@ -62,15 +62,8 @@ fn deployment(cluster: &mut Cluster) -> Result<()> {
 
 fn namespace(cluster: &mut Cluster) -> Result<()> {
     let kubectl = &cluster.kubectl;
-    kubectl.run(&["create", "namespace", "tenant"])?;
-    kubectl.run(&[
-        "create",
-        "configmap",
-        "thing",
-        "-n",
-        "tenant",
-        "--from-literal=a=b",
-    ])?;
+    kubectl.apply("---\n{apiVersion: v1, kind: Namespace, metadata: {name: tenant}}")?;
+    kubectl.apply_config_map("tenant", "thing", "a", "b")?;
     kubectl.run(&["delete", "namespace", "tenant", "--wait=false"])?;
     wait::until("the namespace to be gone", 30, || {
         Ok(match kubectl.get("namespace", "tenant")? {

@@ -84,7 +84,7 @@ fn killed_control_plane(cluster: &mut Cluster) -> Result<()> {
     let pod = cluster.kubectl.pod_ready("steady")?;
     cluster
         .kubectl
-        .run(&["create", "configmap", "acknowledged", "--from-literal=a=b"])?;
+        .apply_config_map("default", "acknowledged", "a", "b")?;
     cluster.kill_hull()?;
     cluster.start_hull()?;
     ensure!(

@@ -138,7 +138,7 @@ spec:
     })?;
     cluster
         .kubectl
-        .run(&["create", "configmap", "later", "--from-literal=key=value"])?;
+        .apply_config_map("default", "later", "key", "value")?;
     cluster.kubectl.pod_ready("waiting")?;
     cluster.kubectl.delete_pod("waiting")
 }

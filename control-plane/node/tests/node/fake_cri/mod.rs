@@ -71,17 +71,37 @@ pub fn now() -> i64 {
     i64::try_from(Timestamp::now().as_nanosecond()).unwrap()
 }
 
+/// A serving runtime. It has threads of its own: dropping it ends its open connections too, as
+/// the death of a process does.
+pub struct Serving(Option<tokio::runtime::Runtime>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl FakeCri {
-    /// Serves at a socket until the task is dropped with the runtime.
-    pub fn serve(&self, socket: &Path) -> tokio::task::AbortHandle {
+    /// Serves at a socket until [`Serving`] is dropped.
+    pub fn serve(&self, socket: &Path) -> Serving {
         let _ = std::fs::remove_file(socket);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let guard = runtime.enter();
         let listener = tokio::net::UnixListener::bind(socket).unwrap();
         let stream = tokio_stream::wrappers::UnixListenerStream::new(listener);
         let server = tonic::transport::Server::builder()
             .add_service(RuntimeServiceServer::new(self.clone()))
             .add_service(ImageServiceServer::new(self.clone()))
             .serve_with_incoming(stream);
-        tokio::spawn(async move { server.await.unwrap() }).abort_handle()
+        runtime.spawn(async move { server.await.unwrap() });
+        drop(guard);
+        Serving(Some(runtime))
     }
 
     pub async fn serve_streaming(&self) {

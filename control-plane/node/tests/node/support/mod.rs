@@ -30,7 +30,7 @@ pub struct Cluster {
     pub cri: FakeCri,
     pub config: NodeConfig,
     agent: Option<(CancellationToken, JoinHandle<Result<(), NodeError>>)>,
-    cri_server: Option<tokio::task::AbortHandle>,
+    cri_server: Option<crate::fake_cri::Serving>,
 }
 
 impl Cluster {
@@ -72,7 +72,7 @@ impl Cluster {
     }
 
     pub fn stop_cri(&mut self) {
-        self.cri_server.take().unwrap().abort();
+        drop(self.cri_server.take().unwrap());
         std::fs::remove_file(self.directory.path().join("cri.sock")).unwrap();
     }
 
