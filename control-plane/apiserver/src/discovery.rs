@@ -187,7 +187,14 @@ fn with_etag(
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.split(',').any(|tag| tag.trim() == quoted));
     if unchanged {
+        // RFC 9110 §15.4.5: a cache replaces its stored headers by these, so the type stays.
+        let media_type = response.headers().get(header::CONTENT_TYPE).cloned();
         response = text_response(StatusCode::NOT_MODIFIED, "");
+        if let Some(media_type) = media_type {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, media_type);
+        }
     }
     if let Ok(value) = HeaderValue::from_str(&quoted) {
         response.headers_mut().insert(header::ETAG, value);
