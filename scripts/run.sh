@@ -13,7 +13,7 @@ stage "guest kernel and initramfs" scripts/guest.sh
 stage "sample images" scripts/images.sh
 
 mkdir -p "$(dirname "$KUBECONFIG_PATH")"
-place=$(hull-testnode where | head -1 | awk '{print $1}')
+place=$(hull-testnode where | cut -d: -f1)
 if [ "$place" = testnode ]; then
     start_cluster() {
         hull-testnode --name "$NODE_NAME" up --forward "$API_PORT:$API_PORT"
@@ -36,7 +36,7 @@ apply() {
 stage "examples" apply
 
 address=$(kubectl get pod nginx -o jsonpath='{.status.podIP}')
-page=$(in_place curl -sS --max-time 30 "http://$address/")
+page=$(in_place curl -sS --max-time 60 --retry 60 --retry-delay 1 --retry-connrefused "http://$address/")
 title=$(sed -n 's:.*<title>\(.*\)</title>.*:\1:p' <<<"$page")
 [ -n "$title" ] || die "no page came from http://$address/: ${page:0:200}"
 

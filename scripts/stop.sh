@@ -6,7 +6,7 @@ NODE_NAME=run
 KUBECONFIG_PATH=$HOME/.hull/kubeconfig
 command -v hull-testnode >/dev/null || { say "nothing is built, so nothing runs"; exit 0; }
 
-if [ "$(hull-testnode where | head -1 | awk '{print $1}')" = testnode ]; then
+if [ "$(hull-testnode where | cut -d: -f1)" = testnode ]; then
     hull-testnode --name "$NODE_NAME" down
 else
     kubectl --kubeconfig "$KUBECONFIG_PATH" delete deployments,pods --all -A --timeout=60s >/dev/null 2>&1 || true

@@ -19,11 +19,17 @@ fi
 
 # Tests that need KVM: the same test programs, run where KVM is.
 in_place() { hull-testnode --name "$NODE_NAME" exec -- "$@"; }
-down() { hull-testnode --name "$NODE_NAME" down; }
+down() {
+    in_place "$ROOT/images/registry.sh" stop || true
+    hull-testnode --name "$NODE_NAME" down
+}
 node_tests() {
+    in_place "$ROOT/images/registry.sh" start
     export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$BIN/hull-testnode --name $NODE_NAME exec --"
     cargo test --workspace --no-fail-fast -- --ignored --test-threads=1 node_
 }
 trap 'down; print_stages' EXIT
 stage "tests with KVM" node_tests
+trap 'print_stages' EXIT
+down
 stage "documented commands" scripts/doc-commands.sh

@@ -232,7 +232,6 @@ impl Cluster {
         for name in ["hull-shim", "hull-vmm"] {
             let _ = kill_named(name);
         }
-        let _ = registry("stop");
     }
 }
 
