@@ -7,6 +7,15 @@ PROFILE=${PROFILE:-dev}
 # Clean-checkout runs keep the compiled dependencies outside of the checkout.
 [ "${CI:-}" != true ] || export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HULL_CACHE_DIR/target}
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
+# Cargo takes our own crates of another checkout for those of this one when their files
+# are newer: of a target directory that changes its checkout only the dependencies stay.
+if [ -d "$TARGET_DIR" ] && [ "$(cat "$TARGET_DIR/checkout" 2>/dev/null)" != "$ROOT" ]; then
+    cargo clean --quiet --workspace
+    cargo clean --quiet --workspace --target x86_64-unknown-linux-gnu
+fi
+mkdir -p "$TARGET_DIR"
+[ -f "$TARGET_DIR/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$TARGET_DIR/CACHEDIR.TAG"
+echo "$ROOT" >"$TARGET_DIR/checkout"
 # Cargo calls the dev profile's directory "debug".
 BIN=$TARGET_DIR/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
 TOOLS=$HULL_CACHE_DIR/tools

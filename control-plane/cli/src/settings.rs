@@ -80,6 +80,9 @@ pub struct Settings {
     /// The guest initramfs
     #[arg(long, env = "HULL_GUEST_INITRAMFS", value_name = "FILE")]
     pub guest_initramfs: Option<PathBuf>,
+    /// Seconds that a guest may take until its agent answers [default: 15]
+    #[arg(long, env = "HULL_GUEST_BOOT_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub guest_boot_timeout: Option<u64>,
     /// Where network configurations are; a default one is written into an empty directory
     /// [default: /etc/cni/net.d]
     #[arg(long, env = "HULL_CNI_CONF_DIR", value_name = "DIR")]
@@ -134,6 +137,7 @@ pub struct Resolved {
     pub shim_config: Option<PathBuf>,
     pub guest_kernel: Option<PathBuf>,
     pub guest_initramfs: Option<PathBuf>,
+    pub guest_boot_timeout: Option<u64>,
     pub cni_conf_dir: PathBuf,
     pub cni_bin_dirs: Vec<PathBuf>,
     pub pod_cidr: String,
@@ -173,7 +177,7 @@ impl Settings {
         joined!(
             data_dir, run_dir, kubeconfig, listen, node_listen, node_name, node_ip, max_pods,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
-            guest_kernel, guest_initramfs, cni_conf_dir, pod_cidr, log, log_format;
+            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, log, log_format;
             tls_san, node_label, cni_bin_dir, registry_mirror
         )
     }
@@ -233,6 +237,7 @@ impl Settings {
             shim_config: optional(self.shim_config)?,
             guest_kernel: optional(self.guest_kernel)?,
             guest_initramfs: optional(self.guest_initramfs)?,
+            guest_boot_timeout: self.guest_boot_timeout,
             cni_conf_dir: absolute(self.cni_conf_dir.unwrap_or_else(|| "/etc/cni/net.d".into()))?,
             cni_bin_dirs: bin_dirs,
             pod_cidr: self.pod_cidr.unwrap_or_else(|| "10.42.0.0/24".into()),

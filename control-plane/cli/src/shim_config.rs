@@ -25,11 +25,13 @@ struct Vmm {
     kernel: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     initramfs: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_timeout_seconds: Option<u64>,
 }
 
 impl Vmm {
     fn is_empty(&self) -> bool {
-        self.kernel.is_none() && self.initramfs.is_none()
+        self.kernel.is_none() && self.initramfs.is_none() && self.boot_timeout_seconds.is_none()
     }
 }
 
@@ -76,6 +78,7 @@ pub fn generate(settings: &Resolved) -> anyhow::Result<String> {
         vmm: Vmm {
             kernel: settings.guest_kernel.clone(),
             initramfs: settings.guest_initramfs.clone(),
+            boot_timeout_seconds: settings.guest_boot_timeout,
         },
         cni: Cni {
             config_dirs: vec![settings.cni_conf_dir.clone()],
@@ -100,6 +103,7 @@ mod tests {
             data_dir: Some("/d".into()),
             run_dir: Some("/r".into()),
             guest_kernel: Some("/k".into()),
+            guest_boot_timeout: Some(7),
             registry_mirror: vec!["docker.io=http://127.0.0.1:5000".into()],
             ..Default::default()
         };
@@ -110,6 +114,8 @@ mod tests {
         let value: toml::Value = toml::from_str(&text).unwrap();
         assert_eq!(value["socket"].as_str(), Some("/r/shim.sock"));
         assert_eq!(value["vmm"]["kernel"].as_str(), Some("/k"));
+        let boot_timeout = &value["vmm"]["boot_timeout_seconds"];
+        assert_eq!(boot_timeout.as_integer(), Some(7));
         let endpoint = &value["registries"]["hosts"]["docker.io"]["endpoints"][0];
         assert_eq!(endpoint.as_str(), Some("http://127.0.0.1:5000"));
     }

@@ -261,7 +261,9 @@ fn cache_dir() -> Result<String> {
 
 /// `images/registry.sh VERB`.
 fn registry(verb: &str) -> Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images/registry.sh");
+    // Asked when run: what compiled this may have been another checkout.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").context("not run by cargo")?;
+    let script = Path::new(&package).join("../../images/registry.sh");
     let status = Command::new(&script)
         .arg(verb)
         .stdin(Stdio::null())

@@ -87,7 +87,8 @@ struct Registry {
 
 impl Registry {
     fn script(port: u16, verb: &str) -> Output {
-        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images");
+        let images =
+            Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../images");
         let programs = PathBuf::from(PROGRAM)
             .parent()
             .unwrap()

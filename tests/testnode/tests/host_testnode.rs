@@ -274,7 +274,7 @@ fn the_host_is_read_only_but_for_the_share(node: &Node) {
         "result\n"
     );
     // A live directory is the host's very own: it must refuse to be written.
-    let tests = env!("CARGO_MANIFEST_DIR");
+    let tests = std::env::var("CARGO_MANIFEST_DIR").unwrap();
     let output = node
         .command(&["run", "--", "touch", &format!("{tests}/written")])
         .output()
