@@ -16,12 +16,19 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{kubectl::Kubectl, leaks::Traces, wait};
+use crate::{
+    guest::{self, Guest},
+    kubectl::Kubectl,
+    leaks::Traces,
+    wait,
+};
 
 /// Port of the API server under test.
 const API_PORT: u16 = 16443;
 /// Port of the node agent under test.
 const NODE_PORT: u16 = 20250;
+/// Seconds that a guest may take until its agent answers, on hardware.
+const GUEST_BOOT_S: u64 = 5;
 /// Seconds that `hull up` may take until its node is ready, on hardware.
 const READY_S: u64 = 60;
 /// Bytes of the daemons' log shown with a failure.
@@ -49,6 +56,7 @@ impl Cluster {
         fs::create_dir_all(dir.join("cni/bin"))?;
         write_executable(&dir.join("cni/bin/broken"), BROKEN_PLUGIN)?;
         fs::write(dir.join("cni/net.d/10-test.conflist"), CONFLIST)?;
+        Guest::Agent.install(&dir)?;
         registry("start")?;
         let kubectl = Kubectl::new(&dir.join("kubeconfig"));
         let mut cluster = Cluster {
@@ -86,10 +94,8 @@ impl Cluster {
             ])
             .args(["--cni-bin-dir", "/usr/lib/cni"])
             .args(["--guest-kernel", &format!("{cache}/guest/vmlinux")])
-            .args([
-                "--guest-initramfs",
-                &format!("{cache}/guest/initramfs.cpio"),
-            ])
+            .args(["--guest-initramfs", &path(guest::INITRAMFS)])
+            .args(["--guest-boot-timeout", &GUEST_BOOT_S.to_string()])
             .args(["--registry-mirror", "docker.io=http://127.0.0.1:5000"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -176,6 +182,11 @@ impl Cluster {
         Ok(Follower(child))
     }
 
+    /// What the VMs of pods created from now on boot.
+    pub fn boot(&self, guest: Guest) -> Result<()> {
+        guest.install(&self.dir)
+    }
+
     /// Puts a CNI configuration in front whose plugin always fails.
     pub fn break_cni(&self) -> Result<()> {
         fs::write(
@@ -249,7 +260,7 @@ impl Follower {
     }
 }
 
-fn cache_dir() -> Result<String> {
+pub(crate) fn cache_dir() -> Result<String> {
     match std::env::var("HULL_CACHE_DIR") {
         Ok(dir) => Ok(dir),
         Err(_) => Ok(format!(

@@ -173,7 +173,7 @@ impl Kubectl {
                     format!(
                         "{}: {}\n",
                         e["reason"].as_str().unwrap_or(""),
-                        e["message"].as_str().unwrap_or("")
+                        e["message"].as_str().unwrap_or("").replace('\n', " ")
                     )
                 })
                 .collect(),

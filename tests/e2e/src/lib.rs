@@ -1,11 +1,12 @@
 //! What the end-to-end tests share: a one-machine cluster of their own
-//! ([`cluster`]), stock kubectl ([`kubectl`]), waiting for a condition ([`wait`]),
+//! ([`cluster`]) and what its VMs boot ([`guest`]), stock kubectl ([`kubectl`]), waiting for a condition ([`wait`]),
 //! and looking for what a pod left behind ([`leaks`]).
 //!
 //! The scenarios are in `tests/cluster/`; they run where KVM is, one after the other,
 //! against one cluster.
 
 pub mod cluster;
+pub mod guest;
 pub mod kubectl;
 pub mod leaks;
 pub mod wait;

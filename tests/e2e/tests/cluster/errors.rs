@@ -1,7 +1,10 @@
 //! Failures that name themselves.
 
-use anyhow::Result;
-use hull_e2e::cluster::Cluster;
+use anyhow::{Result, ensure};
+use hull_e2e::{
+    cluster::Cluster,
+    guest::{Guest, SILENT_LINE},
+};
 use serde_json::Value;
 
 use crate::{Scenario, pods::shell_pod};
@@ -21,6 +24,14 @@ pub const ALL: &[Scenario] = &[
     (
         "node_failing_cni_plugin_is_reported_and_undone",
         failing_cni,
+    ),
+    (
+        "node_guest_that_panics_is_reported_with_its_console",
+        panicking_guest,
+    ),
+    (
+        "node_guest_that_never_answers_is_reported_with_its_console",
+        silent_guest,
     ),
 ];
 
@@ -124,4 +135,55 @@ fn failing_cni(cluster: &mut Cluster) -> Result<()> {
             }
         })?;
     cluster.kubectl.delete_pod("netless")
+}
+
+/// Creates a pod whose guest fails; wants one event with all `words`, nothing left behind,
+/// and the pod running once guests boot again.
+fn failing_guest(cluster: &mut Cluster, name: &str, guest: Guest, words: &[&str]) -> Result<()> {
+    let before = cluster.traces()?;
+    cluster.boot(guest)?;
+    let seen = cluster
+        .kubectl
+        .apply(&shell_pod(name, "exec sleep 100000"))
+        .and_then(|()| {
+            let reason = "FailedCreatePodSandBox";
+            cluster.kubectl.event(name, reason, words[0])
+        });
+    cluster.boot(Guest::Agent)?;
+    let message = seen?;
+    for word in words {
+        ensure!(
+            message.contains(word),
+            "no {word:?} in the event: {message}"
+        );
+    }
+    cluster
+        .kubectl
+        .pod_until(name, "running once guests boot", 90, |pod| {
+            if pod["status"]["phase"] == "Running" {
+                Ok(())
+            } else {
+                Err(pod["status"].to_string())
+            }
+        })?;
+    cluster.kubectl.delete_pod(name)?;
+    cluster.wait_for_no_more(&before)
+}
+
+fn panicking_guest(cluster: &mut Cluster) -> Result<()> {
+    failing_guest(
+        cluster,
+        "panicking",
+        Guest::Panicking,
+        &["GuestPanic", "phase kernel", "Kernel panic"],
+    )
+}
+
+fn silent_guest(cluster: &mut Cluster) -> Result<()> {
+    failing_guest(
+        cluster,
+        "silent",
+        Guest::Silent,
+        &["last phase", "phase kernel", SILENT_LINE],
+    )
 }
