@@ -15,6 +15,7 @@
 //! * [`registry`] is the one table of served kinds. Discovery, routing, OpenAPI and
 //!   storage keys are all read from it: there is no code per kind outside [`kinds`].
 //! * [`schema`] is the table of known fields with their types and patch strategies.
+//! * [`protobuf`] is the other form of the built-in kinds on the wire, driven by the schema.
 //! * [`status`] holds the errors, with Kubernetes' reasons, codes and messages.
 
 pub mod decode;
@@ -25,6 +26,7 @@ pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod registry;
 pub mod schema;

@@ -162,7 +162,11 @@ fn type_schema(field_type: &FieldType) -> Value {
         FieldType::IntOrString => {
             json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
         }
-        FieldType::FieldsV1 | FieldType::Any => json!({"type": "object"}),
+        FieldType::FieldsV1
+        | FieldType::Any
+        | FieldType::SchemaOrBool
+        | FieldType::SchemaOrArray
+        | FieldType::SchemaOrStringArray => json!({"type": "object"}),
         FieldType::List(inner) => json!({"type": "array", "items": type_schema(inner)}),
         FieldType::Map(inner) => {
             json!({"type": "object", "additionalProperties": type_schema(inner)})

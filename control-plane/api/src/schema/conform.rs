@@ -3,7 +3,7 @@
 use base64::Engine;
 use serde_json::Value;
 
-use super::{FieldType, TypeId, schema};
+use super::{FieldType, JSON_SCHEMA, TypeId, schema};
 use crate::{quantity::Quantity, time};
 
 /// Unknown fields reported at most per object.
@@ -106,6 +106,8 @@ impl Walk {
     fn value(&mut self, field_type: &FieldType, value: &mut Value) -> Result<(), TypeError> {
         match (field_type, &mut *value) {
             (FieldType::Any, _)
+            | (FieldType::SchemaOrBool, Value::Bool(_))
+            | (FieldType::SchemaOrStringArray, Value::Array(_))
             | (FieldType::String, Value::String(_))
             | (FieldType::Bool, Value::Bool(_))
             | (FieldType::Float, Value::Number(_))
@@ -137,6 +139,17 @@ impl Walk {
                 Ok(())
             }
             (FieldType::Object(id), Value::Object(_)) => self.object(*id, value),
+            (
+                FieldType::SchemaOrBool | FieldType::SchemaOrArray | FieldType::SchemaOrStringArray,
+                Value::Object(_),
+            ) => match schema().id(JSON_SCHEMA) {
+                Some(id) => self.object(id, value),
+                None => Ok(()),
+            },
+            (FieldType::SchemaOrArray, Value::Array(items)) => match schema().id(JSON_SCHEMA) {
+                Some(id) => self.list(&FieldType::Object(id), items),
+                None => Ok(()),
+            },
             (field_type, found) => Err(self.mismatch(field_type, found)),
         }
     }
@@ -209,7 +222,12 @@ fn empty_value(field_type: &FieldType) -> Value {
         FieldType::Map(_) | FieldType::Object(_) | FieldType::FieldsV1 => {
             Value::Object(serde_json::Map::new())
         }
-        FieldType::Time | FieldType::MicroTime | FieldType::Any => Value::Null,
+        FieldType::Time
+        | FieldType::MicroTime
+        | FieldType::Any
+        | FieldType::SchemaOrBool
+        | FieldType::SchemaOrArray
+        | FieldType::SchemaOrStringArray => Value::Null,
     }
 }
 
@@ -228,6 +246,9 @@ fn go_type(field_type: &FieldType) -> String {
         FieldType::IntOrString => "intstr.IntOrString".to_string(),
         FieldType::FieldsV1 => "v1.FieldsV1".to_string(),
         FieldType::Any => "interface {}".to_string(),
+        FieldType::SchemaOrBool => "v1.JSONSchemaPropsOrBool".to_string(),
+        FieldType::SchemaOrArray => "v1.JSONSchemaPropsOrArray".to_string(),
+        FieldType::SchemaOrStringArray => "v1.JSONSchemaPropsOrStringArray".to_string(),
         FieldType::List(inner) => format!("[]{}", go_type(inner)),
         FieldType::Map(inner) => format!("map[string]{}", go_type(inner)),
         FieldType::Object(id) => format!("v1.{}", schema().object(*id).name),

@@ -4,15 +4,17 @@
 //! The facts are text tables (`tables/*.schema`), compiled in and parsed at the first use:
 //!
 //! ```text
-//! package core io.k8s.api.core.v1       short name, OpenAPI package
+//! package core io.k8s.api.core.v1 v1    short name, OpenAPI package, apiVersion
 //! type Container                        a type; "atomic" after the name: replaced whole
 //!  name string !                        field, type; ! is required
 //!  ports [ContainerPort] merge:containerPort map:containerPort,protocol
 //!  protocol string ="TCP"               default in the OpenAPI document
+//!  replicas int32 #1*                   protobuf field 1; an explicit zero is kept
+//!  emptyDir EmptyDirVolumeSource #2.2   protobuf field 2 of the message in field 2
 //! ```
 //!
 //! Types: `string bytes bool int32 int64 float time microTime quantity intOrString fieldsV1
-//! any`, `[T]` list, `{T}` map with text keys, `Name` a type of the same package,
+//! any schemaOrBool schemaOrArray schemaOrStringArray`, `[T]` list, `{T}` map with text keys, `Name` a type of the same package,
 //! `package.Name` one of another. `merge[:key]` and `retainKeys` are patch strategies;
 //! `map:keys`, `set` the list's type (atomic when absent).
 //!
@@ -57,6 +59,12 @@ pub enum FieldType {
     FieldsV1,
     /// Anything.
     Any,
+    /// `additionalProperties` and the like of a CustomResourceDefinition: schema or truth value.
+    SchemaOrBool,
+    /// `items` of a CustomResourceDefinition: a schema or a list of them.
+    SchemaOrArray,
+    /// `dependencies` of a CustomResourceDefinition: a schema or a list of names.
+    SchemaOrStringArray,
     /// A list.
     List(Box<FieldType>),
     /// A map with text keys.
@@ -105,6 +113,59 @@ pub struct Field {
     pub atomic: bool,
     /// Default in the OpenAPI document.
     pub default: Option<serde_json::Value>,
+    /// Where it is in the protobuf message.
+    pub wire: Wire,
+}
+
+/// A field's place in its type's protobuf message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// Field numbers, from the outermost message inwards: JSON flattens some messages into
+    /// their parents. Empty: the field is not in the message (`kind`, `apiVersion`).
+    pub path: Vec<u32>,
+    /// A zero on the wire is a value, not absence.
+    pub explicit_zero: bool,
+}
+
+/// What a protobuf field number of a message stands for.
+#[derive(Debug)]
+pub enum WireNode {
+    /// The field at this position in [`ObjectType::fields`].
+    Field(usize),
+    /// A message whose fields JSON has in the parent.
+    Inline(WireTree),
+}
+
+/// The fields of a protobuf message, sorted by number.
+#[derive(Debug, Default)]
+pub struct WireTree(pub Vec<(u32, WireNode)>);
+
+impl WireTree {
+    /// What a field number stands for.
+    pub fn node(&self, number: u32) -> Option<&WireNode> {
+        let position = self.0.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        self.0.get(position).map(|(_, node)| node)
+    }
+
+    fn insert(&mut self, path: &[u32], field: usize) {
+        let [number, rest @ ..] = path else { return };
+        let position = match self.0.binary_search_by_key(number, |(n, _)| *n) {
+            Ok(position) => position,
+            Err(position) => {
+                let node = match rest {
+                    [] => WireNode::Field(field),
+                    _ => WireNode::Inline(WireTree::default()),
+                };
+                self.0.insert(position, (*number, node));
+                position
+            }
+        };
+        if let (false, Some((_, WireNode::Inline(tree)))) =
+            (rest.is_empty(), self.0.get_mut(position))
+        {
+            tree.insert(rest, field);
+        }
+    }
 }
 
 /// A type with fields.
@@ -114,12 +175,16 @@ pub struct ObjectType {
     pub package: &'static str,
     /// OpenAPI package, e.g. `io.k8s.api.core.v1`.
     pub open_api_package: &'static str,
+    /// The `apiVersion` of its objects, e.g. `apps/v1`.
+    pub api_version: &'static str,
     /// Name, e.g. `PodSpec`.
     pub name: &'static str,
     /// The type is replaced whole in server-side apply.
     pub atomic: bool,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// The same fields as protobuf has them.
+    pub wire: WireTree,
 }
 
 impl ObjectType {
@@ -150,22 +215,48 @@ impl Schema {
         self.by_name.get(name).copied()
     }
 
+    /// The type of the objects of a kind.
+    pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<TypeId> {
+        // Kinds that belong to no group: their objects say v1.
+        let meta = |object: &ObjectType| object.package == "meta" && api_version == "v1";
+        self.types.iter().position(|object| {
+            object.name == kind && (object.api_version == api_version || meta(object))
+        })
+    }
+
     /// All types.
     pub fn types(&self) -> &[ObjectType] {
         &self.types
     }
 }
 
-const TABLES: [&str; 9] = [
+/// The type of schemas in a CustomResourceDefinition.
+pub const JSON_SCHEMA: &str = "apiextensions.JSONSchemaProps";
+
+const TABLES: [&str; 23] = [
+    include_str!("tables/admission.schema"),
+    include_str!("tables/apiextensions.schema"),
+    include_str!("tables/apiregistration.schema"),
     include_str!("tables/apps.schema"),
+    include_str!("tables/authentication.schema"),
+    include_str!("tables/authorization.schema"),
     include_str!("tables/autoscaling.schema"),
+    include_str!("tables/autoscalingv2.schema"),
+    include_str!("tables/batch.schema"),
+    include_str!("tables/certificates.schema"),
     include_str!("tables/coordination.schema"),
     include_str!("tables/core.schema"),
+    include_str!("tables/discovery.schema"),
     include_str!("tables/events.schema"),
+    include_str!("tables/flowcontrol.schema"),
     include_str!("tables/meta.schema"),
+    include_str!("tables/networking.schema"),
     include_str!("tables/node.schema"),
     include_str!("tables/policy.schema"),
+    include_str!("tables/rbac.schema"),
+    include_str!("tables/resource.schema"),
     include_str!("tables/scheduling.schema"),
+    include_str!("tables/storage.schema"),
 ];
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| parse::parse(&TABLES));

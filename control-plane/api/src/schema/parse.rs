@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::{Field, FieldType, ListType, ObjectType, PatchRule, Schema, TypeId};
+use super::{Field, FieldType, ListType, ObjectType, PatchRule, Schema, TypeId, Wire, WireTree};
 
 pub(super) fn parse(tables: &[&'static str]) -> Schema {
     let by_name = number_types(tables);
     let mut types = Vec::with_capacity(by_name.len());
     for table in tables {
-        let (mut package, mut open_api_package) = ("", "");
+        let (mut package, mut open_api_package, mut api_version) = ("", "", "");
         for line in table.lines().filter(|line| !line.is_empty()) {
             if let Some(line) = line.strip_prefix(' ') {
                 if let (Some(current), Some(field)) =
@@ -22,13 +22,17 @@ pub(super) fn parse(tables: &[&'static str]) -> Schema {
             }
             let words: Vec<&str> = line.split(' ').collect();
             match words.as_slice() {
-                ["package", short, long] => (package, open_api_package) = (short, long),
+                ["package", short, long, version] => {
+                    (package, open_api_package, api_version) = (short, long, version);
+                }
                 ["type", name, flags @ ..] => types.push(ObjectType {
                     package,
                     open_api_package,
+                    api_version,
                     name,
                     atomic: flags.contains(&"atomic"),
                     fields: Vec::new(),
+                    wire: WireTree::default(),
                 }),
                 _ => {}
             }
@@ -36,6 +40,9 @@ pub(super) fn parse(tables: &[&'static str]) -> Schema {
     }
     for object in &mut types {
         object.fields.sort_by(|a, b| a.name.cmp(&b.name));
+        for (position, field) in object.fields.iter().enumerate() {
+            object.wire.insert(&field.wire.path, position);
+        }
     }
     Schema { types, by_name }
 }
@@ -47,7 +54,7 @@ fn number_types(tables: &[&'static str]) -> HashMap<String, TypeId> {
         for line in table.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             match words.as_slice() {
-                ["package", short, _] => package = short,
+                ["package", short, ..] => package = short,
                 ["type", name, ..] => {
                     let id = by_name.len();
                     by_name.insert(format!("{package}.{name}"), id);
@@ -69,8 +76,13 @@ fn parse_field(line: &str, package: &str, types: &HashMap<String, TypeId>) -> Op
         list_type: ListType::default(),
         atomic: false,
         default: None,
+        wire: Wire::default(),
     };
     for word in words {
+        if let Some(wire) = word.strip_prefix('#') {
+            field.wire = parse_wire(wire)?;
+            continue;
+        }
         match word.split_once(':').unwrap_or((word, "")) {
             ("!", _) => field.required = true,
             ("merge", key) => {
@@ -87,6 +99,17 @@ fn parse_field(line: &str, package: &str, types: &HashMap<String, TypeId>) -> Op
         }
     }
     Some(field)
+}
+
+fn parse_wire(text: &str) -> Option<Wire> {
+    let numbers = text.strip_suffix('*').unwrap_or(text);
+    Some(Wire {
+        path: numbers
+            .split('.')
+            .map(|number| number.parse().ok())
+            .collect::<Option<_>>()?,
+        explicit_zero: text.ends_with('*'),
+    })
 }
 
 fn parse_type(text: &str, package: &str, types: &HashMap<String, TypeId>) -> FieldType {
@@ -108,6 +131,9 @@ fn parse_type(text: &str, package: &str, types: &HashMap<String, TypeId>) -> Fie
         "quantity" => FieldType::Quantity,
         "intOrString" => FieldType::IntOrString,
         "fieldsV1" => FieldType::FieldsV1,
+        "schemaOrBool" => FieldType::SchemaOrBool,
+        "schemaOrArray" => FieldType::SchemaOrArray,
+        "schemaOrStringArray" => FieldType::SchemaOrStringArray,
         name => {
             let full = if name.contains('.') {
                 name.to_string()
@@ -145,6 +171,7 @@ mod tests {
             if inner != "any"
                 && inner.contains(char::is_uppercase)
                 && !matches!(inner, "microTime" | "intOrString" | "fieldsV1")
+                && !inner.starts_with("schemaOr")
             {
                 let found = schema()
                     .types()
