@@ -3,15 +3,13 @@
 #   scripts/node-tests.sh [CARGO TEST ARGUMENTS...]     e.g. -p hull-vmm
 source "$(dirname "$0")/lib.sh"
 
-NODE_NAME=test
-in_place() { hull-testnode --name "$NODE_NAME" exec -- "$@"; }
+export NODE_NAME=${NODE_NAME:-test}
 down() {
-    in_place "$ROOT/images/registry.sh" stop || true
+    hull-testnode --name "$NODE_NAME" exec -- "$ROOT/images/registry.sh" stop || true
     hull-testnode --name "$NODE_NAME" down
 }
 
 trap down EXIT
-in_place "$ROOT/images/registry.sh" start
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$BIN/hull-testnode --name $NODE_NAME exec --"
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$ROOT/scripts/run-in-node.sh"
 [ $# -gt 0 ] || set -- --workspace
-cargo test "$@" --no-fail-fast -- --ignored --test-threads=1 node_
+cargo test "$@" --no-fail-fast -- --ignored --test-threads=1 "${HULL_NODE_TESTS:-node_}"

@@ -116,6 +116,7 @@ impl Guest {
                 },
             ],
             nets: Vec::new(),
+            balloon: false,
             vsock: Some(VsockConfig {
                 guest_cid: 3,
                 listener_fd: vsock.as_raw_fd(),

@@ -13,6 +13,7 @@ use hull_vmm_client::exit::ExitReason;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::cpu::Buses;
+use crate::devices::balloon::BalloonResizer;
 use crate::devices::block::Block;
 use crate::events::chain;
 use crate::exit::ExitSignal;
@@ -64,6 +65,8 @@ pub struct Control {
     pub id: String,
     /// Disks by slot.
     pub disks: Vec<Disk>,
+    /// The balloon, when there is one.
+    pub balloon: Option<BalloonResizer>,
     /// Counters by device name.
     pub metrics: Vec<(String, Arc<dyn Samples>)>,
     /// The machine.
@@ -273,6 +276,13 @@ impl Control {
                     refused(format!("Disk {serial} has no backing"))
                 }
             }),
+            Request::ResizeBalloon { mib } => match &self.balloon {
+                Some(balloon) => {
+                    balloon.resize(mib);
+                    Answer::Ok
+                }
+                None => refused("There is no balloon"),
+            },
         }
     }
 

@@ -6,7 +6,7 @@
 //! main thread ── vm: build ── jail ── control socket, SIGTERM, end of the VM
 //!   ├─ vcpuN   cpu::run: KVM_RUN; ports (serial, pvpanic, power), PCI registers
 //!   ├─ disks   events: queues of the virtio-blk devices
-//!   └─ devices events: queues and host sockets of net, vsock, rng
+//!   └─ devices events: queues and host sockets of net, vsock, rng, balloon
 //! ```
 //! Invariants:
 //! - Nothing is opened by path (but the unix sockets in the vsock directory).

@@ -2,7 +2,8 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
@@ -17,6 +18,8 @@ use crate::layout::{HIGH_RAM_START, PCI_HOLE_START};
 /// Guest memory as every part of the VMM sees it.
 pub type GuestMemory = GuestMemoryMmap<()>;
 
+/// Unit in which guest RAM is given back.
+pub const PAGE_BYTES: u64 = 4096;
 /// Least guest RAM: a Linux kernel with an initramfs does not start with less.
 pub const MIN_MEMORY_MIB: u64 = 32;
 /// Most guest RAM: 16 TiB, below the smallest physical address width that is in use.
@@ -115,6 +118,45 @@ fn sealed_memfd(bytes: u64) -> Result<OwnedFd, MemoryError> {
     Ok(fd)
 }
 
+/// fallocate(2), repeated when a signal interrupts it.
+pub(crate) fn allocate(fd: RawFd, mode: i32, offset: u64, length: u64) -> io::Result<()> {
+    let number = |value| {
+        libc::off_t::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    };
+    let (offset, length) = (number(offset)?, number(length)?);
+    loop {
+        // SAFETY: plain system call on a descriptor that the caller holds open.
+        if unsafe { libc::fallocate(fd, mode, offset, length) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Gives the whole pages of a range of guest RAM back to the host; the guest finds zeroes
+/// when it touches them again. Returns how many bytes that were.
+pub fn release(memory: &GuestMemory, start: GuestAddress, length: u64) -> io::Result<u64> {
+    let outside = || io::Error::from(io::ErrorKind::InvalidInput);
+    let end = start.0.checked_add(length).ok_or_else(outside)?;
+    let first = start.0.next_multiple_of(PAGE_BYTES);
+    let last = end / PAGE_BYTES * PAGE_BYTES;
+    if first >= last {
+        return Ok(0);
+    }
+    let region = memory
+        .find_region(GuestAddress(first))
+        .filter(|region| last - 1 <= region.last_addr().0)
+        .ok_or_else(outside)?;
+    let file = region.file_offset().ok_or_else(outside)?;
+    let offset = file.start() + (first - region.start_addr().0);
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    allocate(file.file().as_raw_fd(), mode, offset, last - first)?;
+    Ok(last - first)
+}
+
 /// Gives KVM one memory slot per region.
 pub fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
     for (slot, region) in (0u32..).zip(memory.iter()) {
@@ -160,6 +202,41 @@ mod tests {
         let region = memory.iter().next().unwrap();
         let file = region.file_offset().unwrap().file();
         assert!(file.set_len(4096).is_err());
+    }
+
+    #[test]
+    fn released_pages_read_as_zeroes_and_cost_nothing() {
+        use std::os::unix::fs::MetadataExt;
+        use vm_memory::Bytes;
+        let memory = create(32).unwrap();
+        let file = memory
+            .iter()
+            .next()
+            .unwrap()
+            .file_offset()
+            .unwrap()
+            .arc()
+            .clone();
+        memory
+            .write_slice(&[7; 5 * 4096], GuestAddress(4096))
+            .unwrap();
+        let before = file.metadata().unwrap().blocks();
+        // Bytes 5000 to 20000: pages 2 and 3 are whole.
+        assert_eq!(
+            release(&memory, GuestAddress(5000), 15_000).unwrap(),
+            2 * 4096
+        );
+        assert_eq!(file.metadata().unwrap().blocks(), before - 16);
+        let page = |number: u64| -> u8 { memory.read_obj(GuestAddress(number * 4096)).unwrap() };
+        assert_eq!([page(1), page(2), page(3), page(4)], [7, 0, 0, 7]);
+        assert_eq!(release(&memory, GuestAddress(4097), 4095).unwrap(), 0);
+        for (start, length) in [
+            (32 << 20, 4096),
+            ((32 << 20) - 4096, 8192),
+            (u64::MAX - 1, 4096),
+        ] {
+            assert!(release(&memory, GuestAddress(start), length).is_err());
+        }
     }
 
     #[test]

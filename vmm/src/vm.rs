@@ -18,6 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::control::{Control, Disk, Server};
 use crate::cpu::{Buses, ExitCounters, Vcpu, install_kick_handler, kick_signal};
 use crate::descriptors::Descriptors;
+use crate::devices::balloon::{Balloon, BalloonMetrics, BalloonResizer};
 use crate::devices::block::{Block, BlockMetrics};
 use crate::devices::net::{Net, NetMetrics, Tap, parse_mac};
 use crate::devices::rng::{Rng, RngMetrics};
@@ -50,6 +51,7 @@ struct Machine {
     disk_loop: EventLoop,
     device_loop: EventLoop,
     disks: Vec<Disk>,
+    balloon: Option<BalloonResizer>,
     metrics: Vec<(String, Arc<dyn Samples>)>,
 }
 
@@ -102,6 +104,7 @@ pub fn run(
     let control = Control {
         id: config.id.clone(),
         disks: machine.disks,
+        balloon: machine.balloon,
         metrics: machine.metrics,
         buses: Arc::clone(&buses),
         started: Instant::now(),
@@ -214,6 +217,7 @@ impl Machine {
             disk_loop: event_loop()?,
             device_loop: event_loop()?,
             disks: Vec::new(),
+            balloon: None,
             metrics: Vec::new(),
         })
     }
@@ -249,7 +253,7 @@ impl Machine {
             .map_err(VmmError::io("watch a device"))
     }
 
-    /// Adds disks, networks, vsock and rng in this order; gives the vsock directory.
+    /// Adds disks, networks, vsock, rng and balloon in this order; gives the vsock directory.
     fn add_devices(
         &mut self,
         config: &VmConfig,
@@ -295,7 +299,19 @@ impl Machine {
         self.metrics
             .push(("rng".to_owned(), Arc::clone(&metrics) as Arc<dyn Samples>));
         self.add(Arc::new(Mutex::new(Rng::new(metrics))), &poller, false)?;
+        if config.balloon {
+            self.add_balloon()?;
+        }
         Ok(root)
+    }
+
+    fn add_balloon(&mut self) -> Result<(), VmmError> {
+        let metrics = Arc::new(BalloonMetrics::default());
+        let device = Balloon::new(Arc::clone(&metrics));
+        self.balloon = Some(device.resizer());
+        self.metrics.push(("balloon".to_owned(), metrics));
+        let poller = self.device_loop.poller();
+        self.add(Arc::new(Mutex::new(device)), &poller, false)
     }
 
     fn add_vsock(

@@ -130,6 +130,7 @@ impl HullVmm {
                 mac: request.mac,
                 mtu: request.mtu,
             }],
+            balloon: true,
             vsock: Some(VsockConfig {
                 guest_cid: GUEST_CID,
                 listener_fd: fds.add(listen(&paths.vsock)?),

@@ -72,7 +72,7 @@ pub struct Options {
     #[arg(long, default_value_t = 10_000)]
     objects: usize,
     /// Requests under way at once.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 64)]
     concurrency: usize,
     /// Watches that are open while changes are made.
     #[arg(long, default_value_t = 50)]

@@ -25,12 +25,13 @@ const CLOUD_KERNEL: &str = "linux-image-cloud-amd64";
 pub const MODULE_LIST: &str = "/etc/hull/modules";
 
 /// What a pod needs of the cloud kernel that is not built in.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 10] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
     "vmw_vsock_virtio_transport",
     "virtio_rng",
+    "virtio_balloon",
     "erofs",
     "overlay",
     "ext4",

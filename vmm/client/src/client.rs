@@ -157,6 +157,11 @@ impl ControlClient {
         self.done(self.call(&request, None).await?)
     }
 
+    /// Asks the guest to give `mib` MiB of its RAM back.
+    pub async fn resize_balloon(&self, mib: u32) -> Result<(), ControlError> {
+        self.done(self.call(&Request::ResizeBalloon { mib }, None).await?)
+    }
+
     /// Any request; an [`Answer::Error`] becomes [`ControlError::Refused`].
     pub async fn call(
         &self,

@@ -34,6 +34,9 @@ pub struct VmConfig {
     /// virtio-vsock.
     #[serde(default)]
     pub vsock: Option<VsockConfig>,
+    /// virtio-balloon: the guest gives RAM that it does not use back to the host.
+    #[serde(default)]
+    pub balloon: bool,
     /// File that receives everything the guest writes to its serial console.
     pub console_fd: i32,
     /// Listening unix stream socket of the control protocol ([`crate::control`]).

@@ -23,6 +23,12 @@ pub enum Request {
         /// The disk.
         serial: String,
     },
+    /// Asks the guest to give `mib` MiB of its RAM back to the host. It follows when and as far
+    /// as it can; the metric `hull_vmm_balloon_bytes` tells how far.
+    ResizeBalloon {
+        /// Size of the balloon.
+        mib: u32,
+    },
     /// Takes a disk's backing away. The guest must have unmounted it.
     DetachDisk {
         /// The disk.

@@ -93,6 +93,7 @@ const DEVICES: &[i64] = &[
     libc::SYS_connect,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_wait,
+    libc::SYS_fallocate,
     libc::SYS_fdatasync,
     libc::SYS_poll,
     libc::SYS_preadv,

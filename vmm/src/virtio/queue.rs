@@ -86,6 +86,11 @@ impl Buffers {
         })
     }
 
+    /// The segments: guest address and bytes.
+    pub fn ranges(&self) -> impl Iterator<Item = (GuestAddress, usize)> + '_ {
+        self.segments.iter().copied()
+    }
+
     /// Copies `data.len()` bytes from `offset` on out of guest memory; false when there are
     /// not that many.
     pub fn copy_out(

@@ -36,6 +36,11 @@ attach)
     while [ "$(size vdb)" != 0 ]; do usleep 10000; done
     echo MARK detached
     poweroff -f ;;
+memory)
+    dd if=/dev/zero of=/filled bs=1M count=96 2>/dev/null
+    rm /filled
+    blkdiscard /dev/vda && echo MARK discarded
+    sleep 100000 ;;
 vsock) helper ;;
 net)
     ip addr add 10.77.0.2/24 dev eth0

@@ -105,6 +105,7 @@ impl Machine {
             },
             disks,
             nets: nets.into_iter().collect(),
+            balloon: true,
             vsock: Some(VsockConfig {
                 guest_cid: 3,
                 listener_fd: keep(UnixListener::bind(directory.join("v")).unwrap().into()),

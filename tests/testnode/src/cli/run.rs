@@ -52,6 +52,7 @@ pub fn in_node(node: &Node, arguments: RunArguments) -> anyhow::Result<ExitCode>
         Ok(exit) => Ok(exit_code(exit.shell_code())),
         // As if our reader had ended us by SIGPIPE; the agent kills the command.
         Err(ClientError::Output(_)) => Ok(exit_code(128 + libc::SIGPIPE)),
+        Err(error @ ClientError::Lost) => Err(anyhow::Error::new(node.lost()).context(error)),
         Err(error) => Err(error.into()),
     }
 }

@@ -68,10 +68,10 @@ impl Node {
 
     fn start(&self, options: &Options, files: &qemu::Files) -> Result<State, NodeError> {
         let agent_port = free_port()?;
+        self.keep_previous_logs()?;
         let log = self.directory.join("qemu.log");
         let output = File::create(&log).map_err(io_error("creating", &log))?;
         let error_output = output.try_clone().map_err(io_error("sharing", &log))?;
-        self.remove("console.log")?;
         let mut command = Command::new(qemu::PROGRAM);
         command
             .args(qemu::arguments(&self.name, options, files, agent_port))

@@ -42,9 +42,17 @@ pub enum NodeError {
         /// What mkfs said.
         stderr: String,
     },
-    /// QEMU ended while the node booted.
-    #[error("node {name}: QEMU ended during boot\n{log}")]
+    /// QEMU ended while the node was needed.
+    #[error("node {name}: QEMU ended; its and the console's last lines:\n{log}")]
     Died {
+        /// The node.
+        name: String,
+        /// Last lines of QEMU and console.
+        log: String,
+    },
+    /// QEMU runs, but the connection to the agent ended.
+    #[error("node {name}: the agent closed the connection; last console lines:\n{log}")]
+    Disconnected {
         /// The node.
         name: String,
         /// Last lines of QEMU and console.

@@ -12,6 +12,8 @@ use crate::process::ProcessId;
 use crate::protocol::GuestConfig;
 use crate::qemu::Options;
 
+/// What QEMU says, and the serial console.
+const LOGS: [&str; 2] = ["qemu.log", "console.log"];
 /// Lines of console and QEMU output that an error shows.
 const TAIL_LINES: usize = 30;
 
@@ -98,6 +100,31 @@ impl Node {
         }
     }
 
+    /// What the last QEMU and its guest said stays readable beside the new logs.
+    pub(super) fn keep_previous_logs(&self) -> Result<(), NodeError> {
+        for name in LOGS {
+            let path = self.directory.join(name);
+            match fs::rename(&path, self.directory.join(format!("previous-{name}"))) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io_error("renaming", &path)(error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a command's connection ended before the command: QEMU's state and last words.
+    pub fn lost(&self) -> NodeError {
+        match self.state() {
+            Ok(Some(state)) if state.process.is_alive() => NodeError::Disconnected {
+                name: self.name.clone(),
+                log: self.tail(),
+            },
+            _ => self.died(),
+        }
+    }
+
     pub(super) fn died(&self) -> NodeError {
         NodeError::Died {
             name: self.name.clone(),
@@ -107,7 +134,7 @@ impl Node {
 
     pub(super) fn tail(&self) -> String {
         let mut text = String::new();
-        for name in ["qemu.log", "console.log"] {
+        for name in LOGS {
             let bytes = fs::read(self.directory.join(name)).unwrap_or_default();
             let log = String::from_utf8_lossy(&bytes);
             // QEMU says at every start what of the EPYC model its software CPU lacks.

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 
 use super::device::SECTOR_BYTES;
+use crate::memory::allocate;
 
 /// BLKGETSIZE64 of linux/fs.h: size of a block device in bytes.
 pub const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
@@ -120,10 +121,29 @@ impl Backing {
         Ok(position - offset)
     }
 
+    /// Empties `length` bytes from byte `offset` on; both were checked by [`Backing::offset`].
+    pub fn empty(&self, how: Emptying, offset: u64, length: u64) -> io::Result<()> {
+        let mode = libc::FALLOC_FL_KEEP_SIZE
+            | match how {
+                Emptying::Discard => libc::FALLOC_FL_PUNCH_HOLE,
+                Emptying::Zero => libc::FALLOC_FL_ZERO_RANGE,
+            };
+        allocate(self.file.as_raw_fd(), mode, offset, length)
+    }
+
     /// Makes what was written durable.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+/// What becomes of a range of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emptying {
+    /// The host may take the space back; it reads as zeroes from then on.
+    Discard,
+    /// It reads as zeroes and keeps its space.
+    Zero,
 }
 
 /// Drops `done` bytes from the front; returns how many vectors are finished.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backing::{Backing, BackingError};
 use super::metrics::BlockMetrics;
-use super::request::Target;
+use super::request::{RANGE_MAX_SECTORS, RANGES_MAX, Target};
 use crate::virtio::{
     Activation, DeviceFault, MAX_SEGMENTS, VirtQueue, VirtioDevice, VirtioInterrupt, copy_config,
 };
@@ -19,6 +19,12 @@ const BUDGET: usize = 64;
 const F_SEG_MAX: u64 = 1 << 2;
 const F_RO: u64 = 1 << 5;
 const F_FLUSH: u64 = 1 << 9;
+const F_DISCARD: u64 = 1 << 13;
+const F_WRITE_ZEROES: u64 = 1 << 14;
+/// Configuration up to write_zeroes_may_unmap (virtio 1.2 §5.2.4).
+const CONFIG_BYTES: usize = 60;
+/// Discards begin and end at blocks of a host file, in sectors.
+const DISCARD_ALIGNMENT_SECTORS: u32 = 8;
 /// Data buffers per request; with header and status below the limit of a chain, and not
 /// more than the queue holds without indirect descriptors.
 const DATA_SEGMENTS_MAX: u32 = 254;
@@ -101,14 +107,30 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        F_SEG_MAX | F_FLUSH | if self.read_only { F_RO } else { 0 }
+        let by_kind = if self.read_only {
+            F_RO
+        } else {
+            F_DISCARD | F_WRITE_ZEROES
+        };
+        F_SEG_MAX | F_FLUSH | by_kind
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let mut config = [0; 16];
+        let mut config = [0; CONFIG_BYTES];
         let sectors = self.backing.as_ref().map_or(0, Backing::sectors);
         config[..8].copy_from_slice(&sectors.to_le_bytes());
-        config[12..].copy_from_slice(&DATA_SEGMENTS_MAX.to_le_bytes());
+        for (at, value) in [
+            (12, DATA_SEGMENTS_MAX),
+            (36, RANGE_MAX_SECTORS),
+            (40, RANGES_MAX),
+            (44, DISCARD_ALIGNMENT_SECTORS),
+            (48, RANGE_MAX_SECTORS),
+            (52, RANGES_MAX),
+            // write_zeroes_may_unmap
+            (56, 1),
+        ] {
+            config[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
         copy_config(&config, offset, data);
     }
 

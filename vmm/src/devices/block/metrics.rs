@@ -17,6 +17,8 @@ pub struct BlockMetrics {
     pub read_bytes: Counter,
     /// Bytes written.
     pub written_bytes: Counter,
+    /// Bytes whose space the host may take back.
+    pub discarded_bytes: Counter,
 }
 
 impl Samples for BlockMetrics {
@@ -36,7 +38,11 @@ impl Samples for BlockMetrics {
                 counter,
             ));
         }
-        for (direction, counter) in [("read", &self.read_bytes), ("write", &self.written_bytes)] {
+        for (direction, counter) in [
+            ("read", &self.read_bytes),
+            ("write", &self.written_bytes),
+            ("discard", &self.discarded_bytes),
+        ] {
             let labels = [("device", device), ("direction", direction)];
             out.push(Sample::counter(
                 "hull_vmm_block_bytes_total",

@@ -1,6 +1,6 @@
 //! One request (virtio 1.2 §5.2.6): a 16-byte header, data, and a status byte.
 
-use super::backing::Backing;
+use super::backing::{Backing, Emptying};
 use super::device::SECTOR_BYTES;
 use super::metrics::BlockMetrics;
 use crate::memory::GuestMemory;
@@ -11,6 +11,16 @@ const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
 const TYPE_FLUSH: u32 = 4;
 const TYPE_GET_ID: u32 = 8;
+const TYPE_DISCARD: u32 = 11;
+const TYPE_WRITE_ZEROES: u32 = 13;
+/// Ranges of one discard or write-zeroes request.
+pub const RANGES_MAX: u32 = 64;
+/// Sectors of one range: 1 GiB.
+pub const RANGE_MAX_SECTORS: u32 = 1 << 21;
+/// Bytes of a range: first sector, number of sectors, flags (virtio 1.2 §5.2.6).
+const RANGE_BYTES: usize = 16;
+/// The space of a range that is written with zeroes may be given back.
+const RANGE_UNMAP: u32 = 1;
 /// Bytes of the serial number.
 pub const SERIAL_BYTES: usize = 20;
 
@@ -53,6 +63,10 @@ impl Target<'_> {
             TYPE_IN => self.read(memory, chain, sector, room)?,
             TYPE_OUT => (self.write(memory, chain, sector)?, 0),
             TYPE_FLUSH => (self.flush(), 0),
+            TYPE_DISCARD | TYPE_WRITE_ZEROES => {
+                let discard = kind == TYPE_DISCARD;
+                (self.empty(memory, chain, discard)?, 0)
+            }
             TYPE_GET_ID => {
                 let mut id = [0; SERIAL_BYTES];
                 let length = self.serial.len().min(SERIAL_BYTES);
@@ -114,6 +128,65 @@ impl Target<'_> {
             }
             Err(_) => Status::IoError,
         })
+    }
+
+    /// Discards ranges, or writes zeroes to them.
+    fn empty(
+        &self,
+        memory: &GuestMemory,
+        chain: &Chain,
+        discard: bool,
+    ) -> Result<Status, QueueError> {
+        let length = chain.readable.len() - HEADER_BYTES;
+        let counts = 1..=RANGES_MAX as usize;
+        if self.read_only
+            || !length.is_multiple_of(RANGE_BYTES)
+            || !counts.contains(&(length / RANGE_BYTES))
+        {
+            return Ok(Status::IoError);
+        }
+        for index in 0..length / RANGE_BYTES {
+            let mut range = [0; RANGE_BYTES];
+            let at = HEADER_BYTES + index * RANGE_BYTES;
+            if !chain.readable.copy_out(memory, at, &mut range)? {
+                return Err(QueueError::TooShort("disk range"));
+            }
+            let status = self.empty_range(&range, discard);
+            if status != Status::Ok {
+                return Ok(status);
+            }
+        }
+        Ok(Status::Ok)
+    }
+
+    fn empty_range(&self, range: &[u8; RANGE_BYTES], discard: bool) -> Status {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *range;
+        let sector = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let sectors = u32::from_le_bytes([i, j, k, l]);
+        let flags = u32::from_le_bytes([m, n, o, p]);
+        // A discard with the unmap flag is to be refused as unsupported (virtio 1.2 §5.2.6.2).
+        if flags & !RANGE_UNMAP != 0 || discard && flags != 0 {
+            return Status::Unsupported;
+        }
+        let bytes = u64::from(sectors) * SECTOR_BYTES;
+        let Some((backing, offset)) = self
+            .backing
+            .filter(|_| (1..=RANGE_MAX_SECTORS).contains(&sectors))
+            .and_then(|backing| Some((backing, backing.offset(sector, bytes)?)))
+        else {
+            return Status::IoError;
+        };
+        let how = if discard || flags & RANGE_UNMAP != 0 {
+            self.metrics.discarded_bytes.add(bytes);
+            Emptying::Discard
+        } else {
+            Emptying::Zero
+        };
+        match backing.empty(how, offset, bytes) {
+            Ok(()) => Status::Ok,
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Status::Unsupported,
+            Err(_) => Status::IoError,
+        }
     }
 
     fn flush(&self) -> Status {

@@ -106,6 +106,65 @@ fn a_read_only_disk_refuses_writes_even_if_the_driver_tries() {
     assert_eq!(setup.request(0, 0, &[(DATA, 512, true)]).0, 0);
 }
 
+fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
+    let mut bytes = sector.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&sectors.to_le_bytes());
+    bytes.extend_from_slice(&flags.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn discarded_and_zeroed_ranges_read_as_zeroes() {
+    const DISCARD: u32 = 11;
+    const WRITE_ZEROES: u32 = 13;
+    let mut setup = setup(false);
+    let ranges = [range(1, 1, 0), range(4, 2, 0)].concat();
+    setup.driver.put(DATA, &ranges);
+    assert_eq!(setup.request(DISCARD, 0, &[(DATA, 32, false)]), (0, 1));
+    assert_eq!(setup.block.metrics.discarded_bytes.get(), 3 * 512);
+    setup.driver.put(DATA, &range(7, 1, 1));
+    assert_eq!(setup.request(WRITE_ZEROES, 0, &[(DATA, 16, false)]).0, 0);
+    let mut bytes = [0; 4096];
+    setup.file.read_exact_at(&mut bytes, 0).unwrap();
+    let zero: Vec<bool> = bytes
+        .chunks(512)
+        .map(|s| s.iter().all(|b| *b == 0))
+        .collect();
+    let expected = [false, true, false, false, true, true, false, true];
+    assert_eq!(zero, expected);
+}
+
+#[test]
+fn ranges_that_cannot_be_emptied_are_refused() {
+    let mut setup = setup(false);
+    let cases = [
+        (11, range(0, 1, 1), 2),
+        (13, range(0, 1, 2), 2),
+        (11, range(0, 0, 0), 1),
+        (11, range(8, 1, 0), 1),
+        (11, range(u64::MAX, 1, 0), 1),
+        (11, range(0, u32::MAX, 0), 1),
+        (11, vec![0; 15], 1),
+        (13, range(0, 1, 0).repeat(65), 1),
+    ];
+    for (kind, bytes, status) in cases {
+        setup.driver.put(DATA, &bytes);
+        let part = (DATA, bytes.len() as u32, false);
+        assert_eq!(
+            setup.request(kind, 0, &[part]).0,
+            status,
+            "{kind} {bytes:?}"
+        );
+    }
+    assert_eq!(setup.request(11, 0, &[]).0, 1);
+    let mut read_only = super::tests::setup(true);
+    read_only.driver.put(DATA, &range(0, 1, 0));
+    assert_eq!(read_only.request(11, 0, &[(DATA, 16, false)]).0, 1);
+    let mut bytes = [0; 4096];
+    read_only.file.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [b'd'; 4096]);
+}
+
 #[test]
 fn a_disk_without_backing_has_no_sectors_until_one_is_attached() {
     let mut setup = setup(false);
