@@ -5,7 +5,7 @@
 
 mod support;
 
-use k8s_cri::v1::*;
+use hull_cri_api::v1::*;
 use std::time::Duration;
 use support::{Node, Settings, patience};
 

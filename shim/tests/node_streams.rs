@@ -6,7 +6,7 @@
 mod support;
 
 use futures::{SinkExt, StreamExt};
-use k8s_cri::v1::*;
+use hull_cri_api::v1::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use support::{Node, patience};

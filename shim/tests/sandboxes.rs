@@ -7,12 +7,12 @@
 mod fake;
 
 use fake::{Fault, World, shim};
+use hull_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
 use hull_shim::error::Error;
 use hull_shim::sandbox::recover::recover;
 use hull_shim::sandbox::state::SandboxState;
 use hull_shim::sandbox::{run, stop};
 use hull_shim::shim::Shim;
-use k8s_cri::v1::{PodSandboxConfig, PodSandboxMetadata};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Capability sets.
 
 use crate::error::Error;
-use k8s_cri::v1::Capability;
+use hull_cri_api::v1::Capability;
 use std::collections::BTreeSet;
 
 /// What a container has unless it says otherwise: the set that Docker made customary.

@@ -3,19 +3,16 @@
 use super::mounts::{self, PlannedMount};
 use super::object::Container;
 use super::state::{ContainerEvent, ContainerState};
-use super::{disks, spec, user, volumes};
+use super::{disks, signal, spec, user, volumes};
 use crate::error::Error;
 use crate::ids;
 use crate::journal::ContainerRecord;
 use crate::sandbox::object::{Live, Sandbox};
 use crate::shim::{Shim, now_ns};
+use hull_cri_api::v1::{ContainerConfig, ContainerEventType};
 use hull_image::Image;
-use k8s_cri::v1::{ContainerConfig, ContainerEventType};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-
-/// SIGTERM.
-const DEFAULT_STOP_SIGNAL: u32 = 15;
 
 /// Makes a container. Returns its id.
 pub async fn create(
@@ -142,11 +139,10 @@ fn record(
             .first()
             .cloned()
             .unwrap_or_else(|| image.id.clone()),
-        stop_signal: image
-            .config
-            .stop_signal
-            .as_deref()
-            .map_or(Ok(DEFAULT_STOP_SIGNAL), signal)?,
+        stop_signal: signal::stop_signal(
+            config.stop_signal(),
+            image.config.stop_signal.as_deref(),
+        )?,
         config,
         slot: String::new(),
         spec,
@@ -174,30 +170,6 @@ fn log_path(directory: &str, file: &str) -> Result<Option<PathBuf>, Error> {
         )));
     }
     Ok(Some(Path::new(directory).join(relative)))
-}
-
-/// A signal's number, from a number or a name with or without SIG.
-fn signal(text: &str) -> Result<u32, Error> {
-    if let Ok(number @ 1..=64) = text.parse::<u32>() {
-        return Ok(number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") {
-        upper
-    } else {
-        format!("SIG{upper}")
-    };
-    if let Some(offset) = name
-        .strip_prefix("SIGRTMIN+")
-        .and_then(|text| text.parse::<u32>().ok())
-    {
-        /// SIGRTMIN as C libraries number it.
-        const RTMIN: u32 = 34;
-        return Ok(RTMIN + offset.min(30));
-    }
-    name.parse::<nix::sys::signal::Signal>()
-        .map(|signal| signal as u32)
-        .map_err(|_| Error::InvalidArgument(format!("the image's stop signal {text:?} is unknown")))
 }
 
 async fn prepare(
@@ -235,15 +207,6 @@ async fn undo(shim: &Shim, sandbox: &Sandbox, live: &Live, container: &Container
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stop_signals_are_understood_by_name_and_number() {
-        assert_eq!(signal("SIGQUIT").unwrap(), 3);
-        assert_eq!(signal("quit").unwrap(), 3);
-        assert_eq!(signal("9").unwrap(), 9);
-        assert_eq!(signal("SIGRTMIN+3").unwrap(), 37);
-        assert!(signal("SIGNONSENSE").is_err() && signal("0").is_err());
-    }
 
     #[test]
     fn log_paths_stay_in_their_directory() {

@@ -12,7 +12,7 @@ use crate::sandbox::object::Live;
 use crate::shim::{Shim, now_ns};
 use crate::timeouts::scaled;
 use hull_agent_protocol::v1 as agent;
-use k8s_cri::v1::ContainerEventType;
+use hull_cri_api::v1::ContainerEventType;
 use std::sync::Arc;
 use std::time::Duration;
 

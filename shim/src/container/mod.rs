@@ -8,6 +8,7 @@
 //! * [`mounts`], [`volumes`]: CRI mounts without a shared filesystem
 //! * [`lifecycle`]: start, stop, exit, remove
 //! * [`exec`]: a second process
+//! * [`signal`]: which signal stops it
 //!
 //! The agent makes the container when CRI starts it, as other runtimes do: what is
 //! wrong with a command is an error of its start, and the container then counts as
@@ -20,6 +21,7 @@ pub mod exec;
 pub mod lifecycle;
 pub mod mounts;
 pub mod object;
+pub mod signal;
 pub mod spec;
 pub mod state;
 pub mod user;

@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::journal::{VolumeKind, VolumeRecord};
 use hash::short_hash;
-use k8s_cri::v1::Mount;
+use hull_cri_api::v1::Mount;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 

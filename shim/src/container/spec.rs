@@ -4,10 +4,10 @@ use super::capabilities::{self, CapabilitySets};
 use super::mounts::PlannedMount;
 use super::user::ResolvedUser;
 use crate::error::Error;
-use hull_image::ImageConfig;
-use k8s_cri::v1::{
+use hull_cri_api::v1::{
     ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode,
 };
+use hull_image::ImageConfig;
 use serde_json::{Value, json};
 
 /// PATH of containers whose image and pod say nothing.
@@ -239,7 +239,7 @@ fn resources(given: &LinuxContainerResources) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_cri::v1::{KeyValue, LinuxContainerConfig};
+    use hull_cri_api::v1::{KeyValue, LinuxContainerConfig};
 
     fn image() -> ImageConfig {
         ImageConfig {

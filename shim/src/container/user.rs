@@ -1,7 +1,7 @@
 //! Who a container's process is: numbers, from names in the image's own files.
 
 use crate::error::Error;
-use k8s_cri::v1::{LinuxContainerSecurityContext, SupplementalGroupsPolicy};
+use hull_cri_api::v1::{LinuxContainerSecurityContext, SupplementalGroupsPolicy};
 
 /// Resolved ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,7 +147,7 @@ fn find_group(name: &str, group: &str) -> Result<u32, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_cri::v1::Int64Value;
+    use hull_cri_api::v1::Int64Value;
 
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/var/www:/bin/sh\nbroken\n";
     const GROUP: &str = "root:x:0:\nweb:x:34:\nextra:x:50:web,other\n";

@@ -9,7 +9,7 @@ use crate::shim::Shim;
 use hull_agent_protocol::v1::{
     ReadVolumeFileRequest, SyncVolumeRequest, VolumeFile, sync_volume_request::Kind,
 };
-use k8s_cri::v1::ContainerConfig;
+use hull_cri_api::v1::ContainerConfig;
 use std::collections::HashMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};

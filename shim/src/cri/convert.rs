@@ -3,7 +3,7 @@
 use crate::container::state::ContainerState;
 use crate::journal::{ContainerRecord, SandboxRecord};
 use crate::sandbox::state::SandboxState;
-use k8s_cri::v1 as cri;
+use hull_cri_api::v1 as cri;
 use std::collections::HashMap;
 
 /// A sandbox's state as CRI knows it.
@@ -107,6 +107,7 @@ pub fn container_status(record: &ContainerRecord) -> cri::ContainerStatus {
         }),
         image_id: record.image_id.clone(),
         user: container_user(record),
+        stop_signal: crate::container::signal::to_cri(record.stop_signal) as i32,
     }
 }
 
@@ -124,11 +125,19 @@ fn container_user(record: &ContainerRecord) -> Option<cri::ContainerUser> {
     })
 }
 
-/// Whether labels have everything that a selector asks for.
-pub fn selected(labels: &HashMap<String, String>, selector: &HashMap<String, String>) -> bool {
-    selector
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+/// Whether an object (id, CRI state, labels) is one that a filter asks for: an id may be
+/// shortened; labels must have everything that the selector names.
+pub fn selected(
+    (id, state, labels): (&str, i32, &HashMap<String, String>),
+    id_prefix: &str,
+    wanted_state: Option<i32>,
+    selector: &HashMap<String, String>,
+) -> bool {
+    id.starts_with(id_prefix)
+        && wanted_state.is_none_or(|wanted| wanted == state)
+        && selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// The image name as CRI's images have it.

@@ -3,7 +3,7 @@
 use super::convert;
 use crate::container::object::Container;
 use crate::shim::{Shim, now_ns};
-use k8s_cri::v1::{ContainerEventResponse, ContainerEventType};
+use hull_cri_api::v1::{ContainerEventResponse, ContainerEventType};
 use std::sync::Arc;
 
 /// Tells the subscribers, if there are any.

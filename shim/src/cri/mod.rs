@@ -4,5 +4,6 @@
 pub mod convert;
 pub mod events;
 pub mod image;
+pub mod pages;
 pub mod runtime;
 pub mod server;

@@ -4,7 +4,7 @@ use crate::container::state::ContainerState;
 use crate::network::link::InterfaceState;
 use crate::sandbox::state::SandboxState;
 use crate::vmm::VmmRecord;
-use k8s_cri::v1::{ContainerConfig, PodSandboxConfig};
+use hull_cri_api::v1::{ContainerConfig, PodSandboxConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -15,7 +15,7 @@ use crate::timeouts::scaled;
 use crate::vmm::process::SCRATCH_SERIAL;
 use crate::vmm::{LaunchRequest, Vm, console, process, scratch};
 use hull_agent_protocol::v1 as agent;
-use k8s_cri::v1::PodSandboxConfig;
+use hull_cri_api::v1::PodSandboxConfig;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;

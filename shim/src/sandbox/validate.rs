@@ -2,7 +2,7 @@
 
 use crate::cni::PortMapping;
 use crate::error::Error;
-use k8s_cri::v1::{NamespaceMode, PodSandboxConfig, PodSandboxMetadata, Protocol};
+use hull_cri_api::v1::{NamespaceMode, PodSandboxConfig, PodSandboxMetadata, Protocol};
 
 /// Handlers that mean a microVM.
 const MICROVM_HANDLERS: [&str; 2] = ["", "microvm"];
@@ -137,7 +137,9 @@ pub fn size(config: &PodSandboxConfig, base_vcpus: u8, base_memory_mib: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_cri::v1::{LinuxContainerResources, LinuxPodSandboxConfig, PortMapping as CriPort};
+    use hull_cri_api::v1::{
+        LinuxContainerResources, LinuxPodSandboxConfig, PortMapping as CriPort,
+    };
 
     #[test]
     fn only_microvm_handlers_are_served() {

@@ -3,10 +3,10 @@
 
 #![allow(dead_code)]
 
+use hull_cri_api::v1::image_service_client::ImageServiceClient;
+use hull_cri_api::v1::runtime_service_client::RuntimeServiceClient;
+use hull_cri_api::v1::*;
 use hyper_util::rt::TokioIo;
-use k8s_cri::v1::image_service_client::ImageServiceClient;
-use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
-use k8s_cri::v1::*;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_cri::v1 as cri;
+use hull_cri_api::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
 
 use super::{labels, sandbox};

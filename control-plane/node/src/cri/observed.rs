@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_cri::v1 as cri;
+use hull_cri_api::v1 as cri;
 
 use super::labels;
 

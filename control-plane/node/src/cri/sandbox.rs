@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use k8s_cri::v1 as cri;
+use hull_cri_api::v1 as cri;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, SecurityContext};
 
 use super::labels;

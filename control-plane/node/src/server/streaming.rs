@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use axum::response::Response;
+use hull_cri_api::v1 as cri;
 use hyper_util::rt::TokioIo;
-use k8s_cri::v1 as cri;
 use tokio::net::TcpStream;
 
 use super::{Refusal, Shared};

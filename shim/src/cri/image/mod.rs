@@ -1,12 +1,13 @@
 //! ImageService.
 
 use super::convert;
+use super::pages::{Pages, pages};
 use crate::error::Error;
 use crate::shim::{Shim, now_ns};
 use base64::Engine;
+use hull_cri_api::v1::image_service_server::ImageService;
+use hull_cri_api::v1::*;
 use hull_image::RegistryAuth;
-use k8s_cri::v1::image_service_server::ImageService;
-use k8s_cri::v1::*;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -22,16 +23,20 @@ impl ImageService for Images {
         &self,
         request: Request<ListImagesRequest>,
     ) -> Result<Response<ListImagesResponse>, Status> {
-        let filter = request.into_inner().filter.and_then(|filter| filter.image);
-        let images = match filter
-            .map(|spec| spec.image)
-            .filter(|name| !name.is_empty())
-        {
-            Some(name) => self.shim.images.get(&name).into_iter().collect(),
-            None => self.shim.images.list(),
-        };
-        let images = images.iter().map(convert::image).collect();
+        let images = list(&self.shim, request.into_inner().filter);
         Ok(Response::new(ListImagesResponse { images }))
+    }
+
+    type StreamImagesStream = Pages<StreamImagesResponse>;
+
+    async fn stream_images(
+        &self,
+        request: Request<StreamImagesRequest>,
+    ) -> Result<Response<Self::StreamImagesStream>, Status> {
+        let images = list(&self.shim, request.into_inner().filter);
+        Ok(Response::new(pages(images, |images| {
+            StreamImagesResponse { images }
+        })))
     }
 
     async fn image_status(
@@ -113,6 +118,15 @@ impl ImageService for Images {
             container_filesystems: vec![filesystem],
         }))
     }
+}
+
+fn list(shim: &Shim, filter: Option<ImageFilter>) -> Vec<Image> {
+    let wanted = filter.and_then(|filter| filter.image);
+    let images = match wanted.filter(|spec| !spec.image.is_empty()) {
+        Some(spec) => shim.images.get(&spec.image).into_iter().collect(),
+        None => shim.images.list(),
+    };
+    images.iter().map(convert::image).collect()
 }
 
 fn name(spec: Option<ImageSpec>) -> Result<String, Error> {

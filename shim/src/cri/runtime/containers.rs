@@ -1,11 +1,12 @@
 //! The container RPCs.
 
+use super::if_found;
 use crate::container::state::ContainerState;
 use crate::container::{create as container_create, lifecycle};
 use crate::cri::convert;
 use crate::error::Error;
 use crate::shim::{Shim, detached};
-use k8s_cri::v1::*;
+use hull_cri_api::v1::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,57 +37,39 @@ pub async fn stop(
     shim: &Arc<Shim>,
     request: StopContainerRequest,
 ) -> Result<StopContainerResponse, Error> {
-    let done = Ok(StopContainerResponse {});
-    let container = match shim.registry.container(&request.container_id) {
-        Err(Error::NotFound { .. }) => return done,
-        found => found?,
-    };
-    let grace = Duration::from_secs(request.timeout.max(0) as u64);
-    let shim = shim.clone();
-    detached("StopContainer", async move {
-        lifecycle::stop(&shim, &container, grace).await
-    })
-    .await?;
-    done
+    if let Some(container) = if_found(shim.registry.container(&request.container_id))? {
+        let grace = Duration::from_secs(request.timeout.max(0) as u64);
+        let shim = shim.clone();
+        let stopped = async move { lifecycle::stop(&shim, &container, grace).await };
+        detached("StopContainer", stopped).await?;
+    }
+    Ok(StopContainerResponse {})
 }
 
 pub async fn remove(
     shim: &Arc<Shim>,
     request: RemoveContainerRequest,
 ) -> Result<RemoveContainerResponse, Error> {
-    let done = Ok(RemoveContainerResponse {});
-    let container = match shim.registry.container(&request.container_id) {
-        Err(Error::NotFound { .. }) => return done,
-        found => found?,
-    };
-    detached(
-        "RemoveContainer",
-        lifecycle::remove(shim.clone(), container),
-    )
-    .await?;
-    done
+    if let Some(container) = if_found(shim.registry.container(&request.container_id))? {
+        let removed = lifecycle::remove(shim.clone(), container);
+        detached("RemoveContainer", removed).await?;
+    }
+    Ok(RemoveContainerResponse {})
 }
 
-pub fn list(shim: &Shim, request: ListContainersRequest) -> Result<ListContainersResponse, Error> {
-    let filter = request.filter.unwrap_or_default();
-    let records = shim
-        .registry
+pub fn list(shim: &Shim, filter: Option<ContainerFilter>) -> Vec<Container> {
+    let filter = filter.unwrap_or_default();
+    let state = filter.state.as_ref().map(|wanted| wanted.state);
+    shim.registry
         .containers()
         .into_iter()
-        .map(|container| container.record());
-    let containers = records
-        .map(|record| convert::container(&record))
-        .filter(|item| item.id.starts_with(&filter.id))
+        .map(|container| convert::container(&container.record()))
         .filter(|item| item.pod_sandbox_id.starts_with(&filter.pod_sandbox_id))
         .filter(|item| {
-            filter
-                .state
-                .as_ref()
-                .is_none_or(|wanted| wanted.state == item.state)
+            let facts = (item.id.as_str(), item.state, &item.labels);
+            convert::selected(facts, &filter.id, state, &filter.label_selector)
         })
-        .filter(|item| convert::selected(&item.labels, &filter.label_selector))
-        .collect();
-    Ok(ListContainersResponse { containers })
+        .collect()
 }
 
 pub fn status(

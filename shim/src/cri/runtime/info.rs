@@ -1,7 +1,7 @@
 //! Version, Status, RuntimeConfig.
 
 use crate::shim::Shim;
-use k8s_cri::v1::*;
+use hull_cri_api::v1::*;
 use std::collections::HashMap;
 
 /// Version of the kubelet's runtime API that Version answers with.
@@ -61,6 +61,7 @@ pub fn status(shim: &Shim, request: StatusRequest) -> StatusResponse {
             .to_vec(),
         features: Some(RuntimeFeatures {
             supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
         }),
     }
 }

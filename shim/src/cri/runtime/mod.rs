@@ -6,13 +6,13 @@ mod sandboxes;
 mod stats;
 mod streams;
 
+use super::pages::{Pages, pages};
 use crate::error::Error;
 use crate::shim::Shim;
-use k8s_cri::v1::runtime_service_server::RuntimeService;
-use k8s_cri::v1::*;
-use std::pin::Pin;
+use hull_cri_api::v1::runtime_service_server::RuntimeService;
+use hull_cri_api::v1::*;
 use std::sync::Arc;
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -27,6 +27,14 @@ type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T>(outcome: Result<T, Error>) -> Answer<T> {
     outcome.map(Response::new).map_err(Status::from)
+}
+
+/// Stopping and removing what does not exist is no error in CRI.
+fn if_found<T>(found: Result<T, Error>) -> Result<Option<T>, Error> {
+    match found {
+        Err(Error::NotFound { .. }) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 fn unimplemented<T>(rpc: &str) -> Answer<T> {
@@ -93,7 +101,8 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<ListPodSandboxRequest>,
     ) -> Answer<ListPodSandboxResponse> {
-        answer(sandboxes::list(&self.shim, request.into_inner()))
+        let items = sandboxes::list(&self.shim, request.into_inner().filter);
+        Ok(Response::new(ListPodSandboxResponse { items }))
     }
 
     async fn create_container(
@@ -128,7 +137,8 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<ListContainersRequest>,
     ) -> Answer<ListContainersResponse> {
-        answer(containers::list(&self.shim, request.into_inner()))
+        let containers = containers::list(&self.shim, request.into_inner().filter);
+        Ok(Response::new(ListContainersResponse { containers }))
     }
 
     async fn container_status(
@@ -187,11 +197,11 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<ListContainerStatsRequest>,
     ) -> Answer<ListContainerStatsResponse> {
-        answer(stats::list(&self.shim, request.into_inner()).await)
+        let stats = stats::list(&self.shim, request.into_inner().filter).await;
+        Ok(Response::new(ListContainerStatsResponse { stats }))
     }
 
-    type GetContainerEventsStream =
-        Pin<Box<dyn Stream<Item = Result<ContainerEventResponse, Status>> + Send>>;
+    type GetContainerEventsStream = Pages<ContainerEventResponse>;
 
     async fn get_container_events(
         &self,
@@ -248,5 +258,66 @@ impl RuntimeService for Runtime {
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
         unimplemented("ListPodSandboxMetrics")
+    }
+
+    type StreamPodSandboxesStream = Pages<StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        let items = sandboxes::list(&self.shim, request.into_inner().filter);
+        Ok(Response::new(pages(items, |pod_sandboxes| {
+            StreamPodSandboxesResponse { pod_sandboxes }
+        })))
+    }
+
+    type StreamContainersStream = Pages<StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        request: Request<StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        let items = containers::list(&self.shim, request.into_inner().filter);
+        Ok(Response::new(pages(items, |containers| {
+            StreamContainersResponse { containers }
+        })))
+    }
+
+    type StreamContainerStatsStream = Pages<StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        let items = stats::list(&self.shim, request.into_inner().filter).await;
+        Ok(Response::new(pages(items, |container_stats| {
+            StreamContainerStatsResponse { container_stats }
+        })))
+    }
+
+    type StreamPodSandboxStatsStream = Pages<StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        unimplemented("StreamPodSandboxStats")
+    }
+
+    type StreamPodSandboxMetricsStream = Pages<StreamPodSandboxMetricsResponse>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        unimplemented("StreamPodSandboxMetrics")
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<UpdatePodSandboxResourcesResponse> {
+        unimplemented("UpdatePodSandboxResources")
     }
 }

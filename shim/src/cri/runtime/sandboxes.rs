@@ -1,11 +1,12 @@
 //! The PodSandbox RPCs.
 
+use super::if_found;
 use crate::cri::convert;
 use crate::error::Error;
 use crate::sandbox::state::SandboxState;
 use crate::sandbox::{run as sandbox_run, stop as sandbox_stop};
 use crate::shim::{Shim, detached, now_ns};
-use k8s_cri::v1::*;
+use hull_cri_api::v1::*;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -25,34 +26,24 @@ pub async fn stop(
     shim: &Arc<Shim>,
     request: StopPodSandboxRequest,
 ) -> Result<StopPodSandboxResponse, Error> {
-    let done = Ok(StopPodSandboxResponse {});
-    let sandbox = match shim.registry.sandbox(&request.pod_sandbox_id) {
-        Err(Error::NotFound { .. }) => return done,
-        found => found?,
-    };
-    let shim = shim.clone();
-    detached("StopPodSandbox", async move {
-        sandbox_stop::stop(&shim, &sandbox).await
-    })
-    .await?;
-    done
+    if let Some(sandbox) = if_found(shim.registry.sandbox(&request.pod_sandbox_id))? {
+        let shim = shim.clone();
+        let work = async move { sandbox_stop::stop(&shim, &sandbox).await };
+        detached("StopPodSandbox", work).await?;
+    }
+    Ok(StopPodSandboxResponse {})
 }
 
 pub async fn remove(
     shim: &Arc<Shim>,
     request: RemovePodSandboxRequest,
 ) -> Result<RemovePodSandboxResponse, Error> {
-    let done = Ok(RemovePodSandboxResponse {});
-    let sandbox = match shim.registry.sandbox(&request.pod_sandbox_id) {
-        Err(Error::NotFound { .. }) => return done,
-        found => found?,
-    };
-    let shim = shim.clone();
-    detached("RemovePodSandbox", async move {
-        sandbox_stop::remove(&shim, &sandbox).await
-    })
-    .await?;
-    done
+    if let Some(sandbox) = if_found(shim.registry.sandbox(&request.pod_sandbox_id))? {
+        let shim = shim.clone();
+        let work = async move { sandbox_stop::remove(&shim, &sandbox).await };
+        detached("RemovePodSandbox", work).await?;
+    }
+    Ok(RemovePodSandboxResponse {})
 }
 
 pub fn status(
@@ -92,25 +83,19 @@ pub fn status(
     })
 }
 
-pub fn list(shim: &Shim, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse, Error> {
-    let filter = request.filter.unwrap_or_default();
-    let records = shim
-        .registry
+pub fn list(shim: &Shim, filter: Option<PodSandboxFilter>) -> Vec<PodSandbox> {
+    let filter = filter.unwrap_or_default();
+    let state = filter.state.as_ref().map(|wanted| wanted.state);
+    shim.registry
         .sandboxes()
         .into_iter()
-        .map(|sandbox| sandbox.record());
-    let items = records
+        .map(|sandbox| sandbox.record())
         // One that is being made is not there yet.
         .filter(|record| record.state != SandboxState::Creating)
         .map(|record| convert::sandbox(&record))
-        .filter(|item| item.id.starts_with(&filter.id))
         .filter(|item| {
-            filter
-                .state
-                .as_ref()
-                .is_none_or(|wanted| wanted.state == item.state)
+            let facts = (item.id.as_str(), item.state, &item.labels);
+            convert::selected(facts, &filter.id, state, &filter.label_selector)
         })
-        .filter(|item| convert::selected(&item.labels, &filter.label_selector))
-        .collect();
-    Ok(ListPodSandboxResponse { items })
+        .collect()
 }

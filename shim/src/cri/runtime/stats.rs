@@ -6,7 +6,7 @@ use crate::cri::convert;
 use crate::error::Error;
 use crate::shim::{Shim, now_ns};
 use hull_agent_protocol::v1 as agent;
-use k8s_cri::v1::*;
+use hull_cri_api::v1::*;
 use std::sync::Arc;
 
 pub async fn container(
@@ -19,17 +19,16 @@ pub async fn container(
     })
 }
 
-pub async fn list(
-    shim: &Shim,
-    request: ListContainerStatsRequest,
-) -> Result<ListContainerStatsResponse, Error> {
-    let filter = request.filter.unwrap_or_default();
+pub async fn list(shim: &Shim, filter: Option<ContainerStatsFilter>) -> Vec<ContainerStats> {
+    let filter = filter.unwrap_or_default();
     let mut stats = Vec::new();
     for container in shim.registry.containers() {
-        let wanted = container.id.starts_with(&filter.id)
-            && container.sandbox_id.starts_with(&filter.pod_sandbox_id)
-            && convert::selected(&container.record().config.labels, &filter.label_selector);
-        if !wanted || container.state() == ContainerState::Exited {
+        let record = container.record();
+        let state = convert::container_state(record.state) as i32;
+        let facts = (record.id.as_str(), state, &record.config.labels);
+        let wanted = record.sandbox_id.starts_with(&filter.pod_sandbox_id)
+            && convert::selected(facts, &filter.id, None, &filter.label_selector);
+        if !wanted || record.state == ContainerState::Exited {
             continue;
         }
         match measure(shim, &container).await {
@@ -40,7 +39,7 @@ pub async fn list(
             }
         }
     }
-    Ok(ListContainerStatsResponse { stats })
+    stats
 }
 
 async fn measure(shim: &Shim, container: &Arc<Container>) -> Result<ContainerStats, Error> {
@@ -66,7 +65,7 @@ async fn measure(shim: &Shim, container: &Arc<Container>) -> Result<ContainerSta
         cpu: Some(CpuUsage {
             timestamp,
             usage_core_nano_seconds: value(measured.cpu_usage_ns),
-            usage_nano_cores: None,
+            ..Default::default()
         }),
         memory: Some(MemoryUsage {
             timestamp,
@@ -80,6 +79,6 @@ async fn measure(shim: &Shim, container: &Arc<Container>) -> Result<ContainerSta
             used_bytes: value(measured.writable_layer_bytes),
             inodes_used: None,
         }),
-        swap: None,
+        ..Default::default()
     })
 }

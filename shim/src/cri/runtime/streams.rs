@@ -4,7 +4,7 @@ use crate::container::exec;
 use crate::error::Error;
 use crate::shim::{Shim, detached};
 use crate::streaming::tokens::StreamRequest;
-use k8s_cri::v1::*;
+use hull_cri_api::v1::*;
 use std::sync::Arc;
 use std::time::Duration;
 

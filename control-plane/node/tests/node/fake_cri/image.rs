@@ -1,7 +1,7 @@
 //! ImageService.
 
-use k8s_cri::v1::image_service_server::ImageService;
-use k8s_cri::v1::*;
+use hull_cri_api::v1::image_service_server::ImageService;
+use hull_cri_api::v1::*;
 use tonic::{Request, Response, Status};
 
 use super::FakeCri;
@@ -58,5 +58,15 @@ impl ImageService for FakeCri {
 
     async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Answer<ImageFsInfoResponse> {
         Err(Status::unimplemented("ImageFsInfo"))
+    }
+
+    type StreamImagesStream =
+        std::pin::Pin<Box<dyn futures::Stream<Item = Result<StreamImagesResponse, Status>> + Send>>;
+
+    async fn stream_images(
+        &self,
+        _: Request<StreamImagesRequest>,
+    ) -> Answer<Self::StreamImagesStream> {
+        Err(Status::unimplemented("StreamImages"))
     }
 }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hull_cri_api::v1 as cri;
+use hull_cri_api::v1::image_service_server::ImageServiceServer;
+use hull_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use jiff::Timestamp;
-use k8s_cri::v1 as cri;
-use k8s_cri::v1::image_service_server::ImageServiceServer;
-use k8s_cri::v1::runtime_service_server::RuntimeServiceServer;
 use parking_lot::Mutex;
 
 #[derive(Debug, Clone)]

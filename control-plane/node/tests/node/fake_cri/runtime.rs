@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::pin::Pin;
 
-use k8s_cri::v1::runtime_service_server::RuntimeService;
-use k8s_cri::v1::*;
+use hull_cri_api::v1::runtime_service_server::RuntimeService;
+use hull_cri_api::v1::*;
 use tonic::{Request, Response, Status};
 
 use super::{Container as FakeContainer, FakeCri, Sandbox, end, now};
 
 type Answer<T> = Result<Response<T>, Status>;
-type Events = Pin<Box<dyn futures::Stream<Item = Result<ContainerEventResponse, Status>> + Send>>;
+type Items<T> = Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
 
 fn ok<T>(value: T) -> Answer<T> {
     Ok(Response::new(value))
@@ -395,8 +395,11 @@ impl RuntimeService for FakeCri {
     ) -> Answer<CheckpointContainerResponse> {
         absent("CheckpointContainer")
     }
-    type GetContainerEventsStream = Events;
-    async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Events> {
+    type GetContainerEventsStream = Items<ContainerEventResponse>;
+    async fn get_container_events(
+        &self,
+        _: Request<GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
         absent("GetContainerEvents")
     }
     async fn list_metric_descriptors(
@@ -416,5 +419,46 @@ impl RuntimeService for FakeCri {
         _: Request<RuntimeConfigRequest>,
     ) -> Answer<RuntimeConfigResponse> {
         absent("RuntimeConfig")
+    }
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<UpdatePodSandboxResourcesResponse> {
+        absent("UpdatePodSandboxResources")
+    }
+    type StreamPodSandboxesStream = Items<StreamPodSandboxesResponse>;
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        absent("StreamPodSandboxes")
+    }
+    type StreamContainersStream = Items<StreamContainersResponse>;
+    async fn stream_containers(
+        &self,
+        _: Request<StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        absent("StreamContainers")
+    }
+    type StreamContainerStatsStream = Items<StreamContainerStatsResponse>;
+    async fn stream_container_stats(
+        &self,
+        _: Request<StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        absent("StreamContainerStats")
+    }
+    type StreamPodSandboxStatsStream = Items<StreamPodSandboxStatsResponse>;
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        absent("StreamPodSandboxStats")
+    }
+    type StreamPodSandboxMetricsStream = Items<StreamPodSandboxMetricsResponse>;
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        absent("StreamPodSandboxMetrics")
     }
 }
