@@ -16,11 +16,13 @@
 //!   storage keys are all read from it: there is no code per kind outside [`kinds`].
 //! * [`schema`] is the table of known fields with their types and patch strategies.
 //! * [`protobuf`] is the other form of the built-in kinds on the wire, driven by the schema.
+//! * [`managed`] is about who owns which field, and server-side apply.
 //! * [`status`] holds the errors, with Kubernetes' reasons, codes and messages.
 
 pub mod decode;
 pub mod field;
 pub mod kinds;
+pub mod managed;
 pub mod meta;
 pub mod names;
 pub mod object;

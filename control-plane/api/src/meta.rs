@@ -27,7 +27,6 @@ pub fn fill_on_create(object: &mut Value, now: Timestamp, uid: String) {
         "deletionGracePeriodSeconds",
         "selfLink",
         "resourceVersion",
-        "managedFields",
         "generation",
     ] {
         object.remove_at(&["metadata", field]);
@@ -58,7 +57,6 @@ pub fn keep_on_update(new: &mut Value, old: &Value) {
         new.set_at(&["metadata", "uid"], uid);
     }
     new.remove_at(&["metadata", "selfLink"]);
-    new.remove_at(&["metadata", "managedFields"]);
 }
 
 /// Counts a change of the spec.

@@ -183,6 +183,7 @@ where
         namespace,
         name,
         subresource: *subresource,
+        through: info.subresource(),
         query: &info.query,
         headers: &parts.headers,
         body: request_body,

@@ -1,14 +1,16 @@
 //! POST: a new object.
 
 use http::StatusCode;
-use hull_api::{ApiError, Kind, ObjectExt, field::Errors, meta};
+use hull_api::{ApiError, Kind, ObjectExt, field::Errors, managed, meta};
 use rand::Rng;
 use serde_json::Value;
 
 use super::{
     Context, HandlerResult,
+    owners::Owner,
     read_body::{check_namespace, read_object},
     to_served, to_storage,
+    update::Ownership,
 };
 use crate::{admission, http::Output, limits, storage::Outcome};
 
@@ -35,7 +37,7 @@ pub(super) async fn create(context: &Context<'_>) -> HandlerResult {
         ));
     }
     let dry_run = context.query.dry_run("CreateOptions", object.name())?;
-    let created = create_object(context, object, dry_run).await?;
+    let created = create_object(context, object, Ownership::Track, dry_run).await?;
     Ok(Output {
         kind,
         accept: context.accept,
@@ -50,6 +52,7 @@ pub(super) async fn create(context: &Context<'_>) -> HandlerResult {
 pub(super) async fn create_object(
     context: &Context<'_>,
     object: Value,
+    ownership: Ownership,
     dry_run: bool,
 ) -> Result<Value, ApiError> {
     let kind = context.kind;
@@ -61,7 +64,7 @@ pub(super) async fn create_object(
             let name = generate_name(object.str_at("/metadata/generateName"));
             attempt.set_at(&["metadata", "name"], Value::from(name));
         }
-        prepare(context, &mut attempt).await?;
+        prepare(context, &mut attempt, ownership).await?;
         validate(kind, &attempt)?;
         let mut stored = to_storage(kind, attempt);
         if dry_run {
@@ -88,9 +91,25 @@ pub(super) async fn create_object(
     ))
 }
 
-async fn prepare(context: &Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+async fn prepare(
+    context: &Context<'_>,
+    object: &mut Value,
+    ownership: Ownership,
+) -> Result<(), ApiError> {
     let kind = context.kind;
     kind.strategy.apply_defaults(object);
+    // Before admission: what the cluster adds belongs to nobody.
+    if ownership == Ownership::Track {
+        let given = object.remove_at(&["metadata", "managedFields"]);
+        let owner = Owner::of(context, "CreateOptions")?;
+        managed::update(
+            None,
+            object,
+            given.as_ref(),
+            context.type_ref(),
+            &owner.write(),
+        );
+    }
     admission::admit_create(&context.backend.storage, kind, object).await?;
     meta::fill_on_create(
         object,

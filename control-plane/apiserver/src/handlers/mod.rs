@@ -6,10 +6,12 @@ mod delete;
 mod events_ttl;
 mod get;
 mod list;
+mod owners;
 mod patch;
 mod read_body;
 mod scale;
 mod selection;
+mod server_side_apply;
 mod subresources;
 mod update;
 mod watch;
@@ -45,6 +47,8 @@ pub(crate) struct Context<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub subresource: Option<Subresource>,
+    /// The subresource in the path, or "": what the owners of fields are told.
+    pub through: &'static str,
     pub query: &'a Query,
     pub headers: &'a HeaderMap,
     pub body: Bytes,

@@ -1,14 +1,23 @@
-//! PATCH: JSON, merge and strategic merge.
+//! PATCH: JSON, merge and strategic merge; server-side apply has its own file.
 
 use http::StatusCode;
-use hull_api::{ApiError, ObjectExt, decode::Decoded, patch, patch::PatchError, status::Reason};
+use hull_api::{
+    ApiError, ObjectExt,
+    decode::Decoded,
+    field::{Errors, Path},
+    patch,
+    patch::PatchError,
+    status::Reason,
+};
 use serde_json::Value;
 
 use super::{
     Context, HandlerResult,
+    owners::invalid_options,
     read_body::{FieldValidation, check_namespace, conform},
+    server_side_apply::server_side_apply,
     to_served,
-    update::apply,
+    update::{Ownership, apply},
 };
 use crate::{
     http::{Output, PatchType, decode_patch_body},
@@ -21,6 +30,17 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
         return Err(ApiError::method_not_allowed(Some(kind.resource())));
     }
     let (patch_type, decoded) = decode_patch_body(context.headers, &context.body)?;
+    if patch_type == PatchType::Apply {
+        return server_side_apply(context, decoded).await;
+    }
+    if context.query.flag("force") {
+        let mut errors = Errors::default();
+        errors.forbidden(
+            &Path::new("force"),
+            "may not be specified for non-apply patch",
+        );
+        return Err(invalid_options("PatchOptions", errors));
+    }
     let validation = FieldValidation::of(context)?;
     let dry_run = context.query.dry_run("PatchOptions", context.name)?;
     for _ in 0..limits::UPDATE_RETRIES {
@@ -56,7 +76,7 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
         )?;
         let mut object = input.object;
         check_namespace(kind, context.namespace, &mut object)?;
-        if let Some(updated) = apply(context, &existing, object, dry_run).await? {
+        if let Some(updated) = apply(context, &existing, object, Ownership::Track, dry_run).await? {
             return Ok(Output {
                 kind,
                 accept: context.accept,
@@ -84,6 +104,9 @@ pub(super) fn apply_patch(
         PatchType::Json => patch::json_patch(&mut object, body),
         PatchType::Merge => patch::merge_patch(&mut object, body),
         PatchType::Strategic => patch::strategic_merge(type_name, &mut object, body),
+        PatchType::Apply => Err(PatchError::Malformed(
+            "a configuration to apply is not a patch".to_string(),
+        )),
     };
     match result {
         Ok(()) if object.is_object() => Ok(object),

@@ -11,13 +11,16 @@ use serde_json::{Value, json};
 
 use super::{
     Context, HandlerResult,
+    owners::Owner,
     patch::apply_patch,
     read_body::{FieldValidation, conform, read_as},
-    update::apply,
+    server_side_apply::{apply_config, read_config},
+    update::{Ownership, apply},
 };
 use crate::{
-    http::{Output, decode_patch_body},
+    http::{Output, PatchType, decode_patch_body},
     limits,
+    storage::Stored,
 };
 
 const KIND: &str = "Scale";
@@ -81,7 +84,16 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
             .await?;
         let current = scale_of(&existing.object);
         let wanted = match verb {
-            "patch" => patched(context, current.clone())?,
+            "patch" => match decode_patch_body(context.headers, &context.body)? {
+                (PatchType::Apply, decoded) => {
+                    let scale = applied_scale(context, &existing, decoded, dry_run).await?;
+                    match scale {
+                        Some(scale) => return Ok(scale),
+                        None => continue,
+                    }
+                }
+                (patch_type, decoded) => patched(context, current.clone(), patch_type, decoded)?,
+            },
             _ => read_as(context, KIND, API_VERSION, SCHEMA)?.object,
         };
         let given = wanted.resource_version();
@@ -91,30 +103,11 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
             return Err(ApiError::modified(kind.resource(), context.name));
         }
         let replicas = wanted.int_at("/spec/replicas").unwrap_or(0);
-        let mut errors = Errors::default();
-        errors.check_non_negative(&Path::new("spec.replicas"), Some(replicas));
-        if !errors.is_empty() {
-            return Err(ApiError::invalid(
-                "autoscaling",
-                KIND,
-                context.name,
-                errors.into_vec(),
-            ));
-        }
+        check_replicas(context, replicas)?;
         let mut object = existing.object.clone();
         object.set_at(&["spec", "replicas"], Value::from(replicas));
-        let inner = Context {
-            subresource: None,
-            backend: context.backend,
-            kind,
-            namespace: context.namespace,
-            name: context.name,
-            query: context.query,
-            headers: context.headers,
-            body: context.body.clone(),
-            accept: context.accept,
-        };
-        if let Some(updated) = apply(&inner, &existing, object, dry_run).await? {
+        let inner = context.of_parent();
+        if let Some(updated) = apply(&inner, &existing, object, Ownership::Track, dry_run).await? {
             return Ok(scale_of(&updated));
         }
         if versioned {
@@ -124,8 +117,51 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
     Err(ApiError::modified(kind.resource(), context.name))
 }
 
-fn patched(context: &Context<'_>, current: Value) -> Result<Value, ApiError> {
-    let (patch_type, decoded) = decode_patch_body(context.headers, &context.body)?;
+fn check_replicas(context: &Context<'_>, replicas: i64) -> Result<(), ApiError> {
+    let mut errors = Errors::default();
+    errors.check_non_negative(&Path::new("spec.replicas"), Some(replicas));
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(
+        "autoscaling",
+        KIND,
+        context.name,
+        errors.into_vec(),
+    ))
+}
+
+/// Server-side apply of a Scale: of the one field that it stands for. `None`: somebody else
+/// wrote in between.
+async fn applied_scale(
+    context: &Context<'_>,
+    existing: &Stored,
+    decoded: Decoded,
+    dry_run: bool,
+) -> Result<Option<Value>, ApiError> {
+    let owner = Owner::of_apply(context)?;
+    let config = read_config(decoded, KIND, API_VERSION, SCHEMA)?;
+    let mut partial = json!({});
+    if let Some(replicas) = config.int_at("/spec/replicas") {
+        check_replicas(context, replicas)?;
+        partial.set_at(&["spec", "replicas"], Value::from(replicas));
+    }
+    let version = config.resource_version();
+    if !version.is_empty() {
+        partial.set_at(&["metadata", "resourceVersion"], Value::from(version));
+    }
+    let inner = context.of_parent();
+    let merged = apply_config(&inner, &existing.object, &partial, &owner)?;
+    let updated = apply(&inner, existing, merged, Ownership::Applied, dry_run).await?;
+    Ok(updated.map(|object| scale_of(&object)))
+}
+
+fn patched(
+    context: &Context<'_>,
+    current: Value,
+    patch_type: PatchType,
+    decoded: Decoded,
+) -> Result<Value, ApiError> {
     let value = apply_patch(SCHEMA, patch_type, current, &decoded.value)?;
     let decoded = Decoded {
         value,

@@ -1,13 +1,14 @@
 //! PUT, and the part that PATCH shares with it: how an object changes.
 
 use http::StatusCode;
-use hull_api::{ApiError, Kind, ObjectExt, field::Errors, meta, registry::Subresource};
+use hull_api::{ApiError, Kind, ObjectExt, field::Errors, managed, meta, registry::Subresource};
 use hull_store::Revision;
 use serde_json::Value;
 
 use super::{
     Context, HandlerResult,
     create::create_object,
+    owners::Owner,
     read_body::{check_namespace, read_object},
     to_served, to_storage,
 };
@@ -64,12 +65,20 @@ async fn put(
             .await?;
         let Some(existing) = found else {
             if kind.strategy.create_on_update() && context.subresource.is_none() {
-                let created = create_object(context, object, dry_run).await?;
+                let created = create_object(context, object, Ownership::Track, dry_run).await?;
                 return Ok((created, StatusCode::CREATED));
             }
             return Err(ApiError::not_found(kind.resource(), context.name));
         };
-        if let Some(updated) = apply(context, &existing, object.clone(), dry_run).await? {
+        if let Some(updated) = apply(
+            context,
+            &existing,
+            object.clone(),
+            Ownership::Track,
+            dry_run,
+        )
+        .await?
+        {
             return Ok((updated, StatusCode::OK));
         }
         // Without a resourceVersion the client does not care who was first.
@@ -80,19 +89,48 @@ async fn put(
     Err(ApiError::modified(kind.resource(), context.name))
 }
 
+/// Who finds out which fields the writer owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// This write: it takes what it changes.
+    Track,
+    /// Server-side apply did; the object carries the owners.
+    Applied,
+}
+
 /// Makes `new` (in the served version) the successor of `existing` and writes it. `None`:
 /// somebody else wrote in between.
 pub(super) async fn apply(
     context: &Context<'_>,
     existing: &Stored,
     mut new: Value,
+    ownership: Ownership,
     dry_run: bool,
 ) -> Result<Option<Value>, ApiError> {
     let kind = context.kind;
     let old = to_served(kind, existing.object.clone());
     check_preconditions(kind, &new, &old)?;
+    let given = new.remove_at(&["metadata", "managedFields"]);
     prepare(kind, context.subresource, &mut new, &old);
     validate(kind, context.subresource, &new, &old)?;
+    match (ownership, given) {
+        (Ownership::Track, given) => {
+            let owner = Owner::of(context, "UpdateOptions")?;
+            managed::update(
+                Some(&old),
+                &mut new,
+                given.as_ref(),
+                context.type_ref(),
+                &owner.write(),
+            );
+        }
+        (Ownership::Applied, Some(owners)) => {
+            new.set_at(&["metadata", "managedFields"], owners);
+        }
+        (Ownership::Applied, None) => {
+            new.remove_at(&["metadata", "managedFields"]);
+        }
+    }
     new.set_at(
         &["metadata", "resourceVersion"],
         Value::from(old.resource_version()),

@@ -147,6 +147,8 @@ pub(crate) enum PatchType {
     Json,
     Merge,
     Strategic,
+    /// Server-side apply: a configuration, not a change.
+    Apply,
 }
 
 /// Parses a patch by its content type.
@@ -158,16 +160,14 @@ pub(crate) fn decode_patch_body(
         "application/json-patch+json" => PatchType::Json,
         "application/merge-patch+json" => PatchType::Merge,
         "application/strategic-merge-patch+json" => PatchType::Strategic,
-        other => {
-            let mut error = unsupported(
-                "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
-            );
-            if other.starts_with("application/apply-patch") {
-                error.message.push_str(
-                    " (server-side apply, application/apply-patch+yaml, is not implemented by this server)",
-                );
-            }
-            return Err(error);
+        "application/apply-patch+yaml" => {
+            let decoded = parse_yaml(bytes).map_err(ApiError::bad_request)?;
+            return Ok((PatchType::Apply, decoded));
+        }
+        _ => {
+            return Err(unsupported(
+                "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
+            ));
         }
     };
     let decoded = decode::parse_json(bytes)

@@ -21,20 +21,20 @@ spec:
     ports: [{name: web, containerPort: 80, protocol: TCP}]
 ";
 
-struct Kubectl {
+pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
     home: PathBuf,
 }
 
-struct Output {
-    success: bool,
-    stdout: String,
-    stderr: String,
+pub struct Output {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Kubectl {
-    fn find(server: &TestServer) -> Option<Self> {
+    pub fn find(server: &TestServer) -> Option<Self> {
         let named = std::env::var_os("HULL_KUBECTL").map(PathBuf::from);
         let on_path = || {
             std::env::split_paths(&std::env::var_os("PATH")?)
@@ -65,7 +65,7 @@ impl Kubectl {
         command
     }
 
-    async fn run_with(&self, arguments: &[&str], input: &str) -> Output {
+    pub async fn run_with(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = self.command(arguments).spawn().unwrap();
         child
             .stdin
@@ -86,11 +86,11 @@ impl Kubectl {
     }
 
     /// Runs a command that must succeed; its output.
-    async fn ok(&self, arguments: &[&str]) -> String {
+    pub async fn ok(&self, arguments: &[&str]) -> String {
         self.ok_with(arguments, "").await
     }
 
-    async fn ok_with(&self, arguments: &[&str], input: &str) -> String {
+    pub async fn ok_with(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run_with(arguments, input).await;
         assert!(
             output.success,
@@ -101,7 +101,7 @@ impl Kubectl {
     }
 
     /// Runs a command that must fail; its complaint.
-    async fn refused(&self, arguments: &[&str], input: &str) -> String {
+    pub async fn refused(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run_with(arguments, input).await;
         assert!(
             !output.success,

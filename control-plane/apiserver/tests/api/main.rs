@@ -11,4 +11,5 @@ mod node_proxy;
 mod objects;
 mod patches;
 mod security;
+mod server_side_apply;
 mod watches;

@@ -73,17 +73,6 @@ async fn patches_that_do_not_fit_say_why() {
         let answer = client.patch(&path, media, &patch).await;
         assert_eq!(answer.refused().0, code, "{patch}: {}", answer.text);
     }
-    let apply = client
-        .send(
-            Method::PATCH,
-            &path,
-            &[("content-type", "application/apply-patch+yaml")],
-            "{}",
-        )
-        .await;
-    let (code, reason, message) = apply.refused();
-    assert_eq!((code, reason.as_str()), (415, "UnsupportedMediaType"));
-    assert!(message.contains("server-side apply"), "{message}");
     assert_eq!(
         client
             .patch(&format!("{CONFIG_MAPS}/nope"), "merge-patch", &json!({}))
