@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     http::Output,
-    limits,
+    limits, service_network,
     storage::{Outcome, Stored},
 };
 
@@ -93,6 +93,11 @@ pub(super) async fn apply(
     check_preconditions(kind, &new, &old)?;
     prepare(kind, context.subresource, &mut new, &old);
     validate(kind, context.subresource, &new, &old)?;
+    if context.subresource.is_none() {
+        let backend = context.backend;
+        let network = &backend.service_network;
+        service_network::allocate(&backend.storage, network, kind, &mut new, Some(&old)).await?;
+    }
     new.set_at(
         &["metadata", "resourceVersion"],
         Value::from(old.resource_version()),

@@ -10,5 +10,6 @@ mod local_service;
 mod node_proxy;
 mod objects;
 mod patches;
+mod protobuf;
 mod security;
 mod watches;
