@@ -5,6 +5,7 @@ const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 
 const LABEL_TEXT: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035_TEXT: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const QUALIFIED_TEXT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE_TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
@@ -17,6 +18,8 @@ const PORT_NAME_TEXT: &str =
 pub enum NameRule {
     /// RFC 1123 label: namespaces, containers.
     Label,
+    /// RFC 1035 label, which does not begin with a digit: services.
+    Label1035,
     /// RFC 1123 subdomain: most kinds.
     Subdomain,
     /// Anything that is one path segment.
@@ -35,6 +38,7 @@ impl NameRule {
         };
         match self {
             NameRule::Label => label(&probe),
+            NameRule::Label1035 => label_1035(&probe),
             NameRule::Subdomain => subdomain(&probe),
             NameRule::PathSegment => path_segment(&probe),
         }
@@ -73,6 +77,50 @@ fn is_qualified_shape(text: &str) -> bool {
 
 fn too_long(limit: usize) -> String {
     format!("must be no more than {limit} bytes")
+}
+
+/// RFC 1035 label.
+pub fn label_1035(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if text.len() > LABEL_MAX {
+        wrong.push(too_long(LABEL_MAX));
+    }
+    if !is_label_shape(text) || !text.starts_with(|first: char| first.is_ascii_lowercase()) {
+        wrong.push(LABEL_1035_TEXT.to_string());
+    }
+    wrong
+}
+
+/// An address and the length of its network part, as `10.0.0.0/8`.
+pub fn is_cidr(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else {
+        return false;
+    };
+    let most = match address.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(_)) => 32,
+        Ok(std::net::IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    bits.bytes().all(|b| b.is_ascii_digit()) && bits.parse::<u32>().is_ok_and(|bits| bits <= most)
+}
+
+/// The range `inner` is a part of `outer`, and smaller. Both are in the form of [`is_cidr`].
+pub fn is_within(inner: &str, outer: &str) -> bool {
+    fn parse(text: &str) -> Option<(u128, u32, bool)> {
+        let (address, bits) = text.split_once('/')?;
+        let bits: u32 = bits.parse().ok()?;
+        Some(match address.parse().ok()? {
+            std::net::IpAddr::V4(ip) => (u128::from(ip.to_bits()) << 96, bits, true),
+            std::net::IpAddr::V6(ip) => (ip.to_bits(), bits, false),
+        })
+    }
+    let (Some((inner, inner_bits, inner_v4)), Some((outer, outer_bits, outer_v4))) =
+        (parse(inner), parse(outer))
+    else {
+        return false;
+    };
+    let mask = u128::MAX.checked_shl(128 - outer_bits).unwrap_or(0);
+    inner_v4 == outer_v4 && inner_bits > outer_bits && inner & mask == outer & mask
 }
 
 /// RFC 1123 label.
@@ -243,6 +291,23 @@ mod tests {
         }
         for bad in ["", "/a", "a/", "a/b/c", "A b", "-a"] {
             assert!(!qualified_name(bad).is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_lie_within_larger_ranges() {
+        for (inner, outer, within) in [
+            ("10.1.0.0/16", "10.0.0.0/8", true),
+            ("10.0.0.0/8", "10.0.0.0/8", false),
+            ("11.0.0.0/16", "10.0.0.0/8", false),
+            ("10.0.0.0/8", "0.0.0.0/0", true),
+            ("2001:db8::/64", "2001:db8::/32", true),
+            ("2001:db8::/64", "0.0.0.0/0", false),
+        ] {
+            assert_eq!(is_within(inner, outer), within, "{inner} in {outer}");
+        }
+        for bad in ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/+8", "x/8", "::/129"] {
+            assert!(!is_cidr(bad), "{bad}");
         }
     }
 

@@ -223,10 +223,25 @@ pub trait Strategy: Send + Sync {
     fn apply_defaults(&self, _object: &mut Value) {}
 
     /// Sets what a client may not set: status, generation.
-    fn prepare_create(&self, _object: &mut Value) {}
+    fn prepare_create(&self, object: &mut Value) {
+        if self.has_status() {
+            object.set_at(&["status"], Value::Object(serde_json::Map::new()));
+        }
+        if self.has_generation() {
+            object.set_at(&["metadata", "generation"], Value::from(1));
+        }
+    }
 
     /// Takes over what an update may not change: status.
-    fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if self.has_status() {
+            let status = old.get("status").cloned();
+            new.set_at(&["status"], status.unwrap_or_default());
+        }
+        if self.has_generation() {
+            crate::meta::bump_generation(new, old);
+        }
+    }
 
     /// Takes over everything that an update of `status` may not change.
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
@@ -252,6 +267,11 @@ pub trait Strategy: Send + Sync {
 
     /// Rules of a new status.
     fn validate_status_update(&self, _new: &Value, _old: &Value, _errors: &mut Errors) {}
+
+    /// The status is written through its own subresource only.
+    fn has_status(&self) -> bool {
+        false
+    }
 
     /// `metadata.generation` counts changes of the spec.
     fn has_generation(&self) -> bool {

@@ -144,3 +144,8 @@ pub fn partial_metadata(object: &Value) -> Value {
         "metadata": object.get("metadata").cloned().unwrap_or(Value::Null),
     })
 }
+
+/// A text for a cell, or what stands for its absence.
+pub fn text_or(text: &str, absent: &str) -> Value {
+    Value::from(if text.is_empty() { absent } else { text })
+}

@@ -1,8 +1,8 @@
 //! What an API server is started with, and its limits.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use crate::pki::ClusterPki;
+use crate::{pki::ClusterPki, service_network::ServiceNetwork};
 
 /// Settings of an [`crate::ApiServer`].
 #[derive(Debug)]
@@ -11,6 +11,11 @@ pub struct ApiServerConfig {
     pub pki: ClusterPki,
     /// How long an Event is kept after it was last written.
     pub event_ttl: Duration,
+    /// What services are given.
+    pub service_network: ServiceNetwork,
+    /// Where pods reach this server; by default where it listens, or on this machine's address
+    /// towards the default route when it listens on all.
+    pub advertise: Option<SocketAddr>,
 }
 
 impl ApiServerConfig {
@@ -19,6 +24,8 @@ impl ApiServerConfig {
         ApiServerConfig {
             pki,
             event_ttl: limits::EVENT_TTL,
+            service_network: ServiceNetwork::default(),
+            advertise: None,
         }
     }
 }
@@ -29,6 +36,8 @@ pub mod limits {
 
     /// Largest request body, in bytes; Kubernetes' limit.
     pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+    /// Answers of more bytes are compressed for clients that ask; Kubernetes' limit.
+    pub const COMPRESS_ABOVE_BYTES: u64 = 128 * 1024;
     /// Longest time for a request body to arrive.
     pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
     /// Longest TLS handshake.

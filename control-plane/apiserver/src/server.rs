@@ -1,6 +1,6 @@
 //! Start, accept, stop.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use hull_store::Store;
 use hyper::service::service_fn;
@@ -21,6 +21,7 @@ use crate::{
     limits,
     metrics::Metrics,
     service::{self, Shared},
+    service_network,
     storage::Storage,
     tls,
     watch_cache::{self, WatchCache},
@@ -31,6 +32,7 @@ pub struct ApiServer {
     shared: Arc<Shared>,
     tls: Arc<ServerConfig>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    advertise: Option<SocketAddr>,
 }
 
 impl ApiServer {
@@ -55,6 +57,7 @@ impl ApiServer {
             storage,
             cache: cache.clone(),
             metrics: Metrics::new(),
+            service_network: config.service_network,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
@@ -62,6 +65,7 @@ impl ApiServer {
             shared: Arc::new(Shared { backend, node_tls }),
             tls,
             tasks: vec![feed, sweeper],
+            advertise: config.advertise,
         }))
     }
 
@@ -80,6 +84,14 @@ impl ApiServer {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServerError> {
+        let backend = &self.shared.backend;
+        let at = match self.advertise {
+            Some(at) => at,
+            None => listener.local_addr().map_err(ServerError::Listen)?,
+        };
+        service_network::publish(&backend.storage, &backend.service_network, at)
+            .await
+            .map_err(ServerError::Bootstrap)?;
         let acceptor = TlsAcceptor::from(self.tls.clone());
         let permits = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
         let (stop, stopped) = tokio::sync::watch::channel(false);

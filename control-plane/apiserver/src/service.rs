@@ -18,7 +18,10 @@ use crate::{
     ApiBody, UserInfo, auth, body, discovery,
     handlers::{self, Backend, Context},
     health,
-    http::{Accept, RequestInfo, Target, error_response, text_response},
+    http::{
+        Accept, Encoding, RequestInfo, Target, accepts_gzip, compress, error_response,
+        error_response_as, prefers_protobuf, text_response,
+    },
     limits::MAX_IN_FLIGHT,
     node_proxy::{self, Proxied},
 };
@@ -86,6 +89,12 @@ where
         }
     };
     let path = request.uri().path().to_string();
+    let gzip = accepts_gzip(request.headers());
+    let error_encoding = if prefers_protobuf(request.headers()) {
+        Encoding::Protobuf
+    } else {
+        Encoding::Json
+    };
     let long = info.is_long_running();
     let guard = (!long).then(|| metrics.request_started());
     let response =
@@ -95,13 +104,18 @@ where
                 "Too many requests, please try again later.",
             );
             error.details.retry_after_seconds = 1;
-            error_response(&error)
+            error_response_as(&error, error_encoding)
         } else {
             match answer(shared, user, &info, request).await {
                 Ok(response) => response,
-                Err(error) => error_response(&error),
+                Err(error) => error_response_as(&error, error_encoding),
             }
         };
+    let response = if gzip && !long {
+        compress(response).await
+    } else {
+        response
+    };
     drop(guard);
     let (group, resource) = match &info.target {
         Target::Resource { kind, .. } => (kind.group, kind.plural),
@@ -170,7 +184,7 @@ where
         };
         return node_proxy::proxy(&shared.backend, &shared.node_tls, proxied).await;
     }
-    let accept = Accept::parse(&parts.headers, &info.query)?;
+    let accept = Accept::parse(&parts.headers, &info.query, kind)?;
     let reads = matches!(info.verb, "get" | "list" | "watch");
     let request_body = if reads {
         Bytes::new()

@@ -1,38 +1,109 @@
 //! The rules of each served kind, one file per kind, and the table of them all.
 
-mod apps;
 mod config_map;
+mod controller_revision;
+mod cron_job;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
+mod daemon_set;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod event;
+mod ingress;
+mod ingress_class;
+mod ip_address;
+mod job;
 mod lease;
 mod namespace;
+mod network_policy;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 pub mod pod;
+mod pod_disruption_budget;
+mod pod_template;
 mod priority_class;
+mod replica_set;
+mod replication_controller;
 mod runtime_class;
 mod secret;
+pub mod service;
 mod service_account;
+mod service_cidr;
+mod stateful_set;
+pub mod storage_class;
+mod volume_attachment;
+mod workload;
 
+pub use controller_revision::CONTROLLER_REVISIONS;
+pub use cron_job::CRON_JOBS;
+pub use csi_driver::CSI_DRIVERS;
+pub use csi_node::CSI_NODES;
+pub use csi_storage_capacity::CSI_STORAGE_CAPACITIES;
+pub use daemon_set::DAEMON_SETS;
+pub use endpoint_slice::ENDPOINT_SLICES;
+pub use endpoints::ENDPOINTS;
+pub use ingress::INGRESSES;
+pub use ingress_class::INGRESS_CLASSES;
+pub use ip_address::IP_ADDRESSES;
+pub use job::JOBS;
+pub use network_policy::NETWORK_POLICIES;
+pub use persistent_volume::PERSISTENT_VOLUMES;
+pub use persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS;
+pub use pod_disruption_budget::POD_DISRUPTION_BUDGETS;
+pub use pod_template::POD_TEMPLATES;
 pub use priority_class::SYSTEM_CLASSES;
+pub use replication_controller::REPLICATION_CONTROLLERS;
+pub use service::SERVICES;
+pub use service_cidr::SERVICE_CIDRS;
+pub use stateful_set::STATEFUL_SETS;
+pub use storage_class::STORAGE_CLASSES;
+pub use volume_attachment::VOLUME_ATTACHMENTS;
 
 use crate::registry::{Conversion, Kind, Subresource};
 
 const NO_NAMES: &[&str] = &[];
 
 /// Every served kind, in the order of discovery.
-pub static ALL: [&Kind; 13] = [
+pub static ALL: &[&Kind] = &[
     &CONFIG_MAPS,
+    &ENDPOINTS,
     &EVENTS,
     &NAMESPACES,
     &NODES,
+    &PERSISTENT_VOLUME_CLAIMS,
+    &PERSISTENT_VOLUMES,
     &PODS,
+    &POD_TEMPLATES,
+    &REPLICATION_CONTROLLERS,
     &SECRETS,
     &SERVICE_ACCOUNTS,
+    &SERVICES,
+    &CONTROLLER_REVISIONS,
+    &DAEMON_SETS,
     &DEPLOYMENTS,
     &REPLICA_SETS,
+    &STATEFUL_SETS,
     &EVENTS_V1,
+    &CRON_JOBS,
+    &JOBS,
+    &INGRESS_CLASSES,
+    &INGRESSES,
+    &IP_ADDRESSES,
+    &NETWORK_POLICIES,
+    &SERVICE_CIDRS,
+    &POD_DISRUPTION_BUDGETS,
+    &CSI_DRIVERS,
+    &CSI_NODES,
+    &CSI_STORAGE_CAPACITIES,
+    &STORAGE_CLASSES,
+    &VOLUME_ATTACHMENTS,
+    &PRIORITY_CLASSES,
     &LEASES,
     &RUNTIME_CLASSES,
-    &PRIORITY_CLASSES,
+    &ENDPOINT_SLICES,
 ];
 
 /// The part of the table that most kinds share.
@@ -178,7 +249,7 @@ pub static DEPLOYMENTS: Kind = Kind {
     subresources: &[Subresource::Scale, Subresource::Status],
     schema: "apps.Deployment",
     storage: "deployments",
-    strategy: &apps::DeploymentStrategy,
+    strategy: &deployment::Strategy,
     ..PLAIN
 };
 
@@ -193,7 +264,7 @@ pub static REPLICA_SETS: Kind = Kind {
     subresources: &[Subresource::Scale, Subresource::Status],
     schema: "apps.ReplicaSet",
     storage: "replicasets",
-    strategy: &apps::ReplicaSetStrategy,
+    strategy: &replica_set::Strategy,
     ..PLAIN
 };
 

@@ -12,7 +12,7 @@ use super::{
     to_served, to_storage,
     update::Ownership,
 };
-use crate::{admission, http::Output, limits, storage::Outcome};
+use crate::{admission, http::Output, limits, service_network, storage::Outcome};
 
 /// Characters of a generated name: no vowels, no look-alikes.
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -66,6 +66,8 @@ pub(super) async fn create_object(
         }
         prepare(context, &mut attempt, ownership).await?;
         validate(kind, &attempt)?;
+        let network = &context.backend.service_network;
+        service_network::allocate(storage, network, kind, &mut attempt, None).await?;
         let mut stored = to_storage(kind, attempt);
         if dry_run {
             if storage
@@ -81,7 +83,11 @@ pub(super) async fn create_object(
             Outcome::Done(_) => return Ok(to_served(kind, stored)),
             Outcome::Conflict if generate => {}
             Outcome::Conflict => {
-                return Err(ApiError::already_exists(kind.resource(), stored.name()));
+                let (namespace, name) = (stored.namespace(), stored.name());
+                if storage.get(kind, namespace, name).await?.is_some() {
+                    return Err(ApiError::already_exists(kind.resource(), name));
+                }
+                // Another service was faster with an address or port: choose again.
             }
         }
     }

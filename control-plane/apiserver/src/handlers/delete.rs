@@ -124,12 +124,7 @@ pub(super) async fn delete(context: &Context<'_>) -> HandlerResult {
     let kind = context.kind;
     let deletion = delete_object(context, context.namespace, context.name, &options).await?;
     let object = match deletion {
-        Deletion::Removed(object) if !kind.strategy.returns_deleted() => {
-            return Ok(json_response(
-                StatusCode::OK,
-                success(kind, &object).to_string(),
-            ));
-        }
+        Deletion::Removed(object) if !kind.strategy.returns_deleted() => success(kind, &object),
         Deletion::Removed(object) | Deletion::Marked(object) => to_served(kind, object),
     };
     Ok(Output {

@@ -1,17 +1,17 @@
 //! LIST: from the cache; pages after the first and lists at an exact revision from the store.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Response, StatusCode};
-use hull_api::{ApiError, table};
+use hull_api::{ApiError, protobuf, schema::schema, table};
 use hull_store::Revision;
 use serde_json::{Map, Value, json};
 
 use super::{Context, HandlerResult, selection::Selection, to_served};
 use crate::{
     ApiBody,
-    http::{Accept, json_response},
+    http::{Accept, Encoding, json_response, protobuf_response},
     storage::store_error,
     watch_cache::{CachedObject, Snapshot},
 };
@@ -264,7 +264,7 @@ fn respond(context: &Context<'_>, page: Page) -> Response<ApiBody> {
                 table::table(columns, metadata, rows).to_string(),
             )
         }
-        Accept::Metadata => {
+        Accept::Metadata(encoding) => {
             let items: Vec<Value> = page
                 .objects
                 .iter()
@@ -276,11 +276,20 @@ fn respond(context: &Context<'_>, page: Page) -> Response<ApiBody> {
                 "metadata": metadata,
                 "items": items,
             });
-            json_response(StatusCode::OK, list.to_string())
+            match encoding {
+                Encoding::Protobuf => {
+                    protobuf_response(StatusCode::OK, protobuf::encode_object(&list))
+                }
+                _ => json_response(StatusCode::OK, list.to_string()),
+            }
         }
+        Accept::Object(Encoding::Protobuf) => protobuf_response(
+            StatusCode::OK,
+            protobuf_list(context, &page.objects, &metadata),
+        ),
         Accept::Object(encoding) => {
             let bytes = list_bytes(context, &page.objects, &metadata);
-            if encoding == crate::http::Encoding::Json {
+            if encoding == Encoding::Json {
                 return json_response(StatusCode::OK, bytes);
             }
             match serde_json::from_slice::<Value>(&bytes)
@@ -299,6 +308,31 @@ fn respond(context: &Context<'_>, page: Page) -> Response<ApiBody> {
             }
         }
     }
+}
+
+fn protobuf_list(
+    context: &Context<'_>,
+    objects: &[Arc<CachedObject>],
+    metadata: &Value,
+) -> Result<Vec<u8>, protobuf::ProtobufError> {
+    let kind = context.kind;
+    let item_type = schema()
+        .id(kind.schema)
+        .ok_or_else(|| protobuf::ProtobufError::UnknownType(kind.schema.to_string()))?;
+    let items: Vec<Cow<'_, Value>> = objects
+        .iter()
+        .map(|object| match kind.conversion {
+            None => Cow::Borrowed(&object.value),
+            Some(_) => Cow::Owned(to_served(kind, object.value.clone())),
+        })
+        .collect();
+    protobuf::encode_list(
+        &kind.group_version(),
+        &format!("{}List", kind.kind),
+        item_type,
+        metadata,
+        items.iter().map(AsRef::as_ref),
+    )
 }
 
 /// The list as JSON: the objects are already written out.

@@ -27,6 +27,7 @@ use crate::{
     ApiBody,
     http::{Accept, Query},
     metrics::Metrics,
+    service_network::ServiceNetwork,
     storage::Storage,
     watch_cache::WatchCache,
 };
@@ -38,6 +39,7 @@ pub(crate) struct Backend {
     pub storage: Storage,
     pub cache: Arc<WatchCache>,
     pub metrics: Metrics,
+    pub service_network: ServiceNetwork,
 }
 
 /// One request about a resource.

@@ -96,7 +96,8 @@ pub(super) fn read_as(
             summary(&context.body)
         ))
     };
-    let decoded = decode_body(context.headers, &context.body)?.map_err(|why| unrecognized(&why))?;
+    let decoded = decode_body(context.headers, &context.body, type_name)?
+        .map_err(|why| unrecognized(&why))?;
     if !decoded.value.is_object() {
         return Err(unrecognized(
             "couldn't get version/kind; json parse error: json: cannot unmarshal value into Go value of type struct",
@@ -200,7 +201,8 @@ pub(super) fn read_delete_options(context: &Context<'_>) -> Result<Map<String, V
             summary(&context.body)
         ))
     };
-    let decoded = decode_body(context.headers, &context.body)?.map_err(|why| cannot_read(&why))?;
+    let decoded = decode_body(context.headers, &context.body, "meta.DeleteOptions")?
+        .map_err(|why| cannot_read(&why))?;
     let mut value = decoded.value;
     if !value.is_object() {
         return Err(cannot_read("it is not a JSON object"));

@@ -14,7 +14,7 @@ use super::{
     delete::{DeleteOptions, delete_object},
     read_body::read_as,
 };
-use crate::{http::json_response, limits, storage::Outcome};
+use crate::{http::Output, limits, storage::Outcome};
 
 const BINDINGS: ResourceName<'static> = ResourceName {
     group: "",
@@ -29,6 +29,17 @@ fn success() -> Value {
         "status": "Success",
         "code": 201,
     })
+}
+
+fn created(context: &Context<'_>) -> http::Response<crate::ApiBody> {
+    Output {
+        kind: context.kind,
+        accept: context.accept,
+        status: StatusCode::CREATED,
+        object: &success(),
+        warnings: &[],
+    }
+    .into_response()
 }
 
 /// The scheduler's decision: sets `spec.nodeName`, once.
@@ -64,10 +75,10 @@ pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
         check_bindable(pod, &binding)?;
         assign(pod, &binding, node);
         if dry_run {
-            return Ok(json_response(StatusCode::CREATED, success().to_string()));
+            return Ok(created(context));
         }
         if let Outcome::Done(_) = storage.replace(context.kind, pod, stored.revision).await? {
-            return Ok(json_response(StatusCode::CREATED, success().to_string()));
+            return Ok(created(context));
         }
     }
     Err(ApiError::modified(BINDINGS, context.name))
@@ -137,5 +148,5 @@ pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
         .unwrap_or_default();
     let options = DeleteOptions::from_map(context, options)?;
     delete_object(context, context.namespace, context.name, &options).await?;
-    Ok(json_response(StatusCode::CREATED, success().to_string()))
+    Ok(created(context))
 }

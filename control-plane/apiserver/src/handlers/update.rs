@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     http::Output,
-    limits,
+    limits, service_network,
     storage::{Outcome, Stored},
 };
 
@@ -130,6 +130,12 @@ pub(super) async fn apply(
         (Ownership::Applied, None) => {
             new.remove_at(&["metadata", "managedFields"]);
         }
+    }
+    // What the server allocates is nobody's.
+    if context.subresource.is_none() {
+        let backend = context.backend;
+        let network = &backend.service_network;
+        service_network::allocate(&backend.storage, network, kind, &mut new, Some(&old)).await?;
     }
     new.set_at(
         &["metadata", "resourceVersion"],

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Response, StatusCode, header};
-use hull_api::{ApiError, Kind, ObjectExt, table};
+use hull_api::{ApiError, Kind, ObjectExt, protobuf, table};
 use hull_store::{Revision, WatchEvent, WatchStream};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     ApiBody, body,
-    http::Accept,
+    http::{Accept, Encoding},
     limits,
     storage::{codec, store_error},
     watch_cache::{CachedObject, Change, Changes},
@@ -82,17 +82,28 @@ pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
         deadline: Instant::now() + lifetime,
     };
     tokio::spawn(watcher.run(first));
-    Ok(respond(receiver))
+    Ok(respond(receiver, is_protobuf(context.accept)))
 }
 
-fn respond(receiver: mpsc::Receiver<Bytes>) -> Response<ApiBody> {
+fn is_protobuf(accept: Accept) -> bool {
+    matches!(
+        accept,
+        Accept::Object(Encoding::Protobuf) | Accept::Metadata(Encoding::Protobuf)
+    )
+}
+
+fn respond(receiver: mpsc::Receiver<Bytes>, protobuf: bool) -> Response<ApiBody> {
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut response = Response::new(body::stream(stream));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
+        header::HeaderValue::from_static(if protobuf {
+            "application/vnd.kubernetes.protobuf;stream=watch"
+        } else {
+            "application/json"
+        }),
     );
     headers.insert(
         header::CACHE_CONTROL,
@@ -153,8 +164,24 @@ impl Encoder {
         Bytes::from(out)
     }
 
+    /// One event in the form of the stream; `object` is in the shape to be sent.
+    fn frame(&self, event: &str, object: &Value) -> Bytes {
+        if !is_protobuf(self.accept) {
+            return Self::line(event, object.to_string().as_bytes());
+        }
+        match protobuf::encode_object(object) {
+            Ok(bytes) => Bytes::from(protobuf::encode_watch_event(event, &bytes)),
+            Err(error) => {
+                let status = ApiError::internal(error).to_value();
+                let bytes = protobuf::encode_object(&status).unwrap_or_default();
+                Bytes::from(protobuf::encode_watch_event("ERROR", &bytes))
+            }
+        }
+    }
+
     fn event(&mut self, event: &str, object: &CachedObject) -> Bytes {
-        if matches!(self.accept, Accept::Object(_)) && self.kind.conversion.is_none() {
+        let as_written = matches!(self.accept, Accept::Object(_)) && !is_protobuf(self.accept);
+        if as_written && self.kind.conversion.is_none() {
             return Self::line(event, &object.json);
         }
         self.value_event(event, object.value.clone())
@@ -164,7 +191,7 @@ impl Encoder {
         let object = to_served(self.kind, stored);
         let shaped = match self.accept {
             Accept::Object(_) => object,
-            Accept::Metadata => table::partial_metadata(&object),
+            Accept::Metadata(_) => table::partial_metadata(&object),
             Accept::Table(include) => {
                 let columns = (!self.columns_sent).then(|| table::column_definitions(self.kind));
                 self.columns_sent = true;
@@ -173,7 +200,7 @@ impl Encoder {
                 table::table(columns, metadata, vec![row])
             }
         };
-        Self::line(event, shaped.to_string().as_bytes())
+        self.frame(event, &shaped)
     }
 
     fn bookmark(&mut self, revision: Revision, initial_end: bool) -> Bytes {
@@ -190,10 +217,10 @@ impl Encoder {
                 "apiVersion": self.kind.group_version(),
                 "metadata": metadata,
             }),
-            Accept::Metadata => table::partial_metadata(&json!({ "metadata": metadata })),
+            Accept::Metadata(_) => table::partial_metadata(&json!({ "metadata": metadata })),
             Accept::Table(_) => table::table(None, metadata, Vec::new()),
         };
-        Self::line("BOOKMARK", object.to_string().as_bytes())
+        self.frame("BOOKMARK", &object)
     }
 }
 
@@ -224,7 +251,7 @@ impl Watcher {
             }
         }
         if let Err(error) = self.follow().await {
-            let line = Encoder::line("ERROR", error.to_value().to_string().as_bytes());
+            let line = self.encoder.frame("ERROR", &error.to_value());
             // The client may be gone already.
             let _ = self.sender.send(line).await;
         }

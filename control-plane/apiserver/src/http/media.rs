@@ -1,6 +1,11 @@
 //! Media types: what a body is, and what the client wants back.
 
-use hull_api::{ApiError, decode, status::Reason, table::IncludeObject};
+use hull_api::{
+    ApiError, Kind, ObjectExt, decode, protobuf,
+    schema::{TypeId, schema},
+    status::Reason,
+    table::IncludeObject,
+};
 use serde_json::Value;
 
 use super::Query;
@@ -12,6 +17,8 @@ pub(crate) enum Encoding {
     Json,
     /// YAML.
     Yaml,
+    /// Kubernetes' protobuf.
+    Protobuf,
 }
 
 /// What the answer is.
@@ -21,11 +28,11 @@ pub(crate) enum Accept {
     Object(Encoding),
     /// kubectl's table.
     Table(IncludeObject),
-    /// Only the metadata.
-    Metadata,
+    /// Only the metadata; JSON or protobuf.
+    Metadata(Encoding),
 }
 
-const ACCEPTED: &str = "application/json, application/yaml";
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 struct MediaRange<'a> {
     media: &'a str,
@@ -50,8 +57,13 @@ impl<'a> MediaRange<'a> {
 }
 
 impl Accept {
-    /// The first of the accepted types that can be produced.
-    pub(crate) fn parse(headers: &http::HeaderMap, query: &Query) -> Result<Self, ApiError> {
+    /// The first of the accepted types that can be produced for objects of the kind.
+    pub(crate) fn parse(
+        headers: &http::HeaderMap,
+        query: &Query,
+        kind: &Kind,
+    ) -> Result<Self, ApiError> {
+        let has_protobuf = schema().id(kind.schema).is_some();
         let text = headers
             .get(http::header::ACCEPT)
             .and_then(|value| value.to_str().ok())
@@ -63,6 +75,7 @@ impl Accept {
             let encoding = match range.media {
                 "application/json" | "application/*" | "*/*" => Encoding::Json,
                 "application/yaml" => Encoding::Yaml,
+                protobuf::MEDIA_TYPE if has_protobuf => Encoding::Protobuf,
                 _ => continue,
             };
             let known = range.parameter("g") == "meta.k8s.io" && range.parameter("v") == "v1";
@@ -78,9 +91,9 @@ impl Accept {
                     return Ok(Accept::Table(include));
                 }
                 "PartialObjectMetadata" | "PartialObjectMetadataList"
-                    if known && encoding == Encoding::Json =>
+                    if known && encoding != Encoding::Yaml =>
                 {
-                    return Ok(Accept::Metadata);
+                    return Ok(Accept::Metadata(encoding));
                 }
                 _ => {}
             }
@@ -109,16 +122,52 @@ fn unsupported(accepted: &str) -> ApiError {
     )
 }
 
-/// Parses a body by its content type; JSON when there is none.
+/// Parses a body by its content type; JSON when there is none. Protobuf does not say what its
+/// fields are: it is read as an object of the expected type.
 pub(crate) fn decode_body(
     headers: &http::HeaderMap,
     bytes: &[u8],
+    type_name: &str,
 ) -> Result<Result<decode::Decoded, String>, ApiError> {
     match content_type(headers) {
         "" | "application/json" | "*/*" => Ok(parse_json(bytes)),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(parse_yaml(bytes)),
+        protobuf::MEDIA_TYPE => match schema().id(type_name) {
+            Some(expected) => Ok(parse_protobuf(bytes, expected)),
+            None => Err(unsupported("application/json, application/yaml")),
+        },
         _ => Err(unsupported(ACCEPTED)),
     }
+}
+
+fn parse_protobuf(bytes: &[u8], expected: TypeId) -> Result<decode::Decoded, String> {
+    let envelope = protobuf::open(bytes).map_err(|error| error.to_string())?;
+    // Options say the group of the client that sent them, and are the same in every group.
+    let id = if envelope.kind.is_empty() || envelope.kind == schema().object(expected).name {
+        expected
+    } else {
+        schema()
+            .by_kind(envelope.api_version, envelope.kind)
+            .ok_or_else(|| {
+                format!(
+                    "no kind {:?} is registered for version {:?}",
+                    envelope.kind, envelope.api_version
+                )
+            })?
+    };
+    let mut value = protobuf::decode(id, envelope.raw).map_err(|error| error.to_string())?;
+    for (field, text) in [
+        ("apiVersion", envelope.api_version),
+        ("kind", envelope.kind),
+    ] {
+        if !text.is_empty() {
+            value.set_at(&[field], Value::from(text));
+        }
+    }
+    Ok(decode::Decoded {
+        value,
+        duplicates: Vec::new(),
+    })
 }
 
 fn parse_json(bytes: &[u8]) -> Result<decode::Decoded, String> {
@@ -139,6 +188,15 @@ fn parse_yaml(bytes: &[u8]) -> Result<decode::Decoded, String> {
         value,
         duplicates: Vec::new(),
     })
+}
+
+/// The client wants protobuf more than anything else that can be produced: errors too.
+pub(crate) fn prefers_protobuf(headers: &http::HeaderMap) -> bool {
+    headers
+        .get(http::header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split(',').next())
+        .is_some_and(|range| MediaRange::parse(range.trim()).media == protobuf::MEDIA_TYPE)
 }
 
 /// The kinds of patches.
@@ -182,7 +240,10 @@ mod tests {
     fn accept(text: &str) -> Result<Accept, ApiError> {
         let mut headers = http::HeaderMap::new();
         headers.insert("accept", text.parse().unwrap());
-        Accept::parse(&headers, &Query::default())
+        let pods = hull_api::Registry::get()
+            .by_resource("", "v1", "pods")
+            .unwrap();
+        Accept::parse(&headers, &Query::default(), pods)
     }
 
     #[test]
@@ -192,6 +253,14 @@ mod tests {
             ("application/json", Accept::Object(Encoding::Json)),
             (
                 "application/vnd.kubernetes.protobuf, application/json",
+                Accept::Object(Encoding::Protobuf),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+                Accept::Metadata(Encoding::Protobuf),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json",
                 Accept::Object(Encoding::Json),
             ),
             ("application/yaml", Accept::Object(Encoding::Yaml)),
@@ -201,18 +270,12 @@ mod tests {
             ),
             (
                 "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json",
-                Accept::Metadata,
+                Accept::Metadata(Encoding::Json),
             ),
             ("*/*", Accept::Object(Encoding::Json)),
         ] {
             assert_eq!(accept(text).unwrap(), expected, "{text}");
         }
-        assert_eq!(
-            accept("application/vnd.kubernetes.protobuf")
-                .unwrap_err()
-                .code(),
-            406
-        );
         assert_eq!(accept("text/html").unwrap_err().code(), 406);
     }
 
@@ -220,13 +283,32 @@ mod tests {
     fn yaml_bodies_are_read() {
         let mut headers = http::HeaderMap::new();
         headers.insert("content-type", "application/yaml".parse().unwrap());
-        let decoded = decode_body(&headers, b"a: 1\nb: [x]\n").unwrap().unwrap();
+        let decoded = decode_body(&headers, b"a: 1\nb: [x]\n", "core.Pod")
+            .unwrap()
+            .unwrap();
         assert_eq!(decoded.value, serde_json::json!({"a": 1, "b": ["x"]}));
-        assert!(decode_body(&headers, b"a: [").unwrap().is_err());
-        headers.insert(
-            "content-type",
-            "application/vnd.kubernetes.protobuf".parse().unwrap(),
+        assert!(decode_body(&headers, b"a: [", "core.Pod").unwrap().is_err());
+        headers.insert("content-type", "text/html".parse().unwrap());
+        let error = decode_body(&headers, b"x", "core.Pod").unwrap_err();
+        assert_eq!(error.code(), 415);
+    }
+
+    #[test]
+    fn protobuf_bodies_are_read_as_the_expected_type() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("content-type", protobuf::MEDIA_TYPE.parse().unwrap());
+        let options = serde_json::json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+        let body = protobuf::encode_object(&options).unwrap();
+        let read = |body: &[u8], name| decode_body(&headers, body, name).unwrap();
+        assert_eq!(read(&body, "meta.DeleteOptions").unwrap().value, options);
+        assert_eq!(
+            read(&body, "core.Pod").unwrap().value["kind"],
+            "DeleteOptions"
         );
-        assert_eq!(decode_body(&headers, b"x").unwrap_err().code(), 415);
+        for bad in [&b""[..], b"{}", b"k8s\0\xff", &body[..body.len() - 5]] {
+            assert!(read(bad, "meta.DeleteOptions").is_err(), "{bad:?}");
+        }
+        let error = decode_body(&headers, &body, "example.com.Custom").unwrap_err();
+        assert_eq!(error.code(), 415);
     }
 }

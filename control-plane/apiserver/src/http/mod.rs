@@ -1,11 +1,17 @@
 //! HTTP as the Kubernetes API uses it: paths, query parameters, media types, responses.
 
+mod compress;
 mod media;
 mod query;
 mod request;
 mod respond;
 
-pub(crate) use media::{Accept, Encoding, PatchType, decode_body, decode_patch_body};
+pub(crate) use compress::{accepts_gzip, compress};
+pub(crate) use media::{
+    Accept, Encoding, PatchType, decode_body, decode_patch_body, prefers_protobuf,
+};
 pub(crate) use query::Query;
 pub(crate) use request::{RequestInfo, Target};
-pub(crate) use respond::{Output, error_response, json_response, text_response};
+pub(crate) use respond::{
+    Output, error_response, error_response_as, json_response, protobuf_response, text_response,
+};

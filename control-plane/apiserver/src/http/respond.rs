@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use hull_api::{ApiError, Kind, table};
+use hull_api::{ApiError, Kind, protobuf, table};
 use serde_json::{Value, json};
 
 use super::{Accept, Encoding};
@@ -36,10 +36,30 @@ pub(crate) fn json_response(status: StatusCode, bytes: impl Into<Bytes>) -> Resp
     with_type(status, "application/json", bytes)
 }
 
+/// A protobuf message.
+pub(crate) fn protobuf_response(
+    status: StatusCode,
+    encoded: Result<Vec<u8>, protobuf::ProtobufError>,
+) -> Response<ApiBody> {
+    match encoded {
+        Ok(bytes) => with_type(status, protobuf::MEDIA_TYPE, bytes),
+        Err(error) => error_response(&ApiError::internal(error)),
+    }
+}
+
 /// The `Status` of a failure.
 pub(crate) fn error_response(error: &ApiError) -> Response<ApiBody> {
+    error_response_as(error, Encoding::Json)
+}
+
+/// The `Status` of a failure as the client reads it best.
+pub(crate) fn error_response_as(error: &ApiError, encoding: Encoding) -> Response<ApiBody> {
     let status = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json_response(status, error.to_value().to_string());
+    let value = error.to_value();
+    let mut response = match encoding {
+        Encoding::Protobuf => protobuf_response(status, protobuf::encode_object(&value)),
+        _ => json_response(status, value.to_string()),
+    };
     if error.details.retry_after_seconds > 0 {
         response.headers_mut().insert(
             header::RETRY_AFTER,
@@ -75,10 +95,18 @@ impl Output<'_> {
                     table::table(columns, metadata, vec![row]).to_string(),
                 )
             }
-            Accept::Metadata if own => json_response(
-                self.status,
-                table::partial_metadata(self.object).to_string(),
-            ),
+            Accept::Metadata(encoding) if own => {
+                let metadata = table::partial_metadata(self.object);
+                match encoding {
+                    Encoding::Protobuf => {
+                        protobuf_response(self.status, protobuf::encode_object(&metadata))
+                    }
+                    _ => json_response(self.status, metadata.to_string()),
+                }
+            }
+            Accept::Object(Encoding::Protobuf) | Accept::Metadata(Encoding::Protobuf) => {
+                protobuf_response(self.status, protobuf::encode_object(self.object))
+            }
             Accept::Object(Encoding::Yaml) => match serde_saphyr::to_string(self.object) {
                 Ok(text) => with_type(self.status, "application/yaml", text),
                 Err(error) => error_response(&ApiError::internal(error)),

@@ -6,9 +6,11 @@ pub(crate) mod codec;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hull_api::{ApiError, Kind, ObjectExt, status::Reason};
+use hull_api::{ApiError, Kind, ObjectExt, kinds, status::Reason};
 use hull_store::{Condition, Revision, Store, StoreError, TxnOutcome, Write};
 use serde_json::Value;
+
+use crate::service_network::claims::{self, Claim};
 
 /// An object and the revision it was written at.
 #[derive(Debug, Clone)]
@@ -90,15 +92,42 @@ impl Storage {
             .ok_or_else(|| ApiError::not_found(kind.resource(), name))
     }
 
-    async fn write(&self, conditions: Vec<Condition>, write: Write) -> Result<Outcome, ApiError> {
-        match self.store.txn(conditions, vec![write]).await {
+    async fn write(
+        &self,
+        conditions: Vec<Condition>,
+        writes: Vec<Write>,
+    ) -> Result<Outcome, ApiError> {
+        match self.store.txn(conditions, writes).await {
             Ok(TxnOutcome::Committed(revision)) => Ok(Outcome::Done(revision)),
             Ok(TxnOutcome::Conflict { .. }) => Ok(Outcome::Conflict),
             Err(error) => Err(store_error(error)),
         }
     }
 
-    /// Writes a new object and sets its resourceVersion.
+    /// What the object at `key`, last written at `expected`, holds besides its key; `None`:
+    /// somebody else was first.
+    async fn held(
+        &self,
+        kind: &Kind,
+        key: &str,
+        expected: Revision,
+    ) -> Result<Option<Vec<Claim>>, ApiError> {
+        if kind.storage != kinds::SERVICES.storage {
+            return Ok(Some(Vec::new()));
+        }
+        let Some(pair) = self.store.get(key).await.map_err(store_error)? else {
+            return Ok(None);
+        };
+        if pair.mod_revision != expected {
+            return Ok(None);
+        }
+        let object = codec::decode(&pair.value, pair.mod_revision)
+            .map_err(|error| ApiError::internal(format!("stored object {key}: {error}")))?;
+        Ok(Some(claims::of(kind, &object)))
+    }
+
+    /// Writes a new object and sets its resourceVersion. A conflict may also be about something
+    /// that the object would hold besides its key.
     pub(crate) async fn create(
         &self,
         kind: &Kind,
@@ -106,9 +135,13 @@ impl Storage {
     ) -> Result<Outcome, ApiError> {
         let key = kind.key(object.namespace(), object.name());
         let bytes = encode(object)?;
-        let outcome = self
-            .write(vec![Condition::Absent(key.clone())], Write::Put(key, bytes))
-            .await?;
+        let mut conditions = vec![Condition::Absent(key.clone())];
+        let mut writes = vec![Write::Put(key, bytes)];
+        for claim in claims::of(kind, object) {
+            conditions.push(Condition::Absent(claim.key.clone()));
+            writes.push(Write::Put(claim.key, claim.value));
+        }
+        let outcome = self.write(conditions, writes).await?;
         if let Outcome::Done(revision) = outcome {
             codec::set_revision(object, revision);
         }
@@ -124,8 +157,24 @@ impl Storage {
     ) -> Result<Outcome, ApiError> {
         let key = kind.key(object.namespace(), object.name());
         let bytes = encode(object)?;
-        let condition = Condition::ModRevision(key.clone(), expected);
-        let outcome = self.write(vec![condition], Write::Put(key, bytes)).await?;
+        let Some(before) = self.held(kind, &key, expected).await? else {
+            return Ok(Outcome::Conflict);
+        };
+        let after = claims::of(kind, object);
+        let mut conditions = vec![Condition::ModRevision(key.clone(), expected)];
+        let mut writes = vec![Write::Put(key, bytes)];
+        for claim in &before {
+            if !after.iter().any(|other| other.key == claim.key) {
+                writes.push(Write::Delete(claim.key.clone()));
+            }
+        }
+        for claim in after {
+            if !before.iter().any(|other| other.key == claim.key) {
+                conditions.push(Condition::Absent(claim.key.clone()));
+                writes.push(Write::Put(claim.key, claim.value));
+            }
+        }
+        let outcome = self.write(conditions, writes).await?;
         if let Outcome::Done(revision) = outcome {
             codec::set_revision(object, revision);
         }
@@ -141,8 +190,13 @@ impl Storage {
         expected: Revision,
     ) -> Result<Outcome, ApiError> {
         let key = kind.key(namespace, name);
+        let Some(before) = self.held(kind, &key, expected).await? else {
+            return Ok(Outcome::Conflict);
+        };
         let condition = Condition::ModRevision(key.clone(), expected);
-        self.write(vec![condition], Write::Delete(key)).await
+        let mut writes = vec![Write::Delete(key)];
+        writes.extend(before.into_iter().map(|claim| Write::Delete(claim.key)));
+        self.write(vec![condition], writes).await
     }
 }
 

@@ -197,14 +197,17 @@ impl WatchCache {
             .collect()
     }
 
-    fn storage_of(key: &str) -> &str {
-        key.strip_prefix("/registry/")
-            .and_then(|rest| rest.split('/').next())
+    /// The storage name in a key: its first part, or its first two.
+    fn storage_of<'a>(&self, key: &'a str) -> &'a str {
+        let rest = key.strip_prefix("/registry/").unwrap_or("");
+        let ends = rest.match_indices('/').map(|(at, _)| at).take(2);
+        ends.map(|end| &rest[..end])
+            .find(|storage| self.resources.contains_key(storage))
             .unwrap_or("")
     }
 
     fn apply(&self, key: &str, revision: Revision, current: Option<Arc<CachedObject>>) {
-        let Some(resource) = self.resource(Self::storage_of(key)) else {
+        let Some(resource) = self.resource(self.storage_of(key)) else {
             return;
         };
         let mut state = resource.state.write();
@@ -232,7 +235,7 @@ impl WatchCache {
         let mut by_storage: HashMap<&str, BTreeMap<String, Arc<CachedObject>>> = HashMap::new();
         for object in &objects {
             by_storage
-                .entry(Self::storage_of(&object.key))
+                .entry(self.storage_of(&object.key))
                 .or_default()
                 .insert(object.key.clone(), object.clone());
         }

@@ -86,6 +86,7 @@ pub struct Answer {
     pub code: u16,
     pub headers: http::HeaderMap,
     pub text: String,
+    pub bytes: Bytes,
 }
 
 impl Answer {
@@ -197,6 +198,7 @@ impl ApiClient {
             code: parts.status.as_u16(),
             headers: parts.headers,
             text: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
         }
     }
 

@@ -29,8 +29,14 @@ async fn bad_bodies_are_the_clients_fault() {
         ("application/yaml", yaml_bomb.as_bytes().to_vec(), 400),
         (
             "application/vnd.kubernetes.protobuf",
-            b"k8s\0".to_vec(),
-            415,
+            b"k8s\0\x0a\xff".to_vec(),
+            400,
+        ),
+        ("application/vnd.kubernetes.protobuf", b"{}".to_vec(), 400),
+        (
+            "application/vnd.kubernetes.protobuf",
+            b"k8s\0\x12\x03\x0a\xff\x01".to_vec(),
+            400,
         ),
         ("text/html", b"<p>".to_vec(), 415),
         ("application/json", vec![b' '; 3 * 1024 * 1024 + 1], 413),

@@ -359,6 +359,62 @@ async fn kubectl_handles_config_and_waits_and_explains() {
     );
 }
 
+/// These send protobuf.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_generators_create_objects() {
+    let server = TestServer::start().await;
+    let Some(kubectl) = Kubectl::find(&server) else {
+        return;
+    };
+    for (command, answer) in [
+        ("namespace shop", "namespace/shop created"),
+        (
+            "configmap c --from-literal=a=1 --from-literal=b=",
+            "configmap/c created",
+        ),
+        ("secret generic s --from-literal=p=q", "secret/s created"),
+        (
+            "secret docker-registry d --docker-server=r --docker-username=u --docker-password=p",
+            "secret/d created",
+        ),
+        (
+            "serviceaccount robot -n shop",
+            "serviceaccount/robot created",
+        ),
+        (
+            "deployment web --image=nginx --replicas=2 --port=80",
+            "deployment.apps/web created",
+        ),
+        (
+            "priorityclass high --value=1000 --description=x",
+            "priorityclass.scheduling.k8s.io/high created",
+        ),
+    ] {
+        let mut arguments = vec!["create"];
+        arguments.extend(command.split(' '));
+        let output = kubectl.ok(&arguments).await;
+        assert_eq!(output.trim_end(), answer);
+    }
+    let data = kubectl
+        .ok(&["get", "cm", "c", "-o", "jsonpath={.data}"])
+        .await;
+    assert_eq!(data, "{\"a\":\"1\",\"b\":\"\"}");
+    let web = server.admin.get(&format!("{DEPLOYMENTS}/web")).await.ok();
+    assert_eq!(web["spec"]["replicas"], 2);
+    let container = &web["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["ports"][0]["containerPort"], 80);
+    assert_eq!(container["imagePullPolicy"], "Always");
+    let pod = kubectl
+        .ok(&["run", "one", "--image=nginx", "--restart=Never"])
+        .await;
+    assert_eq!(pod, "pod/one created\n");
+    let again = kubectl.refused(&["create", "namespace", "shop"], "").await;
+    assert_eq!(
+        again,
+        "Error from server (AlreadyExists): namespaces \"shop\" already exists\n"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_watches() {
     let server = TestServer::start().await;

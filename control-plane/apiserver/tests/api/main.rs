@@ -10,6 +10,7 @@ mod local_service;
 mod node_proxy;
 mod objects;
 mod patches;
+mod protobuf;
 mod security;
 mod server_side_apply;
 mod watches;

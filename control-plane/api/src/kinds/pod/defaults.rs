@@ -22,8 +22,20 @@ pub(super) fn default_pod(pod: &mut Value) {
 
 /// Defaults of `spec.template` of a workload.
 pub(crate) fn default_template(workload: &mut Value) {
-    workload.map_mut(&["spec", "template", "metadata"]);
-    default_spec(workload.map_mut(&["spec", "template", "spec"]), false);
+    default_pod_template(workload.map_mut(&["spec", "template"]));
+}
+
+/// Defaults of a pod template.
+pub(crate) fn default_pod_template(template: &mut Object) {
+    for part in ["metadata", "spec"] {
+        let slot = template.entry(part).or_insert(Value::Null);
+        if slot.is_null() {
+            *slot = json!({});
+        }
+    }
+    if let Some(spec) = object(template, "spec") {
+        default_spec(spec, false);
+    }
 }
 
 fn default_spec(spec: &mut Object, is_pod: bool) {

@@ -9,8 +9,8 @@ mod volumes;
 
 use serde_json::{Value, json};
 
-pub(super) use defaults::default_template;
 pub use defaults::default_tolerations;
+pub(super) use defaults::{default_pod_template, default_template};
 pub use qos::qos_class;
 pub(super) use validate::{validate_resource_list, validate_spec, validate_tolerations};
 
