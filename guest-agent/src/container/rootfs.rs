@@ -108,7 +108,8 @@ impl RootFs {
             mounts::mount_at("tmpfs", Path::new("scratch"), &target, flags, "mode=0711")?;
         } else {
             let device = disk::wait_attached(disk)?;
-            mounts::mount_at("ext4", &device, &target, flags, "")?;
+            // Space of deleted files goes back to the host.
+            mounts::mount_at("ext4", &device, &target, flags, "discard")?;
             set_mode(&target, 0o711)?;
         }
         for name in ["layers", "volumes"] {
