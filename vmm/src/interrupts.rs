@@ -15,6 +15,10 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::layout::IOAPIC_PINS;
 
+#[cfg(any(test, feature = "hostile"))]
+#[allow(clippy::unwrap_used, dead_code, reason = "code of tests")]
+pub(crate) mod fake;
+
 /// Most interrupt numbers that KVM routes.
 pub const MAX_GSIS: u32 = 4096;
 

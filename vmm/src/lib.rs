@@ -25,6 +25,9 @@ pub mod devices;
 pub mod error;
 pub mod events;
 pub mod exit;
+#[cfg(any(test, feature = "hostile"))]
+#[allow(clippy::unwrap_used, dead_code, reason = "code of tests")]
+pub mod hostile;
 pub mod interrupts;
 pub mod jail;
 pub mod layout;

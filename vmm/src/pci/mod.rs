@@ -14,8 +14,3 @@ mod root;
 pub use config::{Capability, ConfigSpace, ConfigWrite, HeaderIds};
 pub use msix::{MSIX_ENTRY_BYTES, MsixTable, NO_VECTOR};
 pub use root::{BarWindow, PciDevice, PciRoot, Place, RootError};
-
-#[cfg(test)]
-pub(crate) mod tests_support {
-    pub(crate) use super::msix::tests::FakeController;
-}

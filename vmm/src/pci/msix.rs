@@ -179,35 +179,9 @@ impl MsixTable {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use std::sync::Mutex;
-
-    #[derive(Default)]
-    pub(crate) struct FakeController {
-        pub routes: Mutex<Vec<(u32, MsiMessage)>>,
-        pub events: Mutex<Vec<(u32, EventFd)>>,
-        next: Mutex<u32>,
-    }
-
-    impl InterruptController for FakeController {
-        fn allocate(&self) -> Result<u32, InterruptError> {
-            let mut next = self.next.lock().unwrap();
-            *next += 1;
-            Ok(*next)
-        }
-        fn route(&self, gsi: u32, message: MsiMessage) -> Result<(), InterruptError> {
-            self.routes.lock().unwrap().push((gsi, message));
-            Ok(())
-        }
-        fn connect(&self, gsi: u32, event: &EventFd) -> Result<(), InterruptError> {
-            self.events
-                .lock()
-                .unwrap()
-                .push((gsi, event.try_clone().unwrap()));
-            Ok(())
-        }
-    }
+    use crate::interrupts::fake::FakeController;
 
     fn program(table: &mut MsixTable, vector: u64, address: u64, data: u32) {
         let base = vector * MSIX_ENTRY_BYTES as u64;

@@ -29,5 +29,6 @@ pub const F_EVENT_IDX: u64 = 1 << 29;
 /// VIRTIO_F_VERSION_1
 pub const F_VERSION_1: u64 = 1 << 32;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "hostile"))]
+#[allow(clippy::unwrap_used, dead_code, reason = "code of tests")]
 pub(crate) mod test_support;

@@ -6,9 +6,9 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{Activation, VirtQueue, VirtioInterrupt};
+pub(crate) use crate::interrupts::fake::FakeController;
 use crate::memory::GuestMemory;
 use crate::pci::MsixTable;
-pub(crate) use crate::pci::tests_support::FakeController;
 
 pub const QUEUE_SIZE: u16 = 16;
 pub const NEXT: u16 = 1;

@@ -22,7 +22,7 @@ pub const HEADER_BYTES: usize = 12;
 #[derive(Debug)]
 pub struct Tap {
     fd: OwnedFd,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "hostile"))]
     has_offloads: bool,
 }
 
@@ -31,7 +31,7 @@ impl Tap {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let tap = Self {
             fd,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "hostile"))]
             has_offloads: true,
         };
         let size = HEADER_BYTES as libc::c_int;
@@ -44,7 +44,7 @@ impl Tap {
     }
 
     /// For tests: any datagram-like descriptor.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "hostile"))]
     pub fn from_socket(fd: OwnedFd) -> io::Result<Self> {
         let tap = Self {
             fd,
@@ -74,7 +74,7 @@ impl Tap {
 
     /// Tells the host kernel what frames the guest takes.
     pub fn set_offloads(&self, flags: u32) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "hostile"))]
         if !self.has_offloads {
             return Ok(());
         }
