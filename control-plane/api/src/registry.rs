@@ -29,6 +29,12 @@ pub enum Subresource {
     Attach,
     /// `portforward` to a pod.
     PortForward,
+    /// `ephemeralcontainers`: containers added to a running pod.
+    EphemeralContainers,
+    /// `resize`: other resources for running containers.
+    Resize,
+    /// `approval` of a request for a certificate.
+    Approval,
 }
 
 /// How a subresource appears in discovery.
@@ -44,7 +50,7 @@ pub struct SubresourceInfo {
 
 impl Subresource {
     /// Every subresource.
-    pub const ALL: [Subresource; 9] = [
+    pub const ALL: [Subresource; 12] = [
         Subresource::Status,
         Subresource::Scale,
         Subresource::Binding,
@@ -54,6 +60,9 @@ impl Subresource {
         Subresource::Exec,
         Subresource::Attach,
         Subresource::PortForward,
+        Subresource::EphemeralContainers,
+        Subresource::Resize,
+        Subresource::Approval,
     ];
 
     /// What discovery says.
@@ -75,6 +84,9 @@ impl Subresource {
                 STREAM,
                 Some(("", "v1", "PodPortForwardOptions")),
             ),
+            Subresource::EphemeralContainers => ("ephemeralcontainers", EDIT, None),
+            Subresource::Resize => ("resize", EDIT, None),
+            Subresource::Approval => ("approval", EDIT, None),
         };
         SubresourceInfo { name, verbs, kind }
     }
@@ -257,6 +269,22 @@ pub trait Strategy: Send + Sync {
                 map.insert("metadata".to_string(), metadata);
             }
         }
+    }
+
+    /// Takes over everything that an update through another part of the object (`resize`,
+    /// `approval` …) may not change.
+    fn prepare_part_update(&self, _part: Subresource, new: &mut Value, old: &Value) {
+        *new = old.clone();
+    }
+
+    /// Rules of a change through such a part.
+    fn validate_part_update(
+        &self,
+        _part: Subresource,
+        _new: &Value,
+        _old: &Value,
+        _errors: &mut Errors,
+    ) {
     }
 
     /// Rules of a new object.

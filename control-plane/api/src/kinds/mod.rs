@@ -1,5 +1,6 @@
 //! The rules of each served kind, one file per kind, and the table of them all.
 
+mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -11,11 +12,13 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
 mod ip_address;
 mod job;
 mod lease;
+mod limit_range;
 mod namespace;
 mod network_policy;
 mod node;
@@ -27,6 +30,7 @@ mod pod_template;
 mod priority_class;
 mod replica_set;
 mod replication_controller;
+mod resource_quota;
 mod runtime_class;
 mod secret;
 pub mod service;
@@ -37,6 +41,7 @@ pub mod storage_class;
 mod volume_attachment;
 mod workload;
 
+pub use certificate_signing_request::CERTIFICATE_SIGNING_REQUESTS;
 pub use controller_revision::CONTROLLER_REVISIONS;
 pub use cron_job::CRON_JOBS;
 pub use csi_driver::CSI_DRIVERS;
@@ -45,10 +50,12 @@ pub use csi_storage_capacity::CSI_STORAGE_CAPACITIES;
 pub use daemon_set::DAEMON_SETS;
 pub use endpoint_slice::ENDPOINT_SLICES;
 pub use endpoints::ENDPOINTS;
+pub use horizontal_pod_autoscaler::{HORIZONTAL_POD_AUTOSCALERS, HORIZONTAL_POD_AUTOSCALERS_V1};
 pub use ingress::INGRESSES;
 pub use ingress_class::INGRESS_CLASSES;
 pub use ip_address::IP_ADDRESSES;
 pub use job::JOBS;
+pub use limit_range::LIMIT_RANGES;
 pub use network_policy::NETWORK_POLICIES;
 pub use persistent_volume::PERSISTENT_VOLUMES;
 pub use persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS;
@@ -56,6 +63,7 @@ pub use pod_disruption_budget::POD_DISRUPTION_BUDGETS;
 pub use pod_template::POD_TEMPLATES;
 pub use priority_class::SYSTEM_CLASSES;
 pub use replication_controller::REPLICATION_CONTROLLERS;
+pub use resource_quota::RESOURCE_QUOTAS;
 pub use service::SERVICES;
 pub use service_cidr::SERVICE_CIDRS;
 pub use stateful_set::STATEFUL_SETS;
@@ -71,6 +79,7 @@ pub static ALL: &[&Kind] = &[
     &CONFIG_MAPS,
     &ENDPOINTS,
     &EVENTS,
+    &LIMIT_RANGES,
     &NAMESPACES,
     &NODES,
     &PERSISTENT_VOLUME_CLAIMS,
@@ -78,6 +87,7 @@ pub static ALL: &[&Kind] = &[
     &PODS,
     &POD_TEMPLATES,
     &REPLICATION_CONTROLLERS,
+    &RESOURCE_QUOTAS,
     &SECRETS,
     &SERVICE_ACCOUNTS,
     &SERVICES,
@@ -87,8 +97,11 @@ pub static ALL: &[&Kind] = &[
     &REPLICA_SETS,
     &STATEFUL_SETS,
     &EVENTS_V1,
+    &HORIZONTAL_POD_AUTOSCALERS,
+    &HORIZONTAL_POD_AUTOSCALERS_V1,
     &CRON_JOBS,
     &JOBS,
+    &CERTIFICATE_SIGNING_REQUESTS,
     &INGRESS_CLASSES,
     &INGRESSES,
     &IP_ADDRESSES,
@@ -203,10 +216,12 @@ pub static PODS: Kind = Kind {
     subresources: &[
         Subresource::Attach,
         Subresource::Binding,
+        Subresource::EphemeralContainers,
         Subresource::Eviction,
         Subresource::Exec,
         Subresource::Log,
         Subresource::PortForward,
+        Subresource::Resize,
         Subresource::Status,
     ],
     schema: "core.Pod",

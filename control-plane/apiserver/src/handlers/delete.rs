@@ -23,7 +23,7 @@ pub(super) struct DeleteOptions {
     uid: Option<String>,
     resource_version: Option<String>,
     propagation: Option<Propagation>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

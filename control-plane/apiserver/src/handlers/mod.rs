@@ -4,6 +4,7 @@
 mod create;
 mod delete;
 mod events_ttl;
+mod eviction;
 mod get;
 mod list;
 mod owners;
@@ -61,21 +62,29 @@ type HandlerResult = Result<Response<ApiBody>, ApiError>;
 
 /// Routes on verb and subresource.
 pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
-    use Subresource::{Binding, Eviction, Finalize, Scale, Status};
+    use Subresource::{
+        Approval, Binding, EphemeralContainers, Eviction, Finalize, Resize, Scale, Status,
+    };
     match (verb, context.subresource) {
-        ("get", None | Some(Status)) => get::get(&context).await,
+        ("get", None | Some(Status | Approval | EphemeralContainers | Resize)) => {
+            get::get(&context).await
+        }
         ("list", None) => list::list(&context).await,
         ("watch", None) => watch::watch(&context).await,
         ("create", None) => create::create(&context).await,
-        ("update", None | Some(Status | Finalize)) => update::update(&context).await,
-        ("patch", None | Some(Status)) => patch::patch(&context).await,
+        ("update", None | Some(Status | Finalize | Approval | EphemeralContainers | Resize)) => {
+            update::update(&context).await
+        }
+        ("patch", None | Some(Status | Approval | EphemeralContainers | Resize)) => {
+            patch::patch(&context).await
+        }
         ("delete", None) => delete::delete(&context).await,
         ("deletecollection", None) if context.kind.delete_collection => {
             delete::delete_collection(&context).await
         }
         ("get" | "update" | "patch", Some(Scale)) => scale::scale(verb, &context).await,
         ("create", Some(Binding)) => subresources::bind(&context).await,
-        ("create", Some(Eviction)) => subresources::evict(&context).await,
+        ("create", Some(Eviction)) => eviction::evict(&context).await,
         _ => Err(ApiError::method_not_allowed(Some(context.kind.resource()))),
     }
 }

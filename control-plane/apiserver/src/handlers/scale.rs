@@ -52,7 +52,16 @@ pub(super) async fn scale(verb: &str, context: &Context<'_>) -> HandlerResult {
 fn scale_of(object: &Value) -> Value {
     let selector = object
         .pointer("/spec/selector")
-        .and_then(|selector| LabelSelector::from_object(selector).ok())
+        .and_then(|selector| {
+            let by_expression = ["matchLabels", "matchExpressions"];
+            match selector.as_object() {
+                // ReplicationControllers have plain labels.
+                Some(labels) if !by_expression.iter().any(|key| labels.contains_key(*key)) => {
+                    LabelSelector::from_object(&json!({"matchLabels": labels})).ok()
+                }
+                _ => LabelSelector::from_object(selector).ok(),
+            }
+        })
         .map(|selector| selector.to_string())
         .unwrap_or_default();
     json!({

@@ -1,4 +1,4 @@
-//! `pods/binding` and `pods/eviction`.
+//! `pods/binding`.
 
 use http::StatusCode;
 use hull_api::{
@@ -9,11 +9,7 @@ use hull_api::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    Context, HandlerResult,
-    delete::{DeleteOptions, delete_object},
-    read_body::read_as,
-};
+use super::{Context, HandlerResult, read_body::read_as};
 use crate::{http::Output, limits, storage::Outcome};
 
 const BINDINGS: ResourceName<'static> = ResourceName {
@@ -31,7 +27,8 @@ fn success() -> Value {
     })
 }
 
-fn created(context: &Context<'_>) -> http::Response<crate::ApiBody> {
+/// The answer to something done.
+pub(super) fn created(context: &Context<'_>) -> http::Response<crate::ApiBody> {
     Output {
         kind: context.kind,
         accept: context.accept,
@@ -130,23 +127,4 @@ fn assign(pod: &mut Value, binding: &Value, node: &str) {
         "lastTransitionTime": time::to_seconds(jiff::Timestamp::now()),
     }));
     pod.set_at(&["status", "conditions"], Value::Array(conditions));
-}
-
-/// Deletes a pod. There are no disruption budgets yet, so nothing refuses it.
-pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
-    let eviction = read_as(context, "Eviction", "policy/v1", "policy.Eviction")?.object;
-    if !eviction.name().is_empty() && eviction.name() != context.name {
-        return Err(ApiError::bad_request(format!(
-            "name in URL does not match name in Eviction object: {:?} is not {:?}",
-            context.name,
-            eviction.name()
-        )));
-    }
-    let options = eviction
-        .map_at("/deleteOptions")
-        .cloned()
-        .unwrap_or_default();
-    let options = DeleteOptions::from_map(context, options)?;
-    delete_object(context, context.namespace, context.name, &options).await?;
-    Ok(created(context))
 }

@@ -197,7 +197,8 @@ fn prepare(kind: &Kind, subresource: Option<Subresource>, new: &mut Value, old: 
             *new = old.clone();
             new.set_at(&["spec", "finalizers"], Value::Array(finalizers));
         }
-        _ => {
+        Some(part) => kind.strategy.prepare_part_update(part, new, old),
+        None => {
             // Defaults first: what is only written out is no change of the spec.
             kind.strategy.apply_defaults(new);
             meta::keep_on_update(new, old);
@@ -229,7 +230,11 @@ fn validate(
     meta::validate_update(new, old, &mut errors);
     match subresource {
         Some(Subresource::Status) => kind.strategy.validate_status_update(new, old, &mut errors),
-        Some(_) => kind.strategy.validate(new, &mut errors),
+        Some(Subresource::Finalize) => kind.strategy.validate(new, &mut errors),
+        Some(part) => {
+            kind.strategy
+                .validate_part_update(part, new, old, &mut errors);
+        }
         None => {
             kind.strategy.validate(new, &mut errors);
             kind.strategy.validate_update(new, old, &mut errors);

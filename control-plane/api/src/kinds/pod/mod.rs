@@ -1,6 +1,7 @@
 //! Pod: defaults, validation, what an update may change, and kubectl's columns.
 
 mod defaults;
+mod parts;
 mod print;
 mod qos;
 mod update;
@@ -17,7 +18,8 @@ pub(super) use validate::{validate_resource_list, validate_spec, validate_tolera
 use crate::{
     ObjectExt,
     field::{Errors, Path},
-    meta, registry,
+    meta,
+    registry::{self, Subresource},
     table::Column,
 };
 
@@ -43,10 +45,33 @@ impl registry::Strategy for Strategy {
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = object.get("spec").unwrap_or(&Value::Null);
         validate_spec(spec, &Path::new("spec"), errors);
+        // Adding them to a pod counts as a change of its spec.
+        let created = object.int_at("/metadata/generation").unwrap_or(0) <= 1;
+        if created && !object.list_at("/spec/ephemeralContainers").is_empty() {
+            errors.forbidden(
+                &Path::new("spec.ephemeralContainers"),
+                "cannot be set on create",
+            );
+        }
     }
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut Errors) {
         update::validate(new, old, errors);
+    }
+
+    fn prepare_part_update(&self, part: Subresource, new: &mut Value, old: &Value) {
+        parts::prepare(part, new, old);
+        meta::bump_generation(new, old);
+    }
+
+    fn validate_part_update(
+        &self,
+        part: Subresource,
+        new: &Value,
+        old: &Value,
+        errors: &mut Errors,
+    ) {
+        parts::validate(part, new, old, errors);
     }
 
     fn validate_status_update(&self, new: &Value, old: &Value, errors: &mut Errors) {
