@@ -12,6 +12,8 @@ use nix::unistd::{AccessFlags, access, execv};
 use oci_spec::runtime::Spec;
 
 use super::message::{ExecFailure, ExecFailureKind};
+use crate::container::privileges;
+use crate::container::seccomp::{self, SeccompError};
 
 /// PATH of a process whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,7 +56,7 @@ impl Executor for ReportingExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let (args, path) = command(spec);
         let failure = match find(&args, &path) {
-            Ok(program) => execute(&program, &args),
+            Ok(program) => execute(spec, &program, &args),
             Err(failure) => failure,
         };
         self.report(&failure);
@@ -124,8 +126,13 @@ fn executable(path: &Path) -> Result<(), Errno> {
     access(path, AccessFlags::X_OK)
 }
 
-fn execute(program: &Path, args: &[String]) -> ExecFailure {
+fn execute(spec: &Spec, program: &Path, args: &[String]) -> ExecFailure {
     let command = args.first().map(String::as_str).unwrap_or_default();
+    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let filters = match profile.map(seccomp::compile).transpose() {
+        Ok(filters) => filters.unwrap_or_default(),
+        Err(error) => return failure(command, Errno::EINVAL, error.to_string()),
+    };
     let c_string = |text: &[u8]| CString::new(text).map_err(|_| Errno::EINVAL);
     let result = || -> Result<std::convert::Infallible, Errno> {
         let path = c_string(program.as_os_str().as_encoded_bytes())?;
@@ -136,6 +143,12 @@ fn execute(program: &Path, args: &[String]) -> ExecFailure {
         // SAFETY: SIG_DFL installs no handler; the Rust runtime had SIGPIPE ignored, which
         // the command would inherit.
         unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+        privileges::return_lent(spec)?;
+        // Last: what follows must be allowed by the profile.
+        seccomp::install(&filters).map_err(|error| match error {
+            SeccompError::Install(error) => errno(error),
+            _ => Errno::EINVAL,
+        })?;
         execv(&path, &args)
     };
     let error = result().err().unwrap_or(Errno::UnknownErrno);
