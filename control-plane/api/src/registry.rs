@@ -29,6 +29,8 @@ pub enum Subresource {
     Attach,
     /// `portforward` to a pod.
     PortForward,
+    /// `token` of a service account.
+    Token,
 }
 
 /// How a subresource appears in discovery.
@@ -44,7 +46,7 @@ pub struct SubresourceInfo {
 
 impl Subresource {
     /// Every subresource.
-    pub const ALL: [Subresource; 9] = [
+    pub const ALL: [Subresource; 10] = [
         Subresource::Status,
         Subresource::Scale,
         Subresource::Binding,
@@ -54,6 +56,7 @@ impl Subresource {
         Subresource::Exec,
         Subresource::Attach,
         Subresource::PortForward,
+        Subresource::Token,
     ];
 
     /// What discovery says.
@@ -70,6 +73,11 @@ impl Subresource {
             Subresource::Log => ("log", &["get"][..], None),
             Subresource::Exec => ("exec", STREAM, Some(("", "v1", "PodExecOptions"))),
             Subresource::Attach => ("attach", STREAM, Some(("", "v1", "PodAttachOptions"))),
+            Subresource::Token => (
+                "token",
+                CREATE,
+                Some(("authentication.k8s.io", "v1", "TokenRequest")),
+            ),
             Subresource::PortForward => (
                 "portforward",
                 STREAM,
@@ -108,6 +116,8 @@ pub struct Kind {
     pub storage: &'static str,
     /// Changes an object as stored to this version; `None`: it is stored as served.
     pub conversion: Option<Conversion>,
+    /// It is a question: created, answered and never stored.
+    pub review: bool,
     /// The rules of the kind.
     pub strategy: &'static dyn Strategy,
 }
@@ -159,7 +169,9 @@ impl Kind {
         const WITHOUT_COLLECTION: &[&str] = &[
             "create", "delete", "get", "list", "patch", "update", "watch",
         ];
-        if self.delete_collection {
+        if self.review {
+            &["create"]
+        } else if self.delete_collection {
             ALL
         } else {
             WITHOUT_COLLECTION

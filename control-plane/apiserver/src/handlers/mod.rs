@@ -9,10 +9,12 @@ mod list;
 mod owners;
 mod patch;
 mod read_body;
+mod reviews;
 mod scale;
 mod selection;
 mod server_side_apply;
 mod subresources;
+mod token_request;
 mod update;
 mod watch;
 
@@ -24,7 +26,9 @@ use hull_api::{ApiError, Kind, registry::Subresource};
 use serde_json::Value;
 
 use crate::{
-    ApiBody,
+    ApiBody, UserInfo,
+    auth::tokens::Tokens,
+    authorization::Authorizer,
     http::{Accept, Query},
     metrics::Metrics,
     service_network::ServiceNetwork,
@@ -40,11 +44,14 @@ pub(crate) struct Backend {
     pub cache: Arc<WatchCache>,
     pub metrics: Metrics,
     pub service_network: ServiceNetwork,
+    pub authorizer: Authorizer,
+    pub tokens: Tokens,
 }
 
 /// One request about a resource.
 pub(crate) struct Context<'a> {
     pub backend: &'a Arc<Backend>,
+    pub user: &'a UserInfo,
     pub kind: &'static Kind,
     pub namespace: &'a str,
     pub name: &'a str,
@@ -61,7 +68,10 @@ type HandlerResult = Result<Response<ApiBody>, ApiError>;
 
 /// Routes on verb and subresource.
 pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
-    use Subresource::{Binding, Eviction, Finalize, Scale, Status};
+    use Subresource::{Binding, Eviction, Finalize, Scale, Status, Token};
+    if context.kind.review {
+        return reviews::review(verb, &context).await;
+    }
     match (verb, context.subresource) {
         ("get", None | Some(Status)) => get::get(&context).await,
         ("list", None) => list::list(&context).await,
@@ -75,6 +85,7 @@ pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
         }
         ("get" | "update" | "patch", Some(Scale)) => scale::scale(verb, &context).await,
         ("create", Some(Binding)) => subresources::bind(&context).await,
+        ("create", Some(Token)) => token_request::create_token(&context).await,
         ("create", Some(Eviction)) => subresources::evict(&context).await,
         _ => Err(ApiError::method_not_allowed(Some(context.kind.resource()))),
     }
