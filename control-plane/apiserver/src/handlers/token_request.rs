@@ -119,11 +119,7 @@ fn check_lifetime(context: &Context<'_>, seconds: i64) -> Result<(), ApiError> {
 }
 
 /// Finds what the token is to be bound to.
-async fn bind(
-    context: &Context<'_>,
-    request: &Value,
-    issue: &mut Issue,
-) -> Result<(), ApiError> {
+async fn bind(context: &Context<'_>, request: &Value, issue: &mut Issue) -> Result<(), ApiError> {
     let Some(reference) = request.pointer("/spec/boundObjectRef") else {
         return Ok(());
     };
@@ -141,11 +137,7 @@ async fn bind(
             issue.pod = Some(Binding::of(&pod));
             let node = pod.str_at("/spec/nodeName");
             if !node.is_empty()
-                && let Some(node) = context
-                    .backend
-                    .storage
-                    .get(&kinds::NODES, "", node)
-                    .await?
+                && let Some(node) = context.backend.storage.get(&kinds::NODES, "", node).await?
             {
                 issue.node = Some(Binding::of(&node.object));
             }
@@ -202,10 +194,11 @@ async fn restrict_node(
     let Some(node) = node_name(context.user) else {
         return Ok(());
     };
-    let refuse =
-        |why: String| ApiError::forbidden(context.kind.resource(), context.name, &why);
+    let refuse = |why: String| ApiError::forbidden(context.kind.resource(), context.name, &why);
     let Some(pod) = &issue.pod else {
-        return Err(refuse(format!("node requested token not bound to a pod: {node}")));
+        return Err(refuse(format!(
+            "node requested token not bound to a pod: {node}"
+        )));
     };
     if request.str_at("/spec/boundObjectRef/uid").is_empty() {
         return Err(refuse(

@@ -60,22 +60,45 @@ async fn a_binding_grants_and_its_removal_takes_away() {
     let (admin, jane) = (&server.admin, jane(&server));
     assert_eq!(jane.get(CONFIG_MAPS).await.code, 403);
     let rules = json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["configmaps"]}]);
-    admin.post(&roles(), &role("Role", "reader", rules)).await.ok();
+    admin
+        .post(&roles(), &role("Role", "reader", rules))
+        .await
+        .ok();
     let group = json!({"kind": "Group", "name": "devs"});
     admin
-        .post(&role_bindings(), &binding("RoleBinding", "b", ("Role", "reader"), group))
+        .post(
+            &role_bindings(),
+            &binding("RoleBinding", "b", ("Role", "reader"), group),
+        )
         .await
         .ok();
     eventually(&jane, CONFIG_MAPS, 200).await;
-    assert_eq!(jane.get("/api/v1/configmaps").await.code, 403, "only in the namespace");
-    assert_eq!(jane.get("/api/v1/namespaces/kube-system/configmaps").await.code, 403);
+    assert_eq!(
+        jane.get("/api/v1/configmaps").await.code,
+        403,
+        "only in the namespace"
+    );
+    assert_eq!(
+        jane.get("/api/v1/namespaces/kube-system/configmaps")
+            .await
+            .code,
+        403
+    );
     assert_eq!(jane.post(CONFIG_MAPS, &config_map("x")).await.code, 403);
-    admin.delete(&format!("{}/b", role_bindings()), &json!({})).await.ok();
+    admin
+        .delete(&format!("{}/b", role_bindings()), &json!({}))
+        .await
+        .ok();
     eventually(&jane, CONFIG_MAPS, 403).await;
     admin
         .post(
             &format!("{RBAC}/clusterrolebindings"),
-            &binding("ClusterRoleBinding", "v", ("ClusterRole", "view"), user("jane")),
+            &binding(
+                "ClusterRoleBinding",
+                "v",
+                ("ClusterRole", "view"),
+                user("jane"),
+            ),
         )
         .await
         .ok();
@@ -88,29 +111,45 @@ async fn nobody_grants_more_than_they_have() {
     let server = TestServer::start().await;
     let (admin, jane) = (&server.admin, jane(&server));
     admin
-        .post(&role_bindings(), &binding("RoleBinding", "a", ("ClusterRole", "admin"), user("jane")))
+        .post(
+            &role_bindings(),
+            &binding("RoleBinding", "a", ("ClusterRole", "admin"), user("jane")),
+        )
         .await
         .ok();
     eventually(&jane, CONFIG_MAPS, 200).await;
     let pods = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
     jane.post(&roles(), &role("Role", "pods", pods)).await.ok();
     let nodes = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["nodes"]}]);
-    let (code, _, message) = jane.post(&roles(), &role("Role", "nodes", nodes)).await.refused();
+    let (code, _, message) = jane
+        .post(&roles(), &role("Role", "nodes", nodes))
+        .await
+        .refused();
     assert_eq!(code, 403);
     assert_eq!(
         message,
         "roles.rbac.authorization.k8s.io \"nodes\" is forbidden: user \"jane\" (groups=[\"devs\", \"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"nodes\"], Verbs:[\"get\"]}"
     );
-    let everything = binding("RoleBinding", "x", ("ClusterRole", "cluster-admin"), user("jane"));
+    let everything = binding(
+        "RoleBinding",
+        "x",
+        ("ClusterRole", "cluster-admin"),
+        user("jane"),
+    );
     let (code, _, message) = jane.post(&role_bindings(), &everything).await.refused();
     assert_eq!(code, 403);
-    assert!(message.contains("attempting to grant RBAC permissions not currently held"), "{message}");
+    assert!(
+        message.contains("attempting to grant RBAC permissions not currently held"),
+        "{message}"
+    );
     let view = binding("RoleBinding", "y", ("ClusterRole", "view"), user("joe"));
     jane.post(&role_bindings(), &view).await.ok();
     let missing = binding("RoleBinding", "z", ("Role", "nope"), user("joe"));
     assert_eq!(jane.post(&role_bindings(), &missing).await.code, 404);
     let widened = json!({"rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]});
-    let answer = jane.patch(&format!("{}/pods", roles()), "merge-patch", &widened).await;
+    let answer = jane
+        .patch(&format!("{}/pods", roles()), "merge-patch", &widened)
+        .await;
     assert_eq!(answer.code, 403, "{}", answer.text);
 }
 
@@ -119,18 +158,53 @@ async fn wrong_roles_and_bindings_are_refused() {
     let server = TestServer::start().await;
     let admin = &server.admin;
     for (object, words) in [
-        (role("Role", "r", json!([{"verbs": [], "apiGroups": [""], "resources": ["pods"]}])), "rules[0].verbs: Required value: verbs must contain at least one value"),
-        (role("Role", "r", json!([{"verbs": ["get"], "nonResourceURLs": ["/x"]}])), "namespaced rules cannot apply to non-resource URLs"),
-        (role("Role", "r", json!([{"verbs": ["get"], "resources": ["pods"]}])), "resource rules must supply at least one api group"),
+        (
+            role(
+                "Role",
+                "r",
+                json!([{"verbs": [], "apiGroups": [""], "resources": ["pods"]}]),
+            ),
+            "rules[0].verbs: Required value: verbs must contain at least one value",
+        ),
+        (
+            role(
+                "Role",
+                "r",
+                json!([{"verbs": ["get"], "nonResourceURLs": ["/x"]}]),
+            ),
+            "namespaced rules cannot apply to non-resource URLs",
+        ),
+        (
+            role(
+                "Role",
+                "r",
+                json!([{"verbs": ["get"], "resources": ["pods"]}]),
+            ),
+            "resource rules must supply at least one api group",
+        ),
     ] {
         let (code, _, message) = admin.post(&roles(), &object).await.refused();
         assert_eq!(code, 422);
         assert!(message.contains(words), "{message}");
     }
     for (object, words) in [
-        (binding("RoleBinding", "b", ("Nope", "r"), user("x")), "roleRef.kind: Unsupported value: \"Nope\": supported values: \"ClusterRole\", \"Role\""),
-        (binding("RoleBinding", "b", ("Role", ""), user("x")), "roleRef.name: Required value"),
-        (binding("RoleBinding", "b", ("Role", "r"), json!({"kind": "Thing", "name": "x"})), "subjects[0].kind: Unsupported value"),
+        (
+            binding("RoleBinding", "b", ("Nope", "r"), user("x")),
+            "roleRef.kind: Unsupported value: \"Nope\": supported values: \"ClusterRole\", \"Role\"",
+        ),
+        (
+            binding("RoleBinding", "b", ("Role", ""), user("x")),
+            "roleRef.name: Required value",
+        ),
+        (
+            binding(
+                "RoleBinding",
+                "b",
+                ("Role", "r"),
+                json!({"kind": "Thing", "name": "x"}),
+            ),
+            "subjects[0].kind: Unsupported value",
+        ),
     ] {
         let (code, _, message) = admin.post(&role_bindings(), &object).await.refused();
         assert_eq!(code, 422);
@@ -151,7 +225,8 @@ async fn wrong_roles_and_bindings_are_refused() {
 async fn a_node_reads_only_what_its_pods_name() {
     let server = TestServer::start().await;
     let admin = &server.admin;
-    let secret = |name: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
+    let secret =
+        |name: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
     for name in ["mine", "other"] {
         admin.post(SECRETS, &secret(name)).await.ok();
     }
@@ -160,44 +235,84 @@ async fn a_node_reads_only_what_its_pods_name() {
     admin.post(PODS, &mine).await.ok();
     admin.post(PODS, &pod("q")).await.ok();
     let node = server.client(Some(&server.pki.node_client("n").unwrap()));
-    assert_eq!(node.get(&format!("{SECRETS}/mine")).await.code, 403, "not bound yet");
+    assert_eq!(
+        node.get(&format!("{SECRETS}/mine")).await.code,
+        403,
+        "not bound yet"
+    );
     bind(admin, "p", "n").await.ok();
     bind(admin, "q", "m").await.ok();
     eventually(&node, &format!("{SECRETS}/mine"), 200).await;
     let (code, _, message) = node.get(&format!("{SECRETS}/other")).await.refused();
     assert_eq!(code, 403);
-    assert!(message.contains("no relationship found between node \"n\" and this object"), "{message}");
+    assert!(
+        message.contains("no relationship found between node \"n\" and this object"),
+        "{message}"
+    );
     assert_eq!(node.get(SECRETS).await.code, 403);
     let selected = format!("{SECRETS}?fieldSelector=metadata.name%3Dmine");
     assert_eq!(node.get(&selected).await.code, 200);
     assert_eq!(node.get("/api/v1/pods").await.code, 403);
-    assert_eq!(node.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn").await.code, 200);
+    assert_eq!(
+        node.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn")
+            .await
+            .code,
+        200
+    );
     assert_eq!(node.get(&format!("{PODS}/q")).await.code, 403);
     let status = json!({"status": {"phase": "Running"}});
     let patch = async |name: &str| {
-        node.patch(&format!("{PODS}/{name}/status"), "merge-patch", &status).await.code
+        node.patch(&format!("{PODS}/{name}/status"), "merge-patch", &status)
+            .await
+            .code
     };
     assert_eq!(patch("p").await, 200);
     assert_eq!(patch("q").await, 403);
-    assert_eq!(node.delete(&format!("{PODS}/q"), &json!({})).await.code, 403);
-    let node_object = |name: &str, labels: Value| {
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
-    };
+    assert_eq!(
+        node.delete(&format!("{PODS}/q"), &json!({})).await.code,
+        403
+    );
+    let node_object = |name: &str, labels: Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
     let nodes = "/api/v1/nodes";
-    assert_eq!(node.post(nodes, &node_object("m", json!({}))).await.code, 403);
+    assert_eq!(
+        node.post(nodes, &node_object("m", json!({}))).await.code,
+        403
+    );
     let claims = json!({"node-role.kubernetes.io/control-plane": ""});
     assert_eq!(node.post(nodes, &node_object("n", claims)).await.code, 403);
-    node.post(nodes, &node_object("n", json!({"kubernetes.io/hostname": "n"}))).await.ok();
+    node.post(
+        nodes,
+        &node_object("n", json!({"kubernetes.io/hostname": "n"})),
+    )
+    .await
+    .ok();
     let taint = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
-    assert_eq!(node.patch(&format!("{nodes}/n"), "merge-patch", &taint).await.code, 403);
+    assert_eq!(
+        node.patch(&format!("{nodes}/n"), "merge-patch", &taint)
+            .await
+            .code,
+        403
+    );
     assert_eq!(node.get(&format!("{nodes}/n")).await.code, 200);
     assert_eq!(node.get(&format!("{nodes}/m")).await.code, 403);
     let lease = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}});
-    let leases = |namespace: &str| format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
-    node.post(&leases("kube-node-lease"), &lease("n")).await.ok();
-    assert_eq!(node.post(&leases("kube-node-lease"), &lease("m")).await.code, 403);
+    let leases =
+        |namespace: &str| format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+    node.post(&leases("kube-node-lease"), &lease("n"))
+        .await
+        .ok();
+    assert_eq!(
+        node.post(&leases("kube-node-lease"), &lease("m"))
+            .await
+            .code,
+        403
+    );
     assert_eq!(node.post(&leases("default"), &lease("n")).await.code, 403);
-    assert_eq!(node.post(PODS, &pod("x")).await.code, 403, "only mirror pods");
+    assert_eq!(
+        node.post(PODS, &pod("x")).await.code,
+        403,
+        "only mirror pods"
+    );
 }
 
 #[tokio::test]
@@ -209,7 +324,9 @@ async fn impersonation_needs_the_right_and_acts_as_the_other() {
     let send = async |client: &ApiClient, headers: &[(&str, &str)]| {
         let mut all = vec![("content-type", "application/json")];
         all.extend_from_slice(headers);
-        client.send(Method::POST, reviews, &all, review.to_string()).await
+        client
+            .send(Method::POST, reviews, &all, review.to_string())
+            .await
     };
     let answer = send(
         admin,
@@ -232,10 +349,16 @@ async fn impersonation_needs_the_right_and_acts_as_the_other() {
         "users \"bob\" is forbidden: User \"jane\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
     );
     assert_eq!(send(admin, &[("impersonate-group", "ops")]).await.code, 400);
-    let account = send(admin, &[("impersonate-user", "system:serviceaccount:a:b")]).await.ok();
+    let account = send(admin, &[("impersonate-user", "system:serviceaccount:a:b")])
+        .await
+        .ok();
     assert_eq!(
         account["status"]["userInfo"]["groups"],
-        json!(["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"])
+        json!([
+            "system:serviceaccounts",
+            "system:serviceaccounts:a",
+            "system:authenticated"
+        ])
     );
     let as_bob = [("impersonate-user", "bob")];
     let refused = admin.send(Method::GET, PODS, &as_bob, "").await;
@@ -246,8 +369,14 @@ async fn impersonation_needs_the_right_and_acts_as_the_other() {
 async fn the_policy_comes_back_at_the_next_start_and_additions_stay() {
     let server = TestServer::start().await;
     let admin = &server.admin;
-    let view = admin.get(&format!("{RBAC}/clusterroles/system:discovery")).await.ok();
-    assert_eq!(view["metadata"]["labels"]["kubernetes.io/bootstrapping"], "rbac-defaults");
+    let view = admin
+        .get(&format!("{RBAC}/clusterroles/system:discovery"))
+        .await
+        .ok();
+    assert_eq!(
+        view["metadata"]["labels"]["kubernetes.io/bootstrapping"],
+        "rbac-defaults"
+    );
     assert_eq!(
         view["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"],
         "true"
@@ -264,8 +393,14 @@ async fn the_policy_comes_back_at_the_next_start_and_additions_stay() {
         "RBAC: allowed by ClusterRoleBinding \"system:kube-scheduler\" of ClusterRole \"system:kube-scheduler\" to User \"system:kube-scheduler\""
     );
     let exec = json!({"user": "system:kube-controller-manager", "resourceAttributes": {"verb": "create", "resource": "pods", "subresource": "exec", "namespace": "a"}});
-    assert_eq!(admin.post(reviews, &ask(exec)).await.ok()["status"]["allowed"], false);
-    assert_eq!(admin.post(reviews, &ask(json!({"user": "x"}))).await.code, 422);
+    assert_eq!(
+        admin.post(reviews, &ask(exec)).await.ok()["status"]["allowed"],
+        false
+    );
+    assert_eq!(
+        admin.post(reviews, &ask(json!({"user": "x"}))).await.code,
+        422
+    );
     assert_eq!(admin.get(reviews).await.code, 405);
 }
 
@@ -275,16 +410,28 @@ async fn kubectl_auth_answers() {
     let Some(kubectl) = Kubectl::find(&server) else {
         return;
     };
-    assert_eq!(kubectl.ok(&["auth", "can-i", "delete", "nodes"]).await, "yes\n");
+    assert_eq!(
+        kubectl.ok(&["auth", "can-i", "delete", "nodes"]).await,
+        "yes\n"
+    );
     let whoami = kubectl.ok(&["auth", "whoami"]).await;
-    assert!(whoami.contains("kubernetes-admin") && whoami.contains("system:masters"), "{whoami}");
+    assert!(
+        whoami.contains("kubernetes-admin") && whoami.contains("system:masters"),
+        "{whoami}"
+    );
     let refused = kubectl
         .run_with(&["auth", "can-i", "get", "pods", "--as", "jane"], "")
         .await;
     assert!(!refused.success);
     assert_eq!(refused.stdout, "no\n");
     kubectl
-        .ok(&["create", "role", "reader", "--verb=get,list", "--resource=pods"])
+        .ok(&[
+            "create",
+            "role",
+            "reader",
+            "--verb=get,list",
+            "--resource=pods",
+        ])
         .await;
     kubectl
         .ok(&["create", "rolebinding", "b", "--role=reader", "--user=jane"])
@@ -297,13 +444,34 @@ async fn kubectl_auth_answers() {
         if answer.stdout == "yes\n" {
             break;
         }
-        assert!(started.elapsed() < PATIENCE, "{}{}", answer.stdout, answer.stderr);
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{}{}",
+            answer.stdout,
+            answer.stderr
+        );
     }
-    let list = kubectl.ok(&["auth", "can-i", "--list", "--as", "jane"]).await;
-    assert!(list.contains("pods") && list.contains("[get list]"), "{list}");
-    assert!(list.contains("selfsubjectaccessreviews.authorization.k8s.io"), "{list}");
+    let list = kubectl
+        .ok(&["auth", "can-i", "--list", "--as", "jane"])
+        .await;
+    assert!(
+        list.contains("pods") && list.contains("[get list]"),
+        "{list}"
+    );
+    assert!(
+        list.contains("selfsubjectaccessreviews.authorization.k8s.io"),
+        "{list}"
+    );
     let table = kubectl.ok(&["get", "rolebindings", "-o", "wide"]).await;
-    assert!(table.contains("Role/reader") && table.contains("jane"), "{table}");
-    let described = kubectl.ok(&["describe", "clusterrole", "system:basic-user"]).await;
-    assert!(described.contains("selfsubjectreviews.authentication.k8s.io"), "{described}");
+    assert!(
+        table.contains("Role/reader") && table.contains("jane"),
+        "{table}"
+    );
+    let described = kubectl
+        .ok(&["describe", "clusterrole", "system:basic-user"])
+        .await;
+    assert!(
+        described.contains("selfsubjectreviews.authentication.k8s.io"),
+        "{described}"
+    );
 }

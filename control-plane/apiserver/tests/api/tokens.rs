@@ -20,8 +20,11 @@ async fn account(client: &ApiClient, name: &str) -> Value {
 }
 
 async fn request(client: &ApiClient, name: &str, spec: Value) -> Answer {
-    let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
-    client.post(&format!("{ACCOUNTS}/{name}/token"), &body).await
+    let body =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+    client
+        .post(&format!("{ACCOUNTS}/{name}/token"), &body)
+        .await
 }
 
 async fn token(client: &ApiClient, name: &str, spec: Value) -> String {
@@ -38,7 +41,10 @@ async fn whoami(server: &TestServer, token: &str) -> Answer {
         .send(
             Method::POST,
             SELF,
-            &[("content-type", "application/json"), ("authorization", &bearer)],
+            &[
+                ("content-type", "application/json"),
+                ("authorization", &bearer),
+            ],
             review.to_string(),
         )
         .await
@@ -55,7 +61,11 @@ async fn a_token_is_its_service_account_until_that_is_gone() {
     assert_eq!(user["uid"], created["metadata"]["uid"]);
     assert_eq!(
         user["groups"],
-        json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"])
+        json!([
+            "system:serviceaccounts",
+            "system:serviceaccounts:default",
+            "system:authenticated"
+        ])
     );
     assert!(
         user["extra"]["authentication.kubernetes.io/credential-id"][0]
@@ -65,14 +75,23 @@ async fn a_token_is_its_service_account_until_that_is_gone() {
     );
     let nobody = server.client(None);
     let bearer = format!("Bearer {text}");
-    let forbidden = nobody.send(Method::GET, PODS, &[("authorization", &bearer)], "").await;
+    let forbidden = nobody
+        .send(Method::GET, PODS, &[("authorization", &bearer)], "")
+        .await;
     assert_eq!(
         forbidden.refused().2,
         "pods is forbidden: User \"system:serviceaccount:default:bot\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
     );
-    admin.delete(&format!("{ACCOUNTS}/bot"), &json!({})).await.ok();
+    admin
+        .delete(&format!("{ACCOUNTS}/bot"), &json!({}))
+        .await
+        .ok();
     account(admin, "bot").await;
-    assert_eq!(whoami(&server, &text).await.code, 401, "another account of the same name");
+    assert_eq!(
+        whoami(&server, &text).await.code,
+        401,
+        "another account of the same name"
+    );
     for bad in ["x", "a.b.c", "", &format!("{text}x")] {
         assert_eq!(whoami(&server, bad).await.code, 401, "{bad}");
     }
@@ -88,19 +107,25 @@ async fn a_token_ends_with_the_pod_it_is_bound_to() {
     let created = admin.post(PODS, &object).await.ok();
     let uid = created["metadata"]["uid"].as_str().unwrap();
     bind(admin, "p", "n").await.ok();
-    let reference = |name: &str, uid: &str| {
-        json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}})
-    };
+    let reference = |name: &str, uid: &str| json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}});
     let text = token(admin, "bot", reference("p", uid)).await;
     let extra = whoami(&server, &text).await.ok()["status"]["userInfo"]["extra"].clone();
     assert_eq!(extra["authentication.kubernetes.io/pod-name"], json!(["p"]));
     assert_eq!(extra["authentication.kubernetes.io/pod-uid"], json!([uid]));
-    assert_eq!(request(admin, "bot", reference("p", "other")).await.code, 409);
+    assert_eq!(
+        request(admin, "bot", reference("p", "other")).await.code,
+        409
+    );
     assert_eq!(request(admin, "bot", reference("nope", "")).await.code, 404);
     account(admin, "second").await;
-    let (code, _, message) = request(admin, "second", reference("p", uid)).await.refused();
+    let (code, _, message) = request(admin, "second", reference("p", uid))
+        .await
+        .refused();
     assert_eq!(code, 400);
-    assert!(message.contains("different serviceaccount name"), "{message}");
+    assert!(
+        message.contains("different serviceaccount name"),
+        "{message}"
+    );
     // The node of the pod gets it, no other node, and no token that is bound to nothing.
     let node = server.client(Some(&server.pki.node_client("n").unwrap()));
     let stranger = server.client(Some(&server.pki.node_client("m").unwrap()));
@@ -115,7 +140,10 @@ async fn a_token_ends_with_the_pod_it_is_bound_to() {
     }
     answer.ok();
     assert_eq!(request(&node, "bot", json!({})).await.code, 403);
-    assert_eq!(request(&stranger, "bot", reference("p", uid)).await.code, 403);
+    assert_eq!(
+        request(&stranger, "bot", reference("p", uid)).await.code,
+        403
+    );
     admin
         .delete(&format!("{PODS}/p"), &json!({"gracePeriodSeconds": 0}))
         .await
@@ -147,12 +175,20 @@ async fn audiences_and_lifetimes_are_kept() {
     let accepted = review(json!(["vault", "x"])).await;
     assert_eq!(accepted["authenticated"], true);
     assert_eq!(accepted["audiences"], json!(["vault"]));
-    assert_eq!(accepted["user"]["username"], "system:serviceaccount:default:bot");
+    assert_eq!(
+        accepted["user"]["username"],
+        "system:serviceaccount:default:bot"
+    );
     let refused = review(json!([])).await;
     assert!(refused.get("authenticated").is_none());
-    assert!(refused["error"].as_str().unwrap().contains("audiences"), "{refused}");
+    assert!(
+        refused["error"].as_str().unwrap().contains("audiences"),
+        "{refused}"
+    );
     let claims: Value = serde_json::from_slice(
-        &URL_SAFE_NO_PAD.decode(text.split('.').nth(1).unwrap()).unwrap(),
+        &URL_SAFE_NO_PAD
+            .decode(text.split('.').nth(1).unwrap())
+            .unwrap(),
     )
     .unwrap();
     assert_eq!(claims["aud"], json!(["vault"]));
@@ -181,14 +217,22 @@ async fn the_keys_are_published_for_service_accounts() {
     assert!(keys["keys"][0].get("d").is_none());
     account(admin, "bot").await;
     let text = token(admin, "bot", json!({})).await;
-    let header: Value =
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text.split('.').next().unwrap()).unwrap())
-            .unwrap();
+    let header: Value = serde_json::from_slice(
+        &URL_SAFE_NO_PAD
+            .decode(text.split('.').next().unwrap())
+            .unwrap(),
+    )
+    .unwrap();
     assert_eq!(header["kid"], keys["keys"][0]["kid"]);
     let bearer = format!("Bearer {text}");
     let by_account = server
         .client(None)
-        .send(Method::GET, "/openid/v1/jwks", &[("authorization", &bearer)], "")
+        .send(
+            Method::GET,
+            "/openid/v1/jwks",
+            &[("authorization", &bearer)],
+            "",
+        )
         .await;
     assert_eq!(by_account.code, 200);
 }
@@ -201,7 +245,14 @@ async fn kubectl_creates_tokens_and_uses_them() {
     };
     kubectl.ok(&["create", "serviceaccount", "bot"]).await;
     let text = kubectl
-        .ok(&["create", "token", "bot", "--duration=1h", "--audience", ISSUER])
+        .ok(&[
+            "create",
+            "token",
+            "bot",
+            "--duration=1h",
+            "--audience",
+            ISSUER,
+        ])
         .await;
     let user = whoami(&server, text.trim()).await.ok()["status"]["userInfo"].clone();
     assert_eq!(user["username"], "system:serviceaccount:default:bot");

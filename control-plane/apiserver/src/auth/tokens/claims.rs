@@ -204,7 +204,11 @@ mod tests {
         assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
         let mut other = claims.to_value();
         other["sub"] = json!("system:serviceaccount:ns:admin");
-        assert_eq!(Claims::parse(&other), None, "the subject must fit the claims");
+        assert_eq!(
+            Claims::parse(&other),
+            None,
+            "the subject must fit the claims"
+        );
         for bad in [json!({}), json!([]), json!({"iss": ISSUER})] {
             assert_eq!(Claims::parse(&bad), None);
         }

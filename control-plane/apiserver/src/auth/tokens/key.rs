@@ -133,8 +133,14 @@ mod tests {
             format!("{}.{}.{signature}", encode(&header), encode(&body))
         };
         for bad in [
-            forged(json!({"alg": "ES256", "kid": key.id}), json!({"sub": "root"})),
-            forged(json!({"alg": "none", "kid": key.id}), json!({"sub": "root"})),
+            forged(
+                json!({"alg": "ES256", "kid": key.id}),
+                json!({"sub": "root"}),
+            ),
+            forged(
+                json!({"alg": "none", "kid": key.id}),
+                json!({"sub": "root"}),
+            ),
             forged(json!({"alg": "ES256"}), json!({"sub": "me"})),
             format!("{}.", token.rsplit_once('.').unwrap().0),
             String::new(),
@@ -155,7 +161,10 @@ mod tests {
         let token = key.sign(&json!({})).unwrap();
         let (signed, signature) = token.rsplit_once('.').unwrap();
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
-            .verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap())
+            .verify(
+                signed.as_bytes(),
+                &URL_SAFE_NO_PAD.decode(signature).unwrap(),
+            )
             .unwrap();
     }
 }

@@ -37,7 +37,9 @@ pub(crate) enum TokenError {
     #[error("invalid bearer token, service account token has expired")]
     Expired,
     /// It is for somebody else to read.
-    #[error("invalid bearer token, token audiences {0:?} is invalid for the target audiences {1:?}")]
+    #[error(
+        "invalid bearer token, token audiences {0:?} is invalid for the target audiences {1:?}"
+    )]
     Audience(Vec<String>, Vec<String>),
     /// What it is bound to is gone.
     #[error("invalid bearer token, service account token has been invalidated: {0}")]
