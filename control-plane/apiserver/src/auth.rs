@@ -18,6 +18,7 @@ const MASTERS: &str = "system:masters";
 const NODES: &str = "system:nodes";
 const ANONYMOUS: &str = "system:anonymous";
 const SCHEDULER: &str = "system:kube-scheduler";
+const SERVICE_NETWORK: &str = "system:kube-proxy";
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
 impl UserInfo {
@@ -43,6 +44,11 @@ impl UserInfo {
     /// The controllers, in process.
     pub fn controller_manager() -> Self {
         Self::new(CONTROLLER_MANAGER, Vec::new())
+    }
+
+    /// The service network of a node, in process.
+    pub fn service_network() -> Self {
+        Self::new(SERVICE_NETWORK, Vec::new())
     }
 
     /// The agent of a node.
@@ -124,6 +130,18 @@ const SCHEDULER_RULES: &[Rule] = &[
     (ANY, &["leases"]),
 ];
 
+const SERVICE_NETWORK_RULES: &[Rule] = &[(
+    READ,
+    &[
+        "pods",
+        "nodes",
+        "namespaces",
+        "services",
+        "endpointslices",
+        "networkpolicies",
+    ],
+)];
+
 /// May the user do this?
 pub(crate) fn authorize(user: &UserInfo, request: &RequestInfo) -> Result<(), ApiError> {
     if user.in_group(MASTERS) || is_public(request) {
@@ -187,6 +205,7 @@ fn component_may(user: &UserInfo, kind: &Kind, request: &RequestInfo) -> bool {
     };
     match user.name.as_str() {
         SCHEDULER => allows(SCHEDULER_RULES),
+        SERVICE_NETWORK => allows(SERVICE_NETWORK_RULES),
         // Garbage collection and namespaces reach every kind; streams into pods do not
         // belong to it.
         CONTROLLER_MANAGER => {
