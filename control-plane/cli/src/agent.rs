@@ -3,11 +3,11 @@
 use anyhow::{Context, bail};
 use hull_apiserver::pki::ClusterPki;
 use hull_node::{NodeConfig, ServerTls};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::cni;
 use crate::files::lock_data_dir;
+use crate::kubeconfig;
 use crate::server::{Tasks, finish};
 use crate::settings::Resolved;
 use crate::shim::Shim;
@@ -92,11 +92,7 @@ fn given_tls(settings: &Resolved) -> anyhow::Result<Option<ServerTls>> {
 /// `hull node`.
 pub async fn run(settings: Resolved) -> anyhow::Result<()> {
     let _lock = lock_data_dir(&settings.data_dir, "node")?;
-    let kubeconfig = Kubeconfig::read_from(&settings.kubeconfig)
-        .with_context(|| format!("kubeconfig {}", settings.kubeconfig.display()))?;
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    let client = kube::Client::try_from(config)?;
+    let client = kubeconfig::client(&settings).await?;
     let shutdown = signals::shutdown()?;
     let mut tasks = Tasks::new();
     let tls = given_tls(&settings)?;

@@ -20,7 +20,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a whole cluster on this machine: API server, scheduler, controllers, node agent, runtime
+    /// Run a whole cluster on this machine: API server, scheduler, controllers, node agent, runtime,
+    /// service network
     Up(Settings),
     /// Run the control plane alone: API server, store, scheduler, controllers
     Server(Settings),
@@ -42,8 +43,8 @@ pub enum Command {
     },
     /// Print the version
     Version,
-    /// Services, network policy and DNS (unimplemented)
-    Netd,
+    /// Run services and the guard of the pod network alone, against the API server of --kubeconfig
+    Netd(Settings),
     /// Register nodes that run nothing, for load tests (unimplemented)
     FakeNodes {
         /// How many

@@ -12,7 +12,7 @@ use crate::settings::Resolved;
 /// The file that is written.
 pub const FILE_NAME: &str = "10-hull.conflist";
 /// The bridge that pods are joined to.
-const BRIDGE: &str = "hull0";
+pub const BRIDGE: &str = "hull0";
 
 /// A CNI configuration in the directory, the first by name.
 pub fn existing(directory: &Path) -> Option<PathBuf> {

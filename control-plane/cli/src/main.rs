@@ -3,6 +3,7 @@
 //! ```text
 //!  hull up ─┬─ server.rs  store, API server, scheduler, controllers   (also: hull server)
 //!           ├─ agent.rs   node agent                                  (also: hull node)
+//!           ├─ netd.rs    service network                             (also: hull netd)
 //!           └─ shim.rs    hull-shim as a supervised child process
 //!  hull doctor, kubeconfig, config check, completion, version
 //! ```
@@ -15,7 +16,9 @@ mod client;
 mod cni;
 mod doctor;
 mod files;
+mod kubeconfig;
 mod logging;
+mod netd;
 mod server;
 mod settings;
 mod shim;
@@ -49,6 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(settings) => daemon(&cli.config, settings, up::run),
         Command::Server(settings) => daemon(&cli.config, settings, server::run),
         Command::Node(settings) => daemon(&cli.config, settings, agent::run),
+        Command::Netd(settings) => daemon(&cli.config, settings, netd::run),
         Command::Doctor(settings) => Ok(doctor::run(&settings.resolve(cli.config.as_deref())?)),
         Command::Kubeconfig(settings) => {
             let settings = settings.resolve(cli.config.as_deref())?;
@@ -71,7 +75,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("kubernetes API {}", hull_node::config::KUBELET_VERSION);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Netd => unimplemented_command("netd"),
         Command::FakeNodes { .. } => unimplemented_command("fake-nodes"),
     }
 }

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use hull_netd::config::DEFAULT_SERVICE_NETWORK;
+use ipnet::IpNet;
 use serde::Deserialize;
 
+/// netd's port for metrics and health; kube-proxy's.
+const NETD_PORT: u16 = 10249;
 /// Read when no --config is given, if it is there.
 const DEFAULT_FILE: &str = "/etc/hull/hull.toml";
 
@@ -98,6 +102,20 @@ pub struct Settings {
     /// The pods' network in the default network configuration [default: 10.42.0.0/24]
     #[arg(long, env = "HULL_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<String>,
+    /// The Services' networks, one per IP version (repeatable) [default: 10.43.0.0/16]
+    #[arg(
+        long,
+        env = "HULL_SERVICE_CIDR",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub service_cidr: Vec<String>,
+    /// Where netd serves metrics and health; none: nowhere [default: 127.0.0.1:10249]
+    #[arg(long, env = "HULL_NETD_LISTEN", value_name = "ADDRESS:PORT|none")]
+    pub netd_listen: Option<String>,
+    /// up: leave services, network policy and DNS to something else
+    #[arg(long, env = "HULL_WITHOUT_NETD")]
+    pub without_netd: bool,
     /// Pull images of a registry from elsewhere, REGISTRY=URL (repeatable); http:// means without
     /// TLS
     #[arg(
@@ -141,6 +159,9 @@ pub struct Resolved {
     pub cni_conf_dir: PathBuf,
     pub cni_bin_dirs: Vec<PathBuf>,
     pub pod_cidr: String,
+    pub service_networks: Vec<IpNet>,
+    pub netd_listen: Option<SocketAddr>,
+    pub without_netd: bool,
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
     pub log: String,
     pub json_logs: bool,
@@ -171,14 +192,15 @@ impl Settings {
                 Settings {
                     $($option: self.$option.or(below.$option),)*
                     $($list: if self.$list.is_empty() { below.$list } else { self.$list },)*
+                    without_netd: self.without_netd || below.without_netd,
                 }
             };
         }
         joined!(
             data_dir, run_dir, kubeconfig, listen, node_listen, node_name, node_ip, max_pods,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
-            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, log, log_format;
-            tls_san, node_label, cni_bin_dir, registry_mirror
+            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen, log, log_format;
+            tls_san, node_label, cni_bin_dir, service_cidr, registry_mirror
         )
     }
 
@@ -206,6 +228,16 @@ impl Settings {
         {
             bail!("cri_endpoint {endpoint:?} is not of the form unix:///path");
         }
+        let service_networks = service_networks(&self.service_cidr)?;
+        let netd_listen = match self.netd_listen.as_deref() {
+            None => Some((Ipv4Addr::LOCALHOST, NETD_PORT).into()),
+            Some("none") => None,
+            Some(address) => Some(
+                address
+                    .parse()
+                    .with_context(|| format!("netd_listen {address:?}"))?,
+            ),
+        };
         let absolute = |path: PathBuf| std::path::absolute(path).context("current directory");
         let bin_dirs = if self.cni_bin_dir.is_empty() {
             vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()]
@@ -241,6 +273,9 @@ impl Settings {
             cni_conf_dir: absolute(self.cni_conf_dir.unwrap_or_else(|| "/etc/cni/net.d".into()))?,
             cni_bin_dirs: bin_dirs,
             pod_cidr: self.pod_cidr.unwrap_or_else(|| "10.42.0.0/24".into()),
+            service_networks,
+            netd_listen,
+            without_netd: self.without_netd,
             registry_mirrors,
             log: self.log.unwrap_or_else(|| "info".into()),
             json_logs,
@@ -280,6 +315,28 @@ fn default_kubeconfig() -> PathBuf {
 fn host_name() -> anyhow::Result<String> {
     let name = nix::unistd::gethostname().context("host name")?;
     Ok(name.to_string_lossy().to_lowercase())
+}
+
+/// At most one network per IP version, as Services have at most one address of each.
+fn service_networks(texts: &[String]) -> anyhow::Result<Vec<IpNet>> {
+    if texts.is_empty() {
+        return Ok(vec![DEFAULT_SERVICE_NETWORK.parse()?]);
+    }
+    let mut networks: Vec<IpNet> = Vec::new();
+    for text in texts {
+        let network: IpNet = text
+            .parse()
+            .with_context(|| format!("service_cidr {text:?}"))?;
+        let version = network.addr().is_ipv6();
+        if networks
+            .iter()
+            .any(|other| other.addr().is_ipv6() == version)
+        {
+            bail!("service_cidr {text:?}: there is another network of the same IP version");
+        }
+        networks.push(network.trunc());
+    }
+    Ok(networks)
 }
 
 /// The address that the default route would use. Connecting a datagram socket sends nothing.
@@ -330,6 +387,12 @@ mod tests {
             ("node_label = ['novalue']", "KEY=VALUE"),
             ("registry_mirror = ['docker.io=127.0.0.1']", "http://"),
             ("cri_endpoint = '/run/x.sock'", "unix:///"),
+            ("service_cidr = ['10.43.0.0']", "service_cidr"),
+            (
+                "service_cidr = ['10.43.0.0/16', '10.44.0.0/16']",
+                "same IP version",
+            ),
+            ("netd_listen = 'off'", "netd_listen"),
         ] {
             let error = parse(text).unwrap().complete().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -5,6 +5,7 @@ use hull_apiserver::UserInfo;
 use crate::agent;
 use crate::client::in_process;
 use crate::files::lock_data_dir;
+use crate::netd;
 use crate::server::{self, Tasks, finish};
 use crate::settings::Resolved;
 use crate::signals;
@@ -19,6 +20,10 @@ pub async fn run(settings: Resolved) -> anyhow::Result<()> {
     let tls = agent::own_tls(&settings, &control_plane.pki)?;
     let client = in_process(&control_plane.api, UserInfo::node(&settings.node_name));
     agent::start(&settings, client, Some(tls), &mut tasks, &shutdown).await?;
+    if !settings.without_netd {
+        let client = in_process(&control_plane.api, UserInfo::service_network());
+        netd::start(&settings, client, &mut tasks, &shutdown)?;
+    }
     tracing::info!(listen = %settings.listen, node = settings.node_name, "hull is up");
     finish(tasks, shutdown).await
 }

@@ -54,6 +54,11 @@ impl UserInfo {
         Self::new("system:kube-controller-manager", Vec::new())
     }
 
+    /// The service network of a node, in process.
+    pub fn service_network() -> Self {
+        Self::new("system:kube-proxy", Vec::new())
+    }
+
     /// The agent of a node.
     pub fn node(name: &str) -> Self {
         Self::new(

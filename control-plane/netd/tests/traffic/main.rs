@@ -1,0 +1,7 @@
+//! Real traffic through real tables, in network namespaces of the tests' own. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod services;
+mod spoofing;
+mod world;
