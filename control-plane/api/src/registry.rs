@@ -35,6 +35,8 @@ pub enum Subresource {
     Resize,
     /// `approval` of a request for a certificate.
     Approval,
+    /// `token` of a service account.
+    Token,
 }
 
 /// How a subresource appears in discovery.
@@ -50,7 +52,7 @@ pub struct SubresourceInfo {
 
 impl Subresource {
     /// Every subresource.
-    pub const ALL: [Subresource; 12] = [
+    pub const ALL: [Subresource; 13] = [
         Subresource::Status,
         Subresource::Scale,
         Subresource::Binding,
@@ -63,6 +65,7 @@ impl Subresource {
         Subresource::EphemeralContainers,
         Subresource::Resize,
         Subresource::Approval,
+        Subresource::Token,
     ];
 
     /// What discovery says.
@@ -79,6 +82,11 @@ impl Subresource {
             Subresource::Log => ("log", &["get"][..], None),
             Subresource::Exec => ("exec", STREAM, Some(("", "v1", "PodExecOptions"))),
             Subresource::Attach => ("attach", STREAM, Some(("", "v1", "PodAttachOptions"))),
+            Subresource::Token => (
+                "token",
+                CREATE,
+                Some(("authentication.k8s.io", "v1", "TokenRequest")),
+            ),
             Subresource::PortForward => (
                 "portforward",
                 STREAM,
@@ -120,6 +128,8 @@ pub struct Kind {
     pub storage: &'static str,
     /// Changes an object as stored to this version; `None`: it is stored as served.
     pub conversion: Option<Conversion>,
+    /// It is a question: created, answered and never stored.
+    pub review: bool,
     /// The rules of the kind.
     pub strategy: &'static dyn Strategy,
 }
@@ -171,7 +181,9 @@ impl Kind {
         const WITHOUT_COLLECTION: &[&str] = &[
             "create", "delete", "get", "list", "patch", "update", "watch",
         ];
-        if self.delete_collection {
+        if self.review {
+            &["create"]
+        } else if self.delete_collection {
             ALL
         } else {
             WITHOUT_COLLECTION

@@ -17,6 +17,9 @@ pub enum ServerError {
     /// The CA cannot verify clients.
     #[error("cannot set up client certificate verification: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// The key that signs service account tokens is not usable.
+    #[error(transparent)]
+    SigningKey(#[from] crate::auth::tokens::KeyError),
     /// The listener failed.
     #[error("cannot accept connections: {0}")]
     Listen(#[source] std::io::Error),

@@ -4,7 +4,7 @@
 //!  TLS (h1, h2) ──► tls: who is it ──┐
 //!  in process (local_service) ───────┤
 //!                                    ▼
-//!  service: path → RequestInfo ► auth: may they ► handlers, one per verb
+//!  service: path → RequestInfo ► authorization: may they ► handlers, one per verb
 //!                                                   │  rules of the kind: hull_api
 //!                                                   ▼
 //!        admission ► storage (get, create, update with retries, delete) ► hull_store
@@ -20,6 +20,7 @@
 
 mod admission;
 mod auth;
+mod authorization;
 mod body;
 mod bootstrap;
 mod config;

@@ -16,7 +16,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    ApiServerConfig, LocalService, ServerError, UserInfo, bootstrap,
+    ApiServerConfig, LocalService, ServerError, UserInfo,
+    auth::tokens::{SigningKey, Tokens},
+    authorization::{self, Authorizer},
+    bootstrap,
     handlers::{Backend, sweep_events},
     limits,
     metrics::Metrics,
@@ -51,13 +54,20 @@ impl ApiServer {
         bootstrap::create_namespaces(&storage)
             .await
             .map_err(ServerError::Bootstrap)?;
+        authorization::reconcile(&storage)
+            .await
+            .map_err(ServerError::Bootstrap)?;
         let cache = Arc::new(WatchCache::new());
         let loaded = watch_cache::load(&cache, store.as_ref()).await?;
+        let key = SigningKey::from_pem(config.pki.service_account_key())?;
+        let tokens = Tokens::new(key, cache.clone(), storage.clone());
         let backend = Arc::new(Backend {
             storage,
             cache: cache.clone(),
             metrics: Metrics::new(),
             service_network: config.service_network,
+            authorizer: Authorizer::new(cache.clone()),
+            tokens,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));

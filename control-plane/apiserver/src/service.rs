@@ -10,17 +10,19 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use hull_api::{ApiError, registry::Subresource, status::Reason};
+use hull_api::{ApiError, registry::Subresource, selector::FieldSelector, status::Reason};
 use hyper::upgrade::OnUpgrade;
 use rustls::ClientConfig;
 
 use crate::{
-    ApiBody, UserInfo, auth, body, discovery,
+    ApiBody, UserInfo,
+    auth::{self, tokens::Tokens},
+    authorization, body, discovery,
     handlers::{self, Backend, Context},
     health,
     http::{
         Accept, Encoding, RequestInfo, Target, accepts_gzip, compress, error_response,
-        error_response_as, prefers_protobuf, text_response,
+        error_response_as, json_response, prefers_protobuf, text_response,
     },
     limits::MAX_IN_FLIGHT,
     node_proxy::{self, Proxied},
@@ -150,8 +152,28 @@ where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    auth::authorize(user, info)?;
     let (mut parts, request_body) = request.into_parts();
+    let authorizer = &shared.backend.authorizer;
+    let (bearer, impersonated);
+    let user = if user.is_anonymous() {
+        bearer = auth::bearer_user(&shared.backend.tokens, &parts.headers).await?;
+        bearer.as_ref().unwrap_or(user)
+    } else {
+        user
+    };
+    let user = if is_public(info) {
+        user
+    } else {
+        if user.is_anonymous() {
+            return Err(ApiError::new(Reason::Unauthorized, "Unauthorized"));
+        }
+        impersonated = auth::impersonate(authorizer, user, &parts.headers)?;
+        let user = impersonated.as_ref().unwrap_or(user);
+        // A selector that cannot be read selects nothing here, and is refused by its handler.
+        let selector = FieldSelector::parse(info.query.get("fieldSelector")).unwrap_or_default();
+        authorization::require(authorizer, user, &info.attributes(&selector))?;
+        user
+    };
     let Target::Resource {
         kind,
         namespace,
@@ -193,6 +215,7 @@ where
     };
     let context = Context {
         backend: &shared.backend,
+        user,
         kind,
         namespace,
         name,
@@ -204,6 +227,19 @@ where
         accept,
     };
     handlers::handle(info.verb, context).await
+}
+
+/// Health and version need no credentials.
+fn is_public(info: &RequestInfo) -> bool {
+    let Target::Path(path) = &info.target else {
+        return false;
+    };
+    info.verb == "get"
+        && (path == "/version"
+            || ["/healthz", "/livez", "/readyz"].iter().any(|prefix| {
+                path.strip_prefix(prefix)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }))
 }
 
 async fn non_resource(
@@ -229,6 +265,22 @@ async fn non_resource(
         return Err(ApiError::not_implemented(
             "OpenAPI v2 (/openapi/v2; /openapi/v3 is served)",
         ));
+    }
+    match path {
+        "/.well-known/openid-configuration" => {
+            let document = Tokens::discovery_document().to_string();
+            return Ok(json_response(StatusCode::OK, document));
+        }
+        "/openid/v1/jwks" => {
+            let document = shared.backend.tokens.key_set().to_string();
+            let mut response = json_response(StatusCode::OK, document);
+            response.headers_mut().insert(
+                http::header::CONTENT_TYPE,
+                http::HeaderValue::from_static("application/jwk-set+json"),
+            );
+            return Ok(response);
+        }
+        _ => {}
     }
     if let Some(response) = health::respond(&shared.backend, path, &info.query).await {
         return Ok(response);

@@ -1,5 +1,6 @@
 //! The rules of each served kind, one file per kind, and the table of them all.
 
+pub mod authorization;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
@@ -28,6 +29,7 @@ pub mod pod;
 mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
+pub mod rbac;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
@@ -117,6 +119,16 @@ pub static ALL: &[&Kind] = &[
     &LEASES,
     &RUNTIME_CLASSES,
     &ENDPOINT_SLICES,
+    &rbac::CLUSTER_ROLE_BINDINGS,
+    &rbac::CLUSTER_ROLES,
+    &rbac::ROLE_BINDINGS,
+    &rbac::ROLES,
+    &authorization::LOCAL_SUBJECT_ACCESS_REVIEWS,
+    &authorization::SELF_SUBJECT_ACCESS_REVIEWS,
+    &authorization::SELF_SUBJECT_RULES_REVIEWS,
+    &authorization::SUBJECT_ACCESS_REVIEWS,
+    &authorization::SELF_SUBJECT_REVIEWS,
+    &authorization::TOKEN_REVIEWS,
 ];
 
 /// The part of the table that most kinds share.
@@ -134,6 +146,7 @@ const PLAIN: Kind = Kind {
     schema: "",
     storage: "",
     conversion: None,
+    review: false,
     strategy: &config_map::Strategy,
 };
 
@@ -247,6 +260,7 @@ pub static SERVICE_ACCOUNTS: Kind = Kind {
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
+    subresources: &[Subresource::Token],
     schema: "core.ServiceAccount",
     storage: "serviceaccounts",
     strategy: &service_account::Strategy,

@@ -12,7 +12,9 @@ use super::{
     to_served, to_storage,
     update::Ownership,
 };
-use crate::{admission, http::Output, limits, service_network, storage::Outcome};
+use crate::{
+    admission, authorization::check_grant, http::Output, limits, service_network, storage::Outcome,
+};
 
 /// Characters of a generated name: no vowels, no look-alikes.
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -66,6 +68,13 @@ pub(super) async fn create_object(
         }
         prepare(context, &mut attempt, ownership).await?;
         validate(kind, &attempt)?;
+        check_grant(
+            &context.backend.authorizer,
+            context.user,
+            kind,
+            &attempt,
+            None,
+        )?;
         let network = &context.backend.service_network;
         service_network::allocate(storage, network, kind, &mut attempt, None).await?;
         let mut stored = to_storage(kind, attempt);
@@ -116,7 +125,7 @@ async fn prepare(
             &owner.write(),
         );
     }
-    admission::admit_create(&context.backend.storage, kind, object).await?;
+    admission::admit_create(context, object).await?;
     meta::fill_on_create(
         object,
         jiff::Timestamp::now(),

@@ -8,6 +8,7 @@ use super::{
     Context, HandlerResult, list, read_body::read_delete_options, selection::Selection, to_served,
 };
 use crate::{
+    admission,
     http::{Output, json_response},
     limits,
     storage::{Outcome, Stored},
@@ -191,6 +192,7 @@ pub(super) async fn delete_object(
     let storage = &context.backend.storage;
     for _ in 0..limits::UPDATE_RETRIES {
         let Stored { object, revision } = storage.must_get(kind, namespace, name).await?;
+        admission::admit_delete(context, &object)?;
         check_preconditions(kind, &object, options)?;
         let before = object.clone();
         match plan(kind, object, options) {

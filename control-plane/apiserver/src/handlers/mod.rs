@@ -10,10 +10,12 @@ mod list;
 mod owners;
 mod patch;
 mod read_body;
+mod reviews;
 mod scale;
 mod selection;
 mod server_side_apply;
 mod subresources;
+mod token_request;
 mod update;
 mod watch;
 
@@ -25,7 +27,9 @@ use hull_api::{ApiError, Kind, registry::Subresource};
 use serde_json::Value;
 
 use crate::{
-    ApiBody,
+    ApiBody, UserInfo,
+    auth::tokens::Tokens,
+    authorization::Authorizer,
     http::{Accept, Query},
     metrics::Metrics,
     service_network::ServiceNetwork,
@@ -41,11 +45,14 @@ pub(crate) struct Backend {
     pub cache: Arc<WatchCache>,
     pub metrics: Metrics,
     pub service_network: ServiceNetwork,
+    pub authorizer: Authorizer,
+    pub tokens: Tokens,
 }
 
 /// One request about a resource.
 pub(crate) struct Context<'a> {
     pub backend: &'a Arc<Backend>,
+    pub user: &'a UserInfo,
     pub kind: &'static Kind,
     pub namespace: &'a str,
     pub name: &'a str,
@@ -63,8 +70,11 @@ type HandlerResult = Result<Response<ApiBody>, ApiError>;
 /// Routes on verb and subresource.
 pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
     use Subresource::{
-        Approval, Binding, EphemeralContainers, Eviction, Finalize, Resize, Scale, Status,
+        Approval, Binding, EphemeralContainers, Eviction, Finalize, Resize, Scale, Status, Token,
     };
+    if context.kind.review {
+        return reviews::review(verb, &context).await;
+    }
     match (verb, context.subresource) {
         ("get", None | Some(Status | Approval | EphemeralContainers | Resize)) => {
             get::get(&context).await
@@ -84,6 +94,7 @@ pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
         }
         ("get" | "update" | "patch", Some(Scale)) => scale::scale(verb, &context).await,
         ("create", Some(Binding)) => subresources::bind(&context).await,
+        ("create", Some(Token)) => token_request::create_token(&context).await,
         ("create", Some(Eviction)) => eviction::evict(&context).await,
         _ => Err(ApiError::method_not_allowed(Some(context.kind.resource()))),
     }

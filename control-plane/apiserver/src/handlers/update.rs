@@ -13,6 +13,8 @@ use super::{
     to_served, to_storage,
 };
 use crate::{
+    admission,
+    authorization::check_grant,
     http::Output,
     limits, service_network,
     storage::{Outcome, Stored},
@@ -113,6 +115,14 @@ pub(super) async fn apply(
     let given = new.remove_at(&["metadata", "managedFields"]);
     prepare(kind, context.subresource, &mut new, &old);
     validate(kind, context.subresource, &new, &old)?;
+    check_grant(
+        &context.backend.authorizer,
+        context.user,
+        kind,
+        &new,
+        Some(&old),
+    )?;
+    admission::admit_update(context, &new, &old)?;
     match (ownership, given) {
         (Ownership::Track, given) => {
             let owner = Owner::of(context, "UpdateOptions")?;

@@ -10,7 +10,7 @@ pub(crate) use compress::{accepts_gzip, compress};
 pub(crate) use media::{
     Accept, Encoding, PatchType, decode_body, decode_patch_body, prefers_protobuf,
 };
-pub(crate) use query::Query;
+pub(crate) use query::{Query, decode};
 pub(crate) use request::{RequestInfo, Target};
 pub(crate) use respond::{
     Output, error_response, error_response_as, json_response, protobuf_response, text_response,

@@ -2,9 +2,10 @@
 //! (`/api/v1/namespaces/NS/pods/NAME/SUBRESOURCE`).
 
 use http::Method;
-use hull_api::{ApiError, Kind, Registry, registry::Subresource};
+use hull_api::{ApiError, Kind, Registry, registry::Subresource, selector::FieldSelector};
 
 use super::query::{Query, decode};
+use crate::authorization::Attributes;
 
 /// What a request is about.
 #[derive(Debug, Clone)]
@@ -47,6 +48,38 @@ impl RequestInfo {
         })
     }
 
+    /// What policies are asked about. `selector` is the parsed field selector of the query.
+    pub(crate) fn attributes<'a>(&'a self, selector: &'a FieldSelector) -> Attributes<'a> {
+        match &self.target {
+            Target::Resource {
+                kind,
+                namespace,
+                name,
+                ..
+            } => Attributes {
+                verb: self.verb,
+                group: kind.group,
+                resource: kind.plural,
+                subresource: self.subresource(),
+                // A namespace is in itself, for policies.
+                namespace: match (kind.plural, kind.group) {
+                    ("namespaces", "") => name,
+                    _ => namespace,
+                },
+                name,
+                path: None,
+                selected_name: selector.required("metadata.name").unwrap_or(""),
+                selected_node: selector.required("spec.nodeName").unwrap_or(""),
+            },
+            Target::Path(path) => Attributes {
+                verb: self.verb,
+                path: Some(path),
+                ..Attributes::default()
+            },
+        }
+    }
+
+    #[cfg(test)]
     pub(crate) fn namespace(&self) -> &str {
         match &self.target {
             Target::Resource { namespace, .. } => namespace,
@@ -54,6 +87,7 @@ impl RequestInfo {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn name(&self) -> &str {
         match &self.target {
             Target::Resource { name, .. } => name,
@@ -73,6 +107,7 @@ impl RequestInfo {
     }
 
     /// `pods` or `pods/status`.
+    #[cfg(test)]
     pub(crate) fn full_resource(&self, kind: &Kind) -> String {
         match self.subresource() {
             "" => kind.plural.to_string(),

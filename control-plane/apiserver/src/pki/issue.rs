@@ -164,6 +164,21 @@ pub(super) fn load_or_create_ca(dir: &Path) -> Result<CertPair, PkiError> {
     Ok(pair)
 }
 
+/// A signing key without certificate, made once.
+pub(super) fn load_or_create_key(dir: &Path, name: &str) -> Result<String, PkiError> {
+    let file = format!("{name}.key");
+    if let Some(pem) = read(dir, &file)? {
+        return Ok(pem);
+    }
+    let key = KeyPair::generate().map_err(|source| PkiError::Issue {
+        name: name.to_string(),
+        source,
+    })?;
+    let pem = key.serialize_pem();
+    write(dir, &file, &pem)?;
+    Ok(pem)
+}
+
 fn issuer(ca: &CertPair) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {
     Issuer::from_ca_cert_pem(&ca.cert_pem, KeyPair::from_pem(&ca.key_pem)?)
 }

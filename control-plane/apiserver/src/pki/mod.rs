@@ -9,7 +9,9 @@
 //! | `node-NAME` | `system:node:NAME`, `system:nodes` | node agent to API |
 //! | `kubelet-NAME` | `system:node:NAME` | node agent's own server |
 //!
-//! Each is a pair `X.crt`, `X.key` (PEM, mode 0600). A pair is issued again when it is
+//! | `sa` (only `.key`) | | signs the tokens of service accounts |
+//!
+//! Each other is a pair `X.crt`, `X.key` (PEM, mode 0600). A pair is issued again when it is
 //! missing, close to its end, or lacks a wanted name; the CA is kept.
 
 mod issue;
@@ -71,12 +73,22 @@ pub enum PkiError {
 }
 
 /// The CA and the directory of what it signed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClusterPki {
     dir: PathBuf,
     ca: CertPair,
     server: CertPair,
     kubelet_client: CertPair,
+    service_account_key: String,
+}
+
+impl std::fmt::Debug for ClusterPki {
+    // Keys stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterPki")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClusterPki {
@@ -117,7 +129,9 @@ impl ClusterPki {
             ("kube-apiserver-kubelet-client", &["system:masters"]),
             Purpose::Client,
         )?;
+        let service_account_key = issue::load_or_create_key(&dir, "sa")?;
         Ok(ClusterPki {
+            service_account_key,
             dir,
             ca,
             server,
@@ -138,6 +152,11 @@ impl ClusterPki {
     /// What the API server shows to node agents.
     pub fn kubelet_client(&self) -> &CertPair {
         &self.kubelet_client
+    }
+
+    /// The private key that signs service account tokens, PEM (PKCS #8).
+    pub fn service_account_key(&self) -> &str {
+        &self.service_account_key
     }
 
     /// The administrator's client certificate.

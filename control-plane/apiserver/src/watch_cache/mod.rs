@@ -105,6 +105,7 @@ impl WatchCache {
         let resources = Registry::get()
             .kinds()
             .iter()
+            .filter(|kind| !kind.review)
             .map(|kind| {
                 let resource = Resource {
                     state: RwLock::default(),
@@ -182,6 +183,12 @@ impl WatchCache {
             .ring
             .partition_point(|change| change.revision <= after);
         Changes::Some(state.ring.range(from..).take(BATCH).cloned().collect())
+    }
+
+    /// The revision of the newest change of a resource.
+    pub(crate) fn newest(&self, storage: &str) -> Revision {
+        self.resource(storage)
+            .map_or(0, |resource| *resource.changed.borrow())
     }
 
     /// Tells when a resource changed.

@@ -11,6 +11,8 @@ mod node_proxy;
 mod objects;
 mod patches;
 mod protobuf;
+mod rbac;
 mod security;
 mod server_side_apply;
+mod tokens;
 mod watches;

@@ -1,6 +1,5 @@
 //! PATCH in its three formats.
 
-use http::Method;
 use serde_json::json;
 
 use crate::harness::{CONFIG_MAPS, DEPLOYMENTS, PODS, TestServer, config_map, deployment, pod};

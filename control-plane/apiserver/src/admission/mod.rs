@@ -1,0 +1,52 @@
+//! What a write must fulfil beyond the rules of its kind, and what the cluster adds to it. One
+//! file per rule, named as Kubernetes names its admission plugins.
+
+mod namespace;
+mod node_restriction;
+mod priority;
+mod runtime_class;
+
+use hull_api::{
+    ApiError, ObjectExt, kinds,
+    object::{default_text, default_to},
+};
+use serde_json::Value;
+
+use crate::handlers::Context;
+
+/// Checks and completes an object before it is created.
+pub(crate) async fn admit_create(
+    context: &Context<'_>,
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    let (storage, kind) = (&context.backend.storage, context.kind);
+    if kind.namespaced {
+        namespace::require_namespace(storage, kind, object).await?;
+    }
+    if kind.schema == kinds::PODS.schema {
+        let spec = object.map_mut(&["spec"]);
+        default_text(spec, "serviceAccountName", "default");
+        let account = spec.get("serviceAccountName").cloned();
+        if let Some(account) = account {
+            default_to(spec, "serviceAccount", account);
+        }
+        priority::resolve_priority(storage, object).await?;
+        runtime_class::apply_runtime_class(storage, object).await?;
+        kinds::pod::default_tolerations(object);
+    }
+    node_restriction::check_create(context, object)
+}
+
+/// Checks a change of an object, whole or of a subresource.
+pub(crate) fn admit_update(
+    context: &Context<'_>,
+    new: &Value,
+    old: &Value,
+) -> Result<(), ApiError> {
+    node_restriction::check_update(context, new, old)
+}
+
+/// Checks that an object may be deleted or evicted.
+pub(crate) fn admit_delete(context: &Context<'_>, object: &Value) -> Result<(), ApiError> {
+    node_restriction::check_delete(context, object)
+}

@@ -1,0 +1,35 @@
+//! `Authorization: Bearer TOKEN`.
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use hull_api::{ApiError, status::Reason};
+
+use super::{
+    UserInfo,
+    tokens::{ISSUER, TokenError, Tokens},
+};
+
+/// The user that a bearer token stands for; `None`: there is none.
+pub(crate) async fn bearer_user(
+    tokens: &Tokens,
+    headers: &HeaderMap,
+) -> Result<Option<UserInfo>, ApiError> {
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let unauthorized = || ApiError::new(Reason::Unauthorized, "Unauthorized");
+    let text = value.to_str().map_err(|_| unauthorized())?;
+    let Some((scheme, token)) = text.split_once(' ') else {
+        return Ok(None);
+    };
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(None);
+    }
+    match tokens.check(token.trim(), &[ISSUER.to_string()]).await {
+        Ok(accepted) => Ok(Some(accepted.user)),
+        Err(TokenError::Store(error)) => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "bearer token refused");
+            Err(unauthorized())
+        }
+    }
+}
