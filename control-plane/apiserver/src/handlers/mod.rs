@@ -94,6 +94,7 @@ pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
         }
         ("get" | "update" | "patch", Some(Scale)) => scale::scale(verb, &context).await,
         ("create", Some(Binding)) => subresources::bind(&context).await,
+        ("create", Some(Token)) => token_request::create_token(&context).await,
         ("create", Some(Eviction)) => eviction::evict(&context).await,
         ("create", Some(Token)) => token_request::create_token(&context).await,
         _ => Err(ApiError::method_not_allowed(Some(context.kind.resource()))),
