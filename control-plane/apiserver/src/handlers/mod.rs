@@ -96,7 +96,6 @@ pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
         ("create", Some(Binding)) => subresources::bind(&context).await,
         ("create", Some(Token)) => token_request::create_token(&context).await,
         ("create", Some(Eviction)) => eviction::evict(&context).await,
-        ("create", Some(Token)) => token_request::create_token(&context).await,
         _ => Err(ApiError::method_not_allowed(Some(context.kind.resource()))),
     }
 }
