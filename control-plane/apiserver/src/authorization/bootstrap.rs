@@ -141,8 +141,8 @@ fn binding(item: &Value, kind: &str) -> Value {
 
 /// Fills roles with an aggregation rule, so that they work before the controller runs.
 fn aggregate(roles: &mut [Value]) {
-    // Twice: edit is in admin, view is in edit.
-    for _ in 0..2 {
+    // Three levels: view is in edit, edit is in admin.
+    for _ in 0..3 {
         for index in 0..roles.len() {
             let Some(role) = roles.get(index) else {
                 continue;

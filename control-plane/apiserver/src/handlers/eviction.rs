@@ -18,7 +18,7 @@ use super::{
     subresources::created,
 };
 use crate::{
-    limits,
+    admission, limits,
     storage::{Outcome, Stored},
 };
 
@@ -48,6 +48,7 @@ pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
         .storage
         .must_get(context.kind, context.namespace, context.name)
         .await?;
+    admission::admit_delete(context, &pod.object)?;
     if !ignores_budget(&pod.object) {
         ask_budgets(context, &pod.object, dry_run).await?;
     }

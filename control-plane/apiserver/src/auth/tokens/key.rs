@@ -28,7 +28,7 @@ pub enum KeyError {
     Pem(#[source] rustls_pki_types::pem::Error),
     /// It is no P-256 key.
     #[error("the service account signing key is no P-256 key: {0}")]
-    Kind(#[source] ring::error::KeyRejected),
+    Kind(ring::error::KeyRejected),
     /// The system gives no randomness.
     #[error("cannot sign a token")]
     Sign,
