@@ -225,11 +225,6 @@ async fn non_resource(
             Err(error) => Err(ApiError::internal(error)),
         };
     }
-    if path.starts_with("/openapi/v2") {
-        return Err(ApiError::not_implemented(
-            "OpenAPI v2 (/openapi/v2; /openapi/v3 is served)",
-        ));
-    }
     if let Some(response) = health::respond(&shared.backend, path, &info.query).await {
         return Ok(response);
     }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod deletion;
+mod discovery;
+mod evictions;
 mod harness;
 mod hostile;
 mod kubectl;
@@ -13,4 +15,6 @@ mod patches;
 mod protobuf;
 mod security;
 mod server_side_apply;
+mod services;
 mod watches;
+mod workloads;

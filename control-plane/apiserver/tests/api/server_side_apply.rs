@@ -199,8 +199,18 @@ async fn wrong_configurations_are_refused_in_kubernetes_words() {
     };
     let container = json!({"name": "a", "image": "i"});
     for (path, config, code, words) in [
-        (&path, base.clone(), 422, "fieldManager: Required value: is required for apply patch"),
-        (&named, with(&["kind"], json!("Pod")), 400, "incorrect version specified in apply patch"),
+        (
+            &path,
+            base.clone(),
+            422,
+            "fieldManager: Required value: is required for apply patch",
+        ),
+        (
+            &named,
+            with(&["kind"], json!("Pod")),
+            400,
+            "incorrect version specified in apply patch",
+        ),
         (&named, json!({}), 400, "invalid object type: , Kind="),
         (&named, json!([]), 400, "not an object"),
         (
@@ -211,14 +221,37 @@ async fn wrong_configurations_are_refused_in_kubernetes_words() {
         ),
         (
             &named,
-            with(&["spec", "template", "spec", "containers"], json!([container, container])),
+            with(
+                &["spec", "template", "spec", "containers"],
+                json!([container, container]),
+            ),
             400,
             ".spec.template.spec.containers: duplicate entries for key [name=\"a\"]",
         ),
-        (&named, with(&["metadata", "managedFields"], json!([{}])), 400, "metadata.managedFields must be nil"),
-        (&named, with(&["metadata", "name"], json!("e")), 400, "does not match the name on the URL"),
-        (&named, with(&["spec", "replicas"], json!(-1)), 422, "spec.replicas: Invalid value: -1"),
-        (&named, with(&["metadata", "uid"], json!("u")), 409, "uid mismatch"),
+        (
+            &named,
+            with(&["metadata", "managedFields"], json!([{}])),
+            400,
+            "metadata.managedFields must be nil",
+        ),
+        (
+            &named,
+            with(&["metadata", "name"], json!("e")),
+            400,
+            "does not match the name on the URL",
+        ),
+        (
+            &named,
+            with(&["spec", "replicas"], json!(-1)),
+            422,
+            "spec.replicas: Invalid value: -1",
+        ),
+        (
+            &named,
+            with(&["metadata", "uid"], json!("u")),
+            409,
+            "uid mismatch",
+        ),
     ] {
         let mut config = config;
         if words.contains("failed to create") {
@@ -306,7 +339,14 @@ async fn kubectl_applies_on_the_server_and_shows_owners() {
     let changed = other.replace("replicas: 2", "replicas: 3");
     kubectl.ok_with(&apply, &changed).await;
     let shown = kubectl
-        .ok(&["get", "deployment", "old", "--show-managed-fields", "-o", "json"])
+        .ok(&[
+            "get",
+            "deployment",
+            "old",
+            "--show-managed-fields",
+            "-o",
+            "json",
+        ])
         .await;
     let object: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(object["spec"]["replicas"], 3);
@@ -317,12 +357,20 @@ async fn kubectl_applies_on_the_server_and_shows_owners() {
             &changed.replace("replicas: 3", "replicas: 8"),
         )
         .await;
-    assert_eq!(dry, "deployment.apps/old serverside-applied (server dry run)\n");
+    assert_eq!(
+        dry,
+        "deployment.apps/old serverside-applied (server dry run)\n"
+    );
     let diff = kubectl
         .run_with(
             &["diff", "--server-side", "-f", "-"],
             &changed.replace("replicas: 3", "replicas: 8"),
         )
         .await;
-    assert!(diff.stdout.contains("+  replicas: 8"), "{}{}", diff.stdout, diff.stderr);
+    assert!(
+        diff.stdout.contains("+  replicas: 8"),
+        "{}{}",
+        diff.stdout,
+        diff.stderr
+    );
 }
