@@ -5,6 +5,7 @@ use std::{
     sync::LazyLock,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hull_api::{Kind, Registry, openapi};
 use serde_json::{Map, Value, json};
@@ -45,6 +46,7 @@ pub(crate) fn respond(path: &str, headers: &HeaderMap) -> Option<Response<ApiBod
         }
         ["api", version] => resource_list("", version)?,
         ["apis", group, version] => resource_list(group, version)?,
+        ["openapi", "v2"] => return Some(open_api_v2(headers)),
         ["openapi", "v3"] => openapi::index(|group, version| document(group, version).1),
         ["openapi", "v3", "api", version] => return open_api("", version, headers),
         ["openapi", "v3", "apis", group, version] => return open_api(group, version, headers),
@@ -90,6 +92,7 @@ fn paths() -> Value {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
         "/openapi/v3",
         "/readyz",
         "/version",
@@ -317,4 +320,33 @@ fn open_api(group: &str, version: &str, headers: &HeaderMap) -> Option<Response<
         &etag,
         headers,
     ))
+}
+
+/// The OpenAPI v2 document in both forms, made at the first request for it.
+static DOCUMENT_V2: LazyLock<(Bytes, Bytes)> = LazyLock::new(|| {
+    let whole = openapi::v2::whole();
+    (
+        Bytes::from(whole.to_string()),
+        Bytes::from(openapi::v2::protobuf(&whole)),
+    )
+});
+
+fn open_api_v2(headers: &HeaderMap) -> Response<ApiBody> {
+    let (json, protobuf) = &*DOCUMENT_V2;
+    let wants_protobuf = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split([',', ';']).next())
+        .is_some_and(|first| {
+            [openapi::v2::PROTOBUF, openapi::v2::PROTOBUF_ALIAS].contains(&first.trim())
+        });
+    let bytes = if wants_protobuf { protobuf } else { json };
+    let mut response = json_response(StatusCode::OK, bytes.clone());
+    if wants_protobuf {
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(openapi::v2::PROTOBUF),
+        );
+    }
+    with_etag(response, &hash(bytes), headers)
 }

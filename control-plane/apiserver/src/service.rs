@@ -261,11 +261,6 @@ async fn non_resource(
             Err(error) => Err(ApiError::internal(error)),
         };
     }
-    if path.starts_with("/openapi/v2") {
-        return Err(ApiError::not_implemented(
-            "OpenAPI v2 (/openapi/v2; /openapi/v3 is served)",
-        ));
-    }
     match path {
         "/.well-known/openid-configuration" => {
             let document = Tokens::discovery_document().to_string();

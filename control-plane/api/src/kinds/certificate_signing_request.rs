@@ -70,6 +70,21 @@ const COLUMNS: &[Column] = &[
     table::column("Condition", "What became of the request."),
 ];
 
+/// Fields that say who asks.
+const REQUESTOR: [&str; 4] = ["extra", "groups", "uid", "username"];
+
+/// Writes who asks into a new request.
+pub fn set_requestor(request: &mut Value, user: &str, uid: &str, groups: &[String], extra: Value) {
+    request.set_at(&["spec", "username"], Value::from(user));
+    if !uid.is_empty() {
+        request.set_at(&["spec", "uid"], Value::from(uid));
+    }
+    request.set_at(&["spec", "groups"], Value::from(groups));
+    if extra.as_object().is_some_and(|extra| !extra.is_empty()) {
+        request.set_at(&["spec", "extra"], extra);
+    }
+}
+
 fn decisions(object: &Value) -> Vec<&Value> {
     object
         .list_at("/status/conditions")
@@ -129,6 +144,15 @@ impl registry::Strategy for Strategy {
                 "may not specify a duration less than 600 seconds (10 minutes)",
             );
         }
+    }
+
+    /// Nobody says for himself who he is: the API server writes it afterwards
+    /// ([`set_requestor`]).
+    fn prepare_create(&self, object: &mut Value) {
+        for field in REQUESTOR {
+            object.remove_at(&["spec", field]);
+        }
+        object.set_at(&["status"], Value::Object(serde_json::Map::new()));
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {

@@ -1,7 +1,7 @@
 //! The rules of each served kind, one file per kind, and the table of them all.
 
 pub mod authorization;
-mod certificate_signing_request;
+pub mod certificate_signing_request;
 mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -10,9 +10,11 @@ mod csi_node;
 mod csi_storage_capacity;
 mod daemon_set;
 mod deployment;
+mod device;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod flow_schema;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
@@ -29,6 +31,7 @@ pub mod pod;
 mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
+mod priority_level_configuration;
 pub mod rbac;
 mod replica_set;
 mod replication_controller;
@@ -41,6 +44,7 @@ mod service_cidr;
 mod stateful_set;
 pub mod storage_class;
 mod volume_attachment;
+mod volume_attributes_class;
 mod workload;
 
 pub use certificate_signing_request::CERTIFICATE_SIGNING_REQUESTS;
@@ -50,8 +54,10 @@ pub use csi_driver::CSI_DRIVERS;
 pub use csi_node::CSI_NODES;
 pub use csi_storage_capacity::CSI_STORAGE_CAPACITIES;
 pub use daemon_set::DAEMON_SETS;
+pub use device::{DEVICE_CLASSES, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS, RESOURCE_SLICES};
 pub use endpoint_slice::ENDPOINT_SLICES;
 pub use endpoints::ENDPOINTS;
+pub use flow_schema::FLOW_SCHEMAS;
 pub use horizontal_pod_autoscaler::{HORIZONTAL_POD_AUTOSCALERS, HORIZONTAL_POD_AUTOSCALERS_V1};
 pub use ingress::INGRESSES;
 pub use ingress_class::INGRESS_CLASSES;
@@ -64,6 +70,7 @@ pub use persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS;
 pub use pod_disruption_budget::POD_DISRUPTION_BUDGETS;
 pub use pod_template::POD_TEMPLATES;
 pub use priority_class::SYSTEM_CLASSES;
+pub use priority_level_configuration::PRIORITY_LEVEL_CONFIGURATIONS;
 pub use replication_controller::REPLICATION_CONTROLLERS;
 pub use resource_quota::RESOURCE_QUOTAS;
 pub use service::SERVICES;
@@ -71,6 +78,7 @@ pub use service_cidr::SERVICE_CIDRS;
 pub use stateful_set::STATEFUL_SETS;
 pub use storage_class::STORAGE_CLASSES;
 pub use volume_attachment::VOLUME_ATTACHMENTS;
+pub use volume_attributes_class::VOLUME_ATTRIBUTES_CLASSES;
 
 use crate::registry::{Conversion, Kind, Subresource};
 
@@ -115,6 +123,7 @@ pub static ALL: &[&Kind] = &[
     &CSI_STORAGE_CAPACITIES,
     &STORAGE_CLASSES,
     &VOLUME_ATTACHMENTS,
+    &VOLUME_ATTRIBUTES_CLASSES,
     &PRIORITY_CLASSES,
     &LEASES,
     &RUNTIME_CLASSES,
@@ -129,6 +138,12 @@ pub static ALL: &[&Kind] = &[
     &authorization::SUBJECT_ACCESS_REVIEWS,
     &authorization::SELF_SUBJECT_REVIEWS,
     &authorization::TOKEN_REVIEWS,
+    &DEVICE_CLASSES,
+    &RESOURCE_CLAIM_TEMPLATES,
+    &RESOURCE_CLAIMS,
+    &RESOURCE_SLICES,
+    &FLOW_SCHEMAS,
+    &PRIORITY_LEVEL_CONFIGURATIONS,
 ];
 
 /// The part of the table that most kinds share.

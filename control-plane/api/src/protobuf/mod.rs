@@ -19,7 +19,7 @@ mod envelope;
 mod leaf;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 pub use decode::decode;
 pub use encode::{encode, encode_list, encode_object, encode_watch_event};

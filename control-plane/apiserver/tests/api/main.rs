@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod deletion;
+mod discovery;
+mod evictions;
 mod harness;
 mod hostile;
 mod kubectl;
@@ -14,5 +16,7 @@ mod protobuf;
 mod rbac;
 mod security;
 mod server_side_apply;
+mod services;
 mod tokens;
 mod watches;
+mod workloads;

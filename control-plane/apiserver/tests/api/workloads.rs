@@ -1,0 +1,304 @@
+//! Every served kind lives from create to delete; the workloads keep their rules.
+
+use http::Method;
+use hull_api::{Registry, protobuf};
+use serde_json::{Value, json};
+
+use crate::harness::{ApiClient, TestServer};
+
+fn template(restart: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "a"}},
+        "spec": {"restartPolicy": restart, "containers": [{"name": "c", "image": "nginx"}]}})
+}
+
+/// The least that the kind accepts.
+fn minimal(kind: &str) -> Value {
+    let selector = json!({"matchLabels": {"app": "a"}});
+    let always = template("Always");
+    let never = template("Never");
+    let claim =
+        json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    match kind {
+        "Pod" => json!({"spec": {"containers": [{"name": "c", "image": "nginx"}]}}),
+        "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" => {
+            json!({"spec": {"selector": selector, "template": always}})
+        }
+        "ReplicationController" => json!({"spec": {"template": always}}),
+        "PodTemplate" => json!({"template": always}),
+        "Job" => json!({"spec": {"template": never}}),
+        "CronJob" => {
+            json!({"spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": never}}}})
+        }
+        "ControllerRevision" => json!({"data": {"spec": 1}, "revision": 3}),
+        "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
+        "Endpoints" => {
+            json!({"subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"port": 80}]}]})
+        }
+        "EndpointSlice" => {
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.2.3"]}], "ports": [{"port": 80}]})
+        }
+        "PodDisruptionBudget" => json!({"spec": {"minAvailable": "50%", "selector": selector}}),
+        "HorizontalPodAutoscaler" => {
+            json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "a", "apiVersion": "apps/v1"}}})
+        }
+        "ResourceQuota" => json!({"spec": {"hard": {"pods": "3"}}}),
+        "LimitRange" => json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}),
+        "PersistentVolumeClaim" => json!({ "spec": claim }),
+        "PersistentVolume" => {
+            json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}})
+        }
+        "StorageClass" => json!({"provisioner": "example.com/disk"}),
+        "VolumeAttachment" => {
+            json!({"spec": {"attacher": "example.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}})
+        }
+        "CSINode" => json!({"spec": {"drivers": [{"name": "example.com", "nodeID": "n"}]}}),
+        "CSIStorageCapacity" => json!({"storageClassName": "fast"}),
+        "NetworkPolicy" => {
+            json!({"spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}})
+        }
+        "Ingress" => {
+            json!({"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}})
+        }
+        "IngressClass" => json!({"spec": {"controller": "example.com/ingress"}}),
+        "IPAddress" => {
+            json!({"metadata": {"name": "10.1.2.3"}, "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "a"}}})
+        }
+        "ServiceCIDR" => json!({"spec": {"cidrs": ["10.9.0.0/16"]}}),
+        "CertificateSigningRequest" => {
+            json!({"spec": {"signerName": "example.com/signer", "usages": ["client auth"],
+            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="}})
+        }
+        "DeviceClass" => json!({"spec": {"selectors": [{"cel": {"expression": "true"}}]}}),
+        "ResourceClaim" => {
+            json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}})
+        }
+        "ResourceClaimTemplate" => {
+            json!({"spec": {"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}})
+        }
+        "ResourceSlice" => {
+            json!({"spec": {"driver": "example.com", "nodeName": "n", "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "d"}]}})
+        }
+        "VolumeAttributesClass" => {
+            json!({"driverName": "example.com", "parameters": {"iops": "100"}})
+        }
+        "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "a"}, "rules": [{
+            "subjects": [{"kind": "User", "user": {"name": "*"}}],
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"]}]}]}}),
+        "PriorityLevelConfiguration" => {
+            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Queue", "queuing": {}}}}})
+        }
+        "PriorityClass" => json!({"value": 7}),
+        "RuntimeClass" => json!({"handler": "microvm"}),
+        "CSIDriver" | "Lease" | "ConfigMap" | "Secret" | "ServiceAccount" | "Namespace"
+        | "Node" => json!({"spec": {}}),
+        _ => Value::Null,
+    }
+}
+
+fn collection(kind: &hull_api::Kind) -> String {
+    let prefix = if kind.group.is_empty() {
+        "/api"
+    } else {
+        "/apis"
+    };
+    let namespace = if kind.namespaced {
+        "/namespaces/default"
+    } else {
+        ""
+    };
+    format!(
+        "{prefix}/{}{namespace}/{}",
+        kind.group_version(),
+        kind.plural
+    )
+}
+
+async fn live(client: &ApiClient, kind: &'static hull_api::Kind, mut object: Value) {
+    if matches!(kind.kind, "ConfigMap" | "Secret" | "ServiceAccount") {
+        object = json!({});
+    }
+    object["apiVersion"] = json!(kind.group_version());
+    object["kind"] = json!(kind.kind);
+    if object.pointer("/metadata/name").is_none() {
+        object["metadata"] = json!({"name": "minimal"});
+    }
+    let name = object["metadata"]["name"].as_str().unwrap().to_string();
+    let path = collection(kind);
+    let created = client.post(&path, &object).await.ok();
+    let one = format!("{path}/{name}");
+    // What the server filled in is accepted as it is.
+    let same = client.put(&one, &created).await.ok();
+    assert_eq!(
+        same["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"],
+        "{}: {created} {same}",
+        kind.kind
+    );
+    let answer = client
+        .send(Method::GET, &one, &[("accept", protobuf::MEDIA_TYPE)], "")
+        .await;
+    assert_eq!(
+        protobuf::open(&answer.bytes).unwrap().kind,
+        kind.kind,
+        "{}",
+        answer.text
+    );
+    let table = client
+        .send(
+            Method::GET,
+            &path,
+            &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")],
+            "",
+        )
+        .await
+        .ok();
+    let columns = table["columnDefinitions"].as_array().unwrap().len();
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().unwrap().len(),
+        columns,
+        "{}",
+        kind.kind
+    );
+    if kind.subresource("status").is_some() && kind.kind != "Namespace" {
+        let status = client.get(&format!("{one}/status")).await.ok();
+        client.put(&format!("{one}/status"), &status).await.ok();
+    }
+    client
+        .delete(&one, &json!({"propagationPolicy": "Background"}))
+        .await
+        .ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_is_created_listed_and_deleted() {
+    let server = TestServer::start().await;
+    let mut lived = 0;
+    for kind in Registry::get().kinds() {
+        let object = minimal(kind.kind);
+        if !object.is_null() {
+            live(&server.admin, kind, object).await;
+            lived += 1;
+        }
+    }
+    assert!(lived >= 48, "{lived}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_in_workloads_are_named() {
+    let server = TestServer::start().await;
+    let create = async |api_version: &str, plural: &str, kind: &str, change: Value| {
+        let mut object = minimal(kind);
+        object["apiVersion"] = json!(api_version);
+        object["kind"] = json!(kind);
+        object["metadata"] = json!({"name": "x"});
+        for (key, value) in change.as_object().unwrap() {
+            object["spec"][key] = value.clone();
+        }
+        let path = format!("/apis/{api_version}/namespaces/default/{plural}");
+        server.admin.post(&path, &object).await.refused().2
+    };
+    for (api_version, plural, kind, change, message) in [
+        (
+            "apps/v1",
+            "statefulsets",
+            "StatefulSet",
+            json!({"podManagementPolicy": "Random"}),
+            "spec.podManagementPolicy: Invalid value: \"Random\": must be 'OrderedReady' or 'Parallel'",
+        ),
+        (
+            "apps/v1",
+            "daemonsets",
+            "DaemonSet",
+            json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}),
+            "spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0",
+        ),
+        (
+            "batch/v1",
+            "jobs",
+            "Job",
+            json!({"template": template("Always")}),
+            "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+        ),
+        (
+            "batch/v1",
+            "jobs",
+            "Job",
+            json!({"completionMode": "Indexed", "parallelism": 1}),
+            "spec.completions: Required value: when completion mode is Indexed",
+        ),
+        (
+            "batch/v1",
+            "cronjobs",
+            "CronJob",
+            json!({"schedule": "61 * * * *"}),
+            "spec.schedule: Invalid value: \"61 * * * *\": value (61) out of range [0, 59]: 61",
+        ),
+        (
+            "policy/v1",
+            "poddisruptionbudgets",
+            "PodDisruptionBudget",
+            json!({"minAvailable": "120%"}),
+            "spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%",
+        ),
+    ] {
+        let told = create(api_version, plural, kind, change).await;
+        assert!(told.ends_with(message), "{told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scale_and_status_are_parts_of_their_own() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    for (path, kind) in [
+        (
+            "/apis/apps/v1/namespaces/default/statefulsets",
+            "StatefulSet",
+        ),
+        (
+            "/api/v1/namespaces/default/replicationcontrollers",
+            "ReplicationController",
+        ),
+    ] {
+        let mut object = minimal(kind);
+        object["metadata"] = json!({"name": "x"});
+        object["status"] = json!({"replicas": 5});
+        let created = client.post(path, &object).await.ok();
+        assert!(created["status"].get("replicas").is_none());
+        assert_eq!(created["metadata"]["generation"], 1);
+        let one = format!("{path}/x");
+        let mut scale = client.get(&format!("{one}/scale")).await.ok();
+        assert_eq!(scale["status"]["selector"], "app=a");
+        scale["spec"]["replicas"] = json!(4);
+        client.put(&format!("{one}/scale"), &scale).await.ok();
+        let status = json!({"status": {"replicas": 4}, "spec": {"replicas": 9}});
+        client
+            .patch(&format!("{one}/status"), "merge-patch", &status)
+            .await
+            .ok();
+        let now = client.get(&one).await.ok();
+        assert_eq!(now["spec"]["replicas"], 4);
+        assert_eq!(now["status"]["replicas"], 4);
+        assert_eq!(now["metadata"]["generation"], 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_versions_of_an_autoscaler_are_one_object() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let path = |version: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers")
+    };
+    let mut object = minimal("HorizontalPodAutoscaler");
+    object["metadata"] = json!({"name": "x"});
+    object["spec"]["targetCPUUtilizationPercentage"] = json!(60);
+    client.post(&path("v1"), &object).await.ok();
+    let new = client.get(&format!("{}/x", path("v2"))).await.ok();
+    assert_eq!(new["apiVersion"], "autoscaling/v2");
+    assert_eq!(
+        new["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+        60
+    );
+    let old = client.get(&format!("{}/x", path("v1"))).await.ok();
+    assert_eq!(old["spec"]["targetCPUUtilizationPercentage"], 60);
+}
