@@ -25,7 +25,8 @@ mkdir -p "$HULL_CACHE_DIR" "$TOOLS/bin"
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# stage NAME COMMAND...: runs it and says how long it took.
+# stage NAME COMMAND...: runs it and says how long it took. In a function given as the
+# command a failure does not end it: join its commands by &&.
 stage() {
     local name=$1 start=$SECONDS status=0
     shift

@@ -16,9 +16,9 @@ mkdir -p "$(dirname "$KUBECONFIG_PATH")"
 place=$(hull-testnode where | cut -d: -f1)
 if [ "$place" = testnode ]; then
     start_cluster() {
-        hull-testnode --name "$NODE_NAME" up --forward "$API_PORT:$API_PORT"
-        in_place env HULL_RUN_OUT=/run/hull-testnode/share HULL_RUN_LISTEN=0.0.0.0:$API_PORT "$ROOT/scripts/cluster.sh" start
-        install -m 0600 "$HULL_CACHE_DIR/testnode/$NODE_NAME/share/kubeconfig" "$KUBECONFIG_PATH"
+        hull-testnode --name "$NODE_NAME" up --forward "$API_PORT:$API_PORT" &&
+            in_place env HULL_RUN_OUT=/run/hull-testnode/share HULL_RUN_LISTEN=0.0.0.0:$API_PORT "$ROOT/scripts/cluster.sh" start &&
+            install -m 0600 "$HULL_CACHE_DIR/testnode/$NODE_NAME/share/kubeconfig" "$KUBECONFIG_PATH"
     }
 else
     start_cluster() { in_place "$ROOT/scripts/cluster.sh" start; }
@@ -29,9 +29,9 @@ stage "cluster" start_cluster
 export KUBECONFIG=$KUBECONFIG_PATH
 
 apply() {
-    kubectl apply -f examples/nginx.yaml -f examples/deployment.yaml
-    kubectl wait --for=condition=Ready pod/nginx --timeout="${POD_TIMEOUT_S}s"
-    kubectl rollout status deployment/hello --timeout="${POD_TIMEOUT_S}s"
+    kubectl apply -f examples/nginx.yaml -f examples/deployment.yaml &&
+        kubectl wait --for=condition=Ready pod/nginx --timeout="${POD_TIMEOUT_S}s" &&
+        kubectl rollout status deployment/hello --timeout="${POD_TIMEOUT_S}s"
 }
 stage "examples" apply
 
