@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::container::containers::Containers;
-use crate::container::rootfs::RootFs;
+use crate::container::rootfs::{RootFs, RootFsError};
 use crate::error::Error;
 use crate::events::Events;
 use crate::layout::Layout;
 use crate::listen::{Connection, Listener};
+use crate::mounts;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
 use crate::server::Service;
@@ -144,8 +145,12 @@ impl Agent {
                 tracing::warn!(container = id, %error, "cannot remove a container");
             }
         }
-        let roots = Arc::clone(&self.roots);
-        let unmounted = tokio::task::spawn_blocking(move || roots.unmount_scratch()).await?;
+        let (roots, shm) = (Arc::clone(&self.roots), self.layout.shm());
+        let unmount = move || {
+            let shm = mounts::unmount(&shm).map_err(RootFsError::from);
+            roots.unmount_scratch().and(shm)
+        };
+        let unmounted = tokio::task::spawn_blocking(unmount).await?;
         nix::unistd::sync();
         self.events.close();
         self.ending.send_replace(true);

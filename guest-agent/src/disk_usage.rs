@@ -16,13 +16,22 @@ const BLOCK_BYTES: u64 = 512;
 /// Directories deeper than this are not counted: each level holds a descriptor.
 const MAX_DEPTH: usize = 128;
 
-/// Bytes on disk below `path`, hard links counted once. 0 if it does not exist.
+/// What a tree occupies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+}
+
+/// What is below `path`, hard links counted once. Nothing if it does not exist.
 ///
 /// # Errors
 /// From reading directories.
-pub fn of_tree(path: &Path) -> io::Result<u64> {
+pub fn of_tree(path: &Path) -> io::Result<DiskUsage> {
     let root = match resolve::root(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DiskUsage::default()),
         other => other?,
     };
     let mut seen = HashSet::new();
@@ -38,8 +47,8 @@ fn of_directory(
     directory: OwnedFd,
     seen: &mut HashSet<(u64, u64)>,
     depth: usize,
-) -> io::Result<u64> {
-    let mut bytes = 0;
+) -> io::Result<DiskUsage> {
+    let mut usage = DiskUsage::default();
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -54,16 +63,21 @@ fn of_directory(
         if stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
             continue;
         }
-        bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+        usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+        usage.inodes += 1;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && depth < MAX_DEPTH {
             let name = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
             match open_directory(&directory, name) {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                child => bytes += of_directory(child?, seen, depth + 1)?,
+                child => {
+                    let below = of_directory(child?, seen, depth + 1)?;
+                    usage.bytes += below.bytes;
+                    usage.inodes += below.inodes;
+                }
             }
         }
     }
-    Ok(bytes)
+    Ok(usage)
 }
 
 use std::os::unix::ffi::OsStrExt;
@@ -79,15 +93,19 @@ mod tests {
         std::fs::create_dir(path("d")).unwrap();
         std::fs::write(path("d/a"), vec![1; 64 * 1024]).unwrap();
         let once = of_tree(tree.path()).unwrap();
-        assert!(once >= 64 * 1024, "{once}");
+        assert!(once.bytes >= 64 * 1024 && once.inodes == 2, "{once:?}");
         std::fs::hard_link(path("d/a"), path("b")).unwrap();
         std::os::unix::fs::symlink("/usr", path("usr")).unwrap();
         let again = of_tree(tree.path()).unwrap();
-        assert!(again < once + 64 * 1024, "{again}");
+        assert!(again.bytes < once.bytes + 64 * 1024, "{again:?}");
+        assert_eq!(again.inodes, 3);
     }
 
     #[test]
     fn missing_tree_is_empty() {
-        assert_eq!(of_tree(Path::new("/nonexistent")).unwrap(), 0);
+        assert_eq!(
+            of_tree(Path::new("/nonexistent")).unwrap(),
+            DiskUsage::default()
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::container::devices::DeviceError;
+use crate::container::limits::LimitError;
 use crate::container::rootfs::RootFsError;
 use crate::container::spec::SpecError;
 use crate::disk::DiskError;
@@ -53,6 +55,12 @@ pub enum Error {
     /// See [`SpecError`].
     #[error("container spec: {0}")]
     Spec(#[from] SpecError),
+    /// See [`DeviceError`].
+    #[error("container spec: {0}")]
+    Devices(#[from] DeviceError),
+    /// See [`LimitError`].
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// See [`EngineError`].
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -93,7 +101,10 @@ impl Error {
 
     fn code(&self) -> Code {
         match self {
-            Error::Name(_) | Error::Invalid(_) => Code::InvalidArgument,
+            Error::Name(_)
+            | Error::Invalid(_)
+            | Error::Devices(DeviceError::Rule(_))
+            | Error::Limit(_) => Code::InvalidArgument,
             Error::NotFound { .. } => Code::NotFound,
             Error::Exists { .. } => Code::AlreadyExists,
             Error::State(_) | Error::Version { .. } => Code::FailedPrecondition,
@@ -107,7 +118,9 @@ impl Error {
             Error::Volume(error) => error.code(),
             Error::Network(error) => error.code(),
             Error::RootFs(error) => error.code(),
-            Error::Engine(_) | Error::Io { .. } | Error::Worker(_) => Code::Internal,
+            Error::Devices(_) | Error::Engine(_) | Error::Io { .. } | Error::Worker(_) => {
+                Code::Internal
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 //! BASE/scratch/volumes/<volume>             emptyDirs
 //! BASE/volumes/<volume>                     files and in-memory emptyDirs
 //! BASE/etc/                                 hosts, hostname, resolv.conf
+//! BASE/shm/                                 /dev/shm of the containers
 //! ```
 //! BASE is /run/hull in a guest and `state` in the listen directory on a host.
 
@@ -87,6 +88,11 @@ impl Layout {
     /// The sandbox's hosts, hostname or resolv.conf.
     pub fn etc(&self, name: &str) -> PathBuf {
         self.base.join("etc").join(name)
+    }
+
+    /// The containers' /dev/shm.
+    pub fn shm(&self) -> PathBuf {
+        self.base.join("shm")
     }
 
     /// BASE.

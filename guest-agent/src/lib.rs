@@ -27,6 +27,7 @@ pub mod disk_usage;
 pub mod engine;
 pub mod error;
 pub mod events;
+pub mod interface_stats;
 pub mod io;
 pub mod layout;
 pub mod listen;

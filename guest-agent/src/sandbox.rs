@@ -5,15 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hull_agent_protocol::v1::{Dns, SetupSandboxRequest};
+use nix::mount::MsFlags;
 use tokio::task::spawn_blocking;
 
-use crate::container::rootfs::RootFs;
+use crate::container::rootfs::{RootFs, RootFsError};
 use crate::error::Error;
 use crate::layout::Layout;
+use crate::mounts;
 use crate::network;
 
 /// Longest hostname in bytes (sethostname(2)).
 const MAX_HOSTNAME: usize = 64;
+/// Size of /dev/shm when the host names none.
+const SHM_BYTES: u64 = 64 << 20;
 
 /// Sets the sandbox up as its host asks.
 #[derive(Debug)]
@@ -53,6 +57,9 @@ impl Sandbox {
         network::configure(&request.interfaces).await?;
         let (roots, disk) = (Arc::clone(&self.roots), request.scratch_disk.clone());
         spawn_blocking(move || roots.mount_scratch(&disk)).await??;
+        if done.is_none() {
+            mount_shm(&self.layout.shm(), request.shm_bytes)?;
+        }
         tracing::info!(sandbox = request.sandbox_id, "sandbox is set up");
         *done = Some(request);
         Ok(())
@@ -76,9 +83,25 @@ impl Sandbox {
     }
 }
 
+/// The containers of a sandbox share their IPC namespace, and so POSIX shared memory.
+fn mount_shm(target: &Path, bytes: u64) -> Result<(), Error> {
+    let bytes = if bytes == 0 { SHM_BYTES } else { bytes };
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = format!("mode=1777,size={bytes}");
+    mounts::unmount(target).map_err(RootFsError::from)?;
+    mounts::mount_at("tmpfs", Path::new("shm"), target, flags, &options)
+        .map_err(RootFsError::from)?;
+    Ok(())
+}
+
 fn check(request: &SetupSandboxRequest, done: Option<&SetupSandboxRequest>) -> Result<(), Error> {
     if done.is_some_and(|done| done.scratch_disk != request.scratch_disk) {
         return Err(Error::State("the scratch disk cannot be changed".into()));
+    }
+    if done.is_some_and(|done| done.shm_bytes != request.shm_bytes) {
+        return Err(Error::State(
+            "the size of /dev/shm cannot be changed".into(),
+        ));
     }
     let hostname = &request.hostname;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';

@@ -357,6 +357,7 @@ async fn node_containers_see_the_sandboxs_files_and_volumes() {
             path: "a/key".into(),
             content: content.into(),
             mode: 0o444,
+            ..Default::default()
         }],
         ..Default::default()
     };

@@ -23,13 +23,58 @@ pub enum ConfigError {
         problem: String,
     },
     /// A value that makes no sense.
-    #[error("{key}: {problem}")]
+    #[error("{place}{key}: {problem}")]
     Value {
+        /// `<path>:<line>: `, or nothing when the value is not from a file.
+        place: String,
         /// The key.
         key: &'static str,
         /// Why.
         problem: String,
     },
+}
+
+impl ConfigError {
+    /// Adds the file and the line where it sets the key, if it does.
+    pub fn in_file(self, path: &Path) -> Self {
+        match self {
+            ConfigError::Value { key, problem, .. } => {
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                let line = key.split(", ").find_map(|key| line_of(&text, key));
+                let place = line.map(|line| format!("{}:{line}: ", path.display()));
+                ConfigError::Value {
+                    place: place.unwrap_or_default(),
+                    key,
+                    problem,
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The line, from 1, that sets `key`, a table's name and a key or a key alone.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let (table, name) = key.split_once('.').unwrap_or(("", key));
+    let mut current = "";
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+        {
+            current = header.trim();
+        }
+        let (left, is_assignment) = match line.split_once('=') {
+            Some((left, _)) => (left.trim(), true),
+            None => ("", false),
+        };
+        if is_assignment && (current == table && left == name || current.is_empty() && left == key)
+        {
+            return Some(number + 1);
+        }
+    }
+    None
 }
 
 /// Everything that can be set.
@@ -99,6 +144,8 @@ pub struct CniConfig {
     pub plugin_dirs: Vec<PathBuf>,
     /// For one execution of one plugin, seconds; multiplied by HULL_TIMEOUT_SCALE.
     pub timeout_seconds: u64,
+    /// How often the network of each pod is checked (CNI CHECK), seconds; 0: never.
+    pub check_interval_seconds: u64,
 }
 
 /// `[volumes]`.
@@ -153,6 +200,7 @@ impl Default for CniConfig {
             config_dirs: vec!["/etc/cni/net.d".into()],
             plugin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             timeout_seconds: 60,
+            check_interval_seconds: 300,
         }
     }
 }
@@ -182,6 +230,7 @@ impl Config {
     /// Checks what types cannot.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let value = |key: &'static str, problem: &str| ConfigError::Value {
+            place: String::new(),
             key,
             problem: problem.to_string(),
         };
@@ -264,6 +313,32 @@ mod tests {
     fn unknown_keys_are_refused_by_name() {
         let error = load("[vmm]\nvcpu = 2\n").unwrap_err().to_string();
         assert!(error.contains("vcpu"), "{error}");
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let error = load("state_dir = \"/a\"\n\n[vmm]\nvcpus = \"many\"\n").unwrap_err();
+        assert!(error.to_string().contains("line 4"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, line) in [
+            ("# vmm.vcpus = 1\n[cni]\nvcpus = 3\n[vmm]\nvcpus = 0\n", 5),
+            ("vmm.vcpus = 0\n", 1),
+        ] {
+            std::fs::write(file.path(), text).unwrap();
+            let error = Config {
+                vmm: VmmConfig {
+                    vcpus: 0,
+                    ..Default::default()
+                },
+                ..Default::default()
+            }
+            .validate()
+            .unwrap_err()
+            .in_file(file.path())
+            .to_string();
+            let place = format!("{}:{line}: vmm.vcpus", file.path().display());
+            assert!(error.starts_with(&place), "{error}");
+        }
     }
 
     #[test]

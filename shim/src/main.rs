@@ -10,12 +10,13 @@ use hull_shim::config::Config;
 use hull_shim::cri::server;
 use hull_shim::journal::Journal;
 use hull_shim::network::pod::CniPodNetwork;
+use hull_shim::sandbox::check;
 use hull_shim::sandbox::recover::recover;
 use hull_shim::shim::Shim;
 use hull_shim::timeouts::scaled;
 use hull_shim::vmm::process::HullVmm;
 use hull_shim::{metrics, streaming};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -63,9 +64,10 @@ struct Arguments {
 }
 
 fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
-    let mut config = match &arguments.config {
+    let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists());
+    let file = arguments.config.clone().or_else(default);
+    let mut config = match &file {
         Some(path) => Config::load(path)?,
-        None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG))?,
         None => Config::default(),
     };
     let overrides = [
@@ -87,7 +89,10 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
         .streaming_address
         .unwrap_or(config.streaming_address);
     config.metrics_address = arguments.metrics_address.or(config.metrics_address);
-    config.validate()?;
+    config.validate().map_err(|error| match &file {
+        Some(path) => error.in_file(path),
+        None => error,
+    })?;
     Ok(config)
 }
 
@@ -142,10 +147,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         });
     }
 
-    let listener = server::listen(&shim.config.socket)?;
-    tracing::info!(socket = %shim.config.socket.display(), streaming_url, "serving CRI");
+    check::begin(&shim);
+    // Before the socket is there: who sees it may already end the shim.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = server::listen(&shim.config.socket)?;
+    tracing::info!(socket = %shim.config.socket.display(), streaming_url, "serving CRI");
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub sandboxes_ready: Gauge,
     /// Bytes of container output written to log files.
     pub log_bytes: Counter,
+    /// CNI CHECKs that found a pod's network not as it was made.
+    pub cni_check_failures: Counter,
 }
 
 impl Default for Metrics {
@@ -46,6 +48,7 @@ impl Default for Metrics {
         let vmm_exits = Family::<Labels, Counter>::default();
         let sandboxes_ready = Gauge::default();
         let log_bytes = Counter::default();
+        let cni_check_failures = Counter::default();
         registry.register_with_unit(
             "hull_shim_sandbox_phase",
             "Duration of the phases of RunPodSandbox",
@@ -72,6 +75,11 @@ impl Default for Metrics {
             "Bytes of container output written to log files",
             log_bytes.clone(),
         );
+        registry.register(
+            "hull_shim_cni_check_failures",
+            "CNI CHECKs that found a network not as it was made",
+            cni_check_failures.clone(),
+        );
         Self {
             registry,
             phases,
@@ -79,6 +87,7 @@ impl Default for Metrics {
             vmm_exits,
             sandboxes_ready,
             log_bytes,
+            cni_check_failures,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The parts that every operation needs, in one place.
 
 use crate::config::Config;
+use crate::cri::rates::Rates;
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -37,6 +38,8 @@ pub struct Shim {
     pub registry: Registry,
     /// Streams that were asked for and not yet opened.
     pub tokens: Tokens,
+    /// CPU rates.
+    pub rates: Rates,
     /// Container events.
     pub events: broadcast::Sender<ContainerEventResponse>,
 }
@@ -59,6 +62,7 @@ impl Shim {
             metrics: Arc::new(Metrics::default()),
             registry: Registry::default(),
             tokens: Tokens::default(),
+            rates: Rates::default(),
             events: broadcast::channel(EVENT_BACKLOG).0,
         })
     }

@@ -11,7 +11,7 @@ use hull_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
 use hull_shim::error::Error;
 use hull_shim::sandbox::recover::recover;
 use hull_shim::sandbox::state::SandboxState;
-use hull_shim::sandbox::{run, stop};
+use hull_shim::sandbox::{check, run, stop};
 use hull_shim::shim::Shim;
 use std::path::Path;
 use std::sync::Arc;
@@ -282,4 +282,36 @@ async fn a_damaged_record_does_not_keep_the_others_from_recovery() {
     assert!(second.registry.sandbox(&good).is_ok());
     assert!(second.registry.sandbox(&bad).is_err());
     assert!(!world.vms.lock().contains_key(&bad), "its VM is an orphan");
+}
+
+#[tokio::test]
+async fn a_network_that_was_taken_apart_is_reported_until_it_is_whole() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let shim = shim(dir.path(), &world);
+    let id = start(&shim, "a").await.unwrap();
+    let sandbox = shim.registry.sandbox(&id).unwrap();
+    check::all(&shim).await;
+    assert_eq!(sandbox.network_problem(), None);
+    *world.check_fails.lock() = true;
+    check::all(&shim).await;
+    assert!(sandbox.network_problem().is_some());
+    assert!(
+        shim.metrics
+            .text()
+            .contains("hull_shim_cni_check_failures_total 1")
+    );
+    *world.check_fails.lock() = false;
+    check::all(&shim).await;
+    assert_eq!(sandbox.network_problem(), None);
+}
+
+#[tokio::test]
+async fn a_failed_start_says_so_in_one_event() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    *world.fault.lock() = Fault::ChattyPanic;
+    let shim = shim(dir.path(), &world);
+    let error = start(&shim, "a").await.unwrap_err().to_string();
+    assert!(error.len() <= 1024, "{} bytes", error.len());
+    assert!(error.contains("last phase was mounts"), "{error}");
+    assert!(error.ends_with("the very last line"), "{error}");
 }

@@ -16,7 +16,7 @@ pub mod v1 {
 /// Protocol major version: peers with different ones do not talk to each other.
 pub const VERSION_MAJOR: u32 = 1;
 /// Protocol minor version: grows when something is added that an older peer may ignore.
-pub const VERSION_MINOR: u32 = 0;
+pub const VERSION_MINOR: u32 = 1;
 
 /// vsock port on the host (CID 2) that the agent dials while it boots.
 pub const BOOT_PORT: u32 = 1023;

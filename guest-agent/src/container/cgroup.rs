@@ -1,5 +1,6 @@
-//! A container's cgroup (version 2). libcontainer makes it and sets its limits; the
-//! agent reads its counters, kills what is in it, and removes it.
+//! A container's cgroup (version 2). libcontainer makes it and sets its first limits; the
+//! agent reads its counters ([`super::usage`]), changes its limits ([`super::limits`]),
+//! kills what is in it, and removes it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,19 +25,6 @@ pub struct Cgroup {
     path: PathBuf,
 }
 
-/// What a cgroup uses. Counters of absent controllers are 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// CPU time.
-    pub cpu_ns: u64,
-    /// Memory with page cache.
-    pub memory_bytes: u64,
-    /// Memory without page cache that can be dropped at once.
-    pub working_set_bytes: u64,
-    /// Processes and threads.
-    pub pids: u64,
-}
-
 impl Cgroup {
     /// The cgroup `path` ("/hull/<container>").
     pub fn new(path: &str) -> Cgroup {
@@ -50,7 +38,7 @@ impl Cgroup {
         &self.path
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         let relative = self.path.strip_prefix("/").unwrap_or(&self.path);
         Path::new(ROOT).join(relative).join(name)
     }
@@ -58,19 +46,6 @@ impl Cgroup {
     /// How many processes the kernel has killed in it for lack of memory.
     pub fn oom_kills(&self) -> u64 {
         keyed(&self.read("memory.events"), "oom_kill")
-    }
-
-    /// Current counters.
-    pub fn usage(&self) -> Usage {
-        let number = |name| self.read(name).trim().parse().unwrap_or(0);
-        let memory_bytes: u64 = number("memory.current");
-        let inactive = keyed(&self.read("memory.stat"), "inactive_file");
-        Usage {
-            cpu_ns: keyed(&self.read("cpu.stat"), "usage_usec").saturating_mul(1000),
-            memory_bytes,
-            working_set_bytes: memory_bytes.saturating_sub(inactive),
-            pids: number("pids.current"),
-        }
     }
 
     /// Sends a signal to every process in it.
@@ -118,7 +93,7 @@ impl Cgroup {
         }
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(super) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.file(name)).unwrap_or_default()
     }
 }
@@ -134,7 +109,7 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
     std::fs::remove_dir(directory)
 }
 
-fn keyed(text: &str, key: &str) -> u64 {
+pub(super) fn keyed(text: &str, key: &str) -> u64 {
     text.lines()
         .filter_map(|line| line.split_once(' '))
         .find(|(name, _)| *name == key)
@@ -154,9 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_cgroup_uses_nothing_and_is_destroyed_already() {
-        let cgroup = Cgroup::new("/hull-test-absent/none");
-        assert_eq!(cgroup.usage(), Usage::default());
-        cgroup.destroy().unwrap();
+    fn absent_cgroup_is_destroyed_already() {
+        Cgroup::new("/hull-test-absent/none").destroy().unwrap();
     }
 }

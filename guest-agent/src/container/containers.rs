@@ -16,7 +16,7 @@ use super::cgroup::Cgroup;
 use super::process::{self, Process, StreamOptions};
 use super::rootfs::RootFs;
 use super::spec::{self, Decisions, VOLUME_TYPE};
-use super::{Container, Parts, Start};
+use super::{Container, Parts, Start, devices, limits};
 use crate::engine::{Engine, EngineError};
 use crate::error::Error;
 use crate::events::Events;
@@ -190,6 +190,8 @@ impl Containers {
                 .into_iter()
                 .filter(|(source, _)| source.exists())
                 .collect(),
+            shm: self.layout.shm(),
+            pid_of: &|id| self.running_pid(id),
         };
         spec::apply(&mut spec, &decisions)?;
         let json = serde_json::to_vec(&spec).map_err(spec::SpecError::from)?;
@@ -252,6 +254,7 @@ impl Containers {
             .create(id, &prepared.bundle, request.tty, stdio)
             .await
             .map_err(command_error)?;
+        self.restrict_devices(id, &prepared.spec)?;
         let events = Arc::clone(&self.events);
         let (process, report) = Process::adopt(id, "", launched, streams, self.cgroup(id), events)
             .map_err(Error::io("read the process's output"))?;
@@ -275,6 +278,18 @@ impl Containers {
             started_at_ns: Mutex::default(),
             execs: Mutex::default(),
         })
+    }
+
+    /// Enforces the spec's device rules; without any, all devices may be used.
+    fn restrict_devices(&self, id: &str, spec: &Spec) -> Result<(), Error> {
+        let linux = spec.linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        match resources.and_then(|resources| resources.devices().as_deref()) {
+            Some(rules) if !rules.is_empty() => {
+                Ok(devices::restrict(&self.cgroup(id).file(""), rules)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets the container's process execute its command. Returns when it did, unix time
@@ -380,6 +395,31 @@ impl Containers {
     /// Every container, for shutdown and statistics.
     pub fn all(&self) -> Vec<Arc<Container>> {
         self.all.lock().values().cloned().collect()
+    }
+
+    /// The first process of a container that runs.
+    fn running_pid(&self, id: &str) -> Option<i32> {
+        let container = self.find(id)?;
+        let process = &container.process;
+        process.exit().is_none().then(|| process.pid())
+    }
+
+    /// Changes the limits of a container's cgroup.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] names the limit; [`Error::State`] when the container has ended.
+    pub fn update(&self, id: &str, resources_json: &[u8]) -> Result<(), Error> {
+        let container = self.get(id)?;
+        if container.process.exit().is_some() {
+            return Err(Error::State(format!("container {id:?} has ended")));
+        }
+        let resources = serde_json::from_slice(resources_json).map_err(spec::SpecError::from)?;
+        Ok(limits::apply(&container.cgroup, &resources)?)
+    }
+
+    /// The cgroup above the containers'.
+    pub fn parent_cgroup(&self) -> Cgroup {
+        Cgroup::new(&self.cgroup_parent)
     }
 
     fn cgroup(&self, id: &str) -> Cgroup {

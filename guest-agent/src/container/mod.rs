@@ -10,10 +10,15 @@
 
 pub mod cgroup;
 pub mod containers;
+pub mod devices;
 mod exec;
+pub mod limits;
+pub mod privileges;
 pub mod process;
 pub mod rootfs;
+pub mod seccomp;
 pub mod spec;
+pub mod usage;
 pub mod user;
 
 use std::collections::BTreeMap;

@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root, Spec};
 use tonic::Code;
 
+use super::privileges;
+use super::seccomp::{self, SeccompError};
 use super::user::{self, UserError};
 use crate::resolve;
 
 /// Type of mounts whose source is a volume of the agent.
 pub const VOLUME_TYPE: &str = "hull-volume";
+/// Type of mounts whose source is the sandbox's /dev/shm.
+pub const SHM_TYPE: &str = "hull-shm";
+/// How the path of a pid namespace begins that is another container's.
+const TARGET_PREFIX: &str = "container:";
 
 /// Why a spec cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +30,12 @@ pub enum SpecError {
     /// A part that this agent does not do.
     #[error("{0} is unimplemented")]
     Unimplemented(&'static str),
+    /// See [`SeccompError`].
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+    /// A pid namespace of a container that does not run.
+    #[error("linux.namespaces: container {0:?}, whose pid namespace is asked for, does not run")]
+    Target(String),
     /// See [`UserError`].
     #[error(transparent)]
     User(#[from] UserError),
@@ -36,7 +48,10 @@ impl SpecError {
     /// The gRPC status code that this error becomes.
     pub fn code(&self) -> Code {
         match self {
-            SpecError::Unimplemented(_) => Code::Unimplemented,
+            SpecError::Unimplemented(_) | SpecError::Seccomp(SeccompError::Action(_)) => {
+                Code::Unimplemented
+            }
+            SpecError::Target(_) => Code::FailedPrecondition,
             SpecError::Root(_) | SpecError::User(UserError::Read { .. }) => Code::Internal,
             _ => Code::InvalidArgument,
         }
@@ -59,18 +74,13 @@ pub fn parse(json: &[u8]) -> Result<Spec, SpecError> {
     if spec.hooks().is_some() {
         return Err(SpecError::Unimplemented("hooks"));
     }
-    if spec
-        .linux()
-        .as_ref()
-        .is_some_and(|linux| linux.seccomp().is_some())
-    {
-        return Err(SpecError::Unimplemented("linux.seccomp"));
+    if let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+        seccomp::compile(profile)?;
     }
     Ok(spec)
 }
 
 /// What the agent decides about a container.
-#[derive(Debug)]
 pub struct Decisions<'a> {
     /// Mounted root.
     pub root: &'a Path,
@@ -82,6 +92,10 @@ pub struct Decisions<'a> {
     pub cgroup: &'a Path,
     /// The sandbox's files and where they go.
     pub etc: Vec<(PathBuf, &'static str)>,
+    /// The sandbox's /dev/shm.
+    pub shm: PathBuf,
+    /// The first process of a running container, by its id.
+    pub pid_of: &'a dyn Fn(&str) -> Option<i32>,
 }
 
 /// Applies the decisions to a spec whose volume mounts are resolved already.
@@ -110,10 +124,17 @@ pub fn apply(spec: &mut Spec, decisions: &Decisions<'_>) -> Result<(), SpecError
     let mut linux = spec.linux().clone().unwrap_or_else(bare_linux);
     linux.set_cgroups_path(Some(decisions.cgroup.to_owned()));
     let namespaces = linux.namespaces().clone().unwrap_or_default();
-    linux.set_namespaces(Some(container_namespaces(namespaces)));
+    let namespaces = container_namespaces(namespaces, decisions.pid_of)?;
+    linux.set_namespaces(Some(namespaces));
     spec.set_linux(Some(linux));
+    privileges::lend(spec);
 
     let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in &mut mounts {
+        if mount.typ().as_deref() == Some(SHM_TYPE) {
+            bind_from(mount, decisions.shm.clone());
+        }
+    }
     for (source, destination) in &decisions.etc {
         let destination = Path::new(destination);
         if !mounts
@@ -151,7 +172,10 @@ pub fn resolve_user(process: &mut Process, root: &Path) -> Result<(), SpecError>
 }
 
 /// A container's own namespaces; the rest are the sandbox's.
-fn container_namespaces(namespaces: Vec<LinuxNamespace>) -> Vec<LinuxNamespace> {
+fn container_namespaces(
+    namespaces: Vec<LinuxNamespace>,
+    pid_of: &dyn Fn(&str) -> Option<i32>,
+) -> Result<Vec<LinuxNamespace>, SpecError> {
     let sandbox = [
         LinuxNamespaceType::Network,
         LinuxNamespaceType::Ipc,
@@ -166,7 +190,17 @@ fn container_namespaces(namespaces: Vec<LinuxNamespace>) -> Vec<LinuxNamespace> 
         mount.set_typ(LinuxNamespaceType::Mount);
         own.push(mount);
     }
-    own
+    for namespace in &mut own {
+        let path = namespace.path().as_ref().map(|path| path.to_string_lossy());
+        let target = path
+            .as_ref()
+            .and_then(|path| path.strip_prefix(TARGET_PREFIX));
+        if let Some(target) = target.map(str::to_owned) {
+            let pid = pid_of(&target).ok_or(SpecError::Target(target))?;
+            namespace.set_path(Some(format!("/proc/{pid}/ns/pid").into()));
+        }
+    }
+    Ok(own)
 }
 
 /// OCI defaults of the library would add namespaces and masked paths nobody asked for.
@@ -226,6 +260,8 @@ mod tests {
             tty: true,
             cgroup: Path::new("/hull/c"),
             etc: vec![("/run/hull/etc/hosts".into(), "/etc/hosts")],
+            shm: "/run/hull/shm".into(),
+            pid_of: &|id| (id == "runs").then_some(77),
         };
         apply(spec, &decisions).unwrap();
     }
@@ -238,6 +274,33 @@ mod tests {
         let namespaces = spec.linux().clone().unwrap().namespaces().clone().unwrap();
         let types: Vec<_> = namespaces.iter().map(LinuxNamespace::typ).collect();
         assert_eq!(types, [LinuxNamespaceType::Pid, LinuxNamespaceType::Mount]);
+    }
+
+    #[test]
+    fn pid_namespace_of_another_container_is_found_by_its_id() {
+        let joining = |id: &str| {
+            let path = format!("container:{id}");
+            spec(json!({"linux": {"namespaces": [{"type": "pid", "path": path}]}}))
+        };
+        let mut joined = joining("runs");
+        apply_to(&mut joined, Path::new("/tmp"));
+        let namespaces = joined
+            .linux()
+            .clone()
+            .unwrap()
+            .namespaces()
+            .clone()
+            .unwrap();
+        assert_eq!(
+            namespaces[0].path().as_deref(),
+            Some(Path::new("/proc/77/ns/pid"))
+        );
+        let pid_of = |_: &str| None;
+        let own = joining("gone").linux().clone().unwrap();
+        let own = own.namespaces().clone().unwrap();
+        let error = container_namespaces(own, &pid_of).unwrap_err();
+        assert!(matches!(&error, SpecError::Target(id) if id == "gone"));
+        assert_eq!(error.code(), Code::FailedPrecondition);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use nix::unistd::{AccessFlags, access, execv};
 use oci_spec::runtime::Spec;
 
 use super::message::{ExecFailure, ExecFailureKind};
+use crate::container::privileges;
+use crate::container::seccomp::{self, SeccompError};
 
 /// PATH of a process whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -21,12 +23,14 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct ReportingExecutor {
     /// Write end of the report pipe, open in this process until it executes a command.
     report: RawFd,
+    /// The container's spec, by which the command is confined.
+    container: Spec,
 }
 
 impl ReportingExecutor {
-    /// Reports on `report`.
-    pub fn new(report: RawFd) -> ReportingExecutor {
-        ReportingExecutor { report }
+    /// Reports on `report`; confines as the spec of the container says.
+    pub fn new(report: RawFd, container: Spec) -> ReportingExecutor {
+        ReportingExecutor { report, container }
     }
 
     fn report(&self, failure: &ExecFailure) {
@@ -54,7 +58,7 @@ impl Executor for ReportingExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let (args, path) = command(spec);
         let failure = match find(&args, &path) {
-            Ok(program) => execute(&program, &args),
+            Ok(program) => execute(&self.container, &program, &args),
             Err(failure) => failure,
         };
         self.report(&failure);
@@ -124,8 +128,16 @@ fn executable(path: &Path) -> Result<(), Errno> {
     access(path, AccessFlags::X_OK)
 }
 
-fn execute(program: &Path, args: &[String]) -> ExecFailure {
+fn execute(container: &Spec, program: &Path, args: &[String]) -> ExecFailure {
     let command = args.first().map(String::as_str).unwrap_or_default();
+    let profile = container
+        .linux()
+        .as_ref()
+        .and_then(|l| l.seccomp().as_ref());
+    let filters = match profile.map(seccomp::compile).transpose() {
+        Ok(filters) => filters.unwrap_or_default(),
+        Err(error) => return failure(command, Errno::EINVAL, error.to_string()),
+    };
     let c_string = |text: &[u8]| CString::new(text).map_err(|_| Errno::EINVAL);
     let result = || -> Result<std::convert::Infallible, Errno> {
         let path = c_string(program.as_os_str().as_encoded_bytes())?;
@@ -136,6 +148,12 @@ fn execute(program: &Path, args: &[String]) -> ExecFailure {
         // SAFETY: SIG_DFL installs no handler; the Rust runtime had SIGPIPE ignored, which
         // the command would inherit.
         unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+        privileges::return_lent(container)?;
+        // Last: what follows must be allowed by the profile.
+        seccomp::install(&filters).map_err(|error| match error {
+            SeccompError::Install(error) => errno(error),
+            _ => Errno::EINVAL,
+        })?;
         execv(&path, &args)
     };
     let error = result().err().unwrap_or(Errno::UnknownErrno);

@@ -1,4 +1,4 @@
-//! Create, Start, Remove and Stats.
+//! Create, Start, Remove, Update and Stats.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use hull_agent_protocol::v1::*;
 use tokio::task::spawn_blocking;
 
 use super::Service;
+use crate::container::usage;
 use crate::disk_usage;
 use crate::error::Error;
 
@@ -48,15 +49,27 @@ impl Service {
     ) -> Result<ContainerStatsResponse, Error> {
         let container = self.agent.containers.get(&request.container_id)?;
         let layer = self.agent.layout.layer(&request.container_id).join("upper");
-        let (usage, written) =
-            spawn_blocking(move || (container.cgroup().usage(), disk_usage::of_tree(&layer)))
-                .await?;
+        let measure = move || (usage::of(container.cgroup()), disk_usage::of_tree(&layer));
+        let (usage, written) = spawn_blocking(measure).await?;
+        let written = written.map_err(Error::io("measure the writable layer"))?;
         Ok(ContainerStatsResponse {
             cpu_usage_ns: usage.cpu_ns,
             memory_usage_bytes: usage.memory_bytes,
             memory_working_set_bytes: usage.working_set_bytes,
             pids: usage.pids,
-            writable_layer_bytes: written.map_err(Error::io("measure the writable layer"))?,
+            writable_layer_bytes: written.bytes,
+            writable_layer_inodes: written.inodes,
+            detail: Some(usage.detail),
         })
+    }
+
+    pub(super) async fn do_update(
+        &self,
+        request: UpdateContainerRequest,
+    ) -> Result<UpdateContainerResponse, Error> {
+        let containers = Arc::clone(&self.agent.containers);
+        let update = move || containers.update(&request.container_id, &request.resources_json);
+        spawn_blocking(update).await??;
+        Ok(UpdateContainerResponse {})
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! | file | calls |
 //! |---|---|
-//! | [`sandbox`] | Hello, SetupSandbox, Shutdown, volumes |
-//! | [`containers`] | Create, Start, Remove, List, Stats |
+//! | [`sandbox`] | Hello, SetupSandbox, SandboxStats, Shutdown, volumes |
+//! | [`containers`] | Create, Start, Remove, List, Update, Stats |
 //! | [`processes`] | Exec, RemoveExec, Signal, ResizeTty, Wait |
 //! | here | Events |
 
@@ -139,6 +139,20 @@ impl AgentApi for Service {
         request: Request<ContainerStatsRequest>,
     ) -> Answer<ContainerStatsResponse> {
         call!(self, do_stats, request)
+    }
+
+    async fn sandbox_stats(
+        &self,
+        _request: Request<SandboxStatsRequest>,
+    ) -> Answer<SandboxStatsResponse> {
+        Ok(Response::new(self.do_sandbox_stats().await?))
+    }
+
+    async fn update_container(
+        &self,
+        request: Request<UpdateContainerRequest>,
+    ) -> Answer<UpdateContainerResponse> {
+        call!(self, do_update, request)
     }
 
     async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {

@@ -1,4 +1,4 @@
-//! Hello, SetupSandbox, Shutdown and volumes.
+//! Hello, SetupSandbox, SandboxStats, Shutdown and volumes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,9 @@ use hull_agent_protocol::{VERSION_MAJOR, VERSION_MINOR};
 use tokio::task::spawn_blocking;
 
 use super::Service;
+use crate::container::usage;
 use crate::error::Error;
+use crate::interface_stats;
 
 /// Bytes of a volume's file that are read when the host names no limit.
 const DEFAULT_READ_BYTES: u32 = 64 * 1024;
@@ -47,6 +49,29 @@ impl Service {
         let agent = Arc::clone(&self.agent);
         tokio::spawn(async move { agent.shut_down(grace).await }).await??;
         Ok(ShutdownResponse {})
+    }
+
+    pub(super) async fn do_sandbox_stats(&self) -> Result<SandboxStatsResponse, Error> {
+        let containers = Arc::clone(&self.agent.containers);
+        let measure = move || {
+            let mut usage = usage::of(&containers.parent_cgroup());
+            // Processes are in the containers' cgroups only.
+            let all = containers.all();
+            let processes = all
+                .iter()
+                .map(|one| usage::of(one.cgroup()).detail.processes);
+            usage.detail.processes = processes.sum();
+            (usage, interface_stats::all())
+        };
+        let (usage, interfaces) = spawn_blocking(measure).await?;
+        Ok(SandboxStatsResponse {
+            cpu_usage_ns: usage.cpu_ns,
+            memory_usage_bytes: usage.memory_bytes,
+            memory_working_set_bytes: usage.working_set_bytes,
+            pids: usage.pids,
+            detail: Some(usage.detail),
+            interfaces: interfaces.map_err(Error::io("read the interfaces' counters"))?,
+        })
     }
 
     pub(super) async fn do_sync_volume(

@@ -83,6 +83,8 @@ fn write_files(
         } else {
             file.mode & 0o7777
         };
+        // Changing the owner clears set-id bits: the mode comes after it.
+        std::os::unix::fs::fchown(&out, Some(file.uid), Some(file.gid))?;
         fchmod(&out, Mode::from_raw_mode(mode))?;
     }
     fchmod(&directory, Mode::from_raw_mode(mode))?;
@@ -149,13 +151,15 @@ fn remove_stale(volume: &Path, root: &OwnedFd, files: &[VolumeFile]) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn file(path: &str, content: &str) -> VolumeFile {
         VolumeFile {
             path: path.into(),
             content: content.into(),
             mode: 0o640,
+            gid: 1234,
+            ..Default::default()
         }
     }
 
@@ -179,11 +183,9 @@ mod tests {
         assert_eq!(entries(volume), ["d", "dir"]);
         assert_eq!(std::fs::read_to_string(volume.join("dir/c")).unwrap(), "2");
         assert!(!volume.join("dir/b").exists() && !volume.join(before).exists());
-        let mode = std::fs::metadata(volume.join("d"))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o7777, 0o640);
+        let metadata = std::fs::metadata(volume.join("d")).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o640);
+        assert_eq!(metadata.gid(), 1234);
     }
 
     #[test]

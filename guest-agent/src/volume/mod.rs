@@ -9,6 +9,7 @@ mod files;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use hull_agent_protocol::v1::SyncVolumeRequest;
@@ -168,7 +169,11 @@ impl Volumes {
         if !path.parent().is_some_and(Path::exists) {
             return Err(VolumeError::NoScratch);
         }
-        make_directory(&path, mode_or(request.dir_mode, EMPTY_DIR_MODE))
+        let mode = mode_or(request.dir_mode, EMPTY_DIR_MODE);
+        std::fs::create_dir_all(&path)
+            // Changing the owner clears the set-group-id bit: the mode comes after it.
+            .and_then(|()| chown(&path, Some(request.dir_uid), Some(request.dir_gid)))
+            .and_then(|()| make_directory(&path, mode))
             .map_err(failed("make", &request.name))?;
         Ok(path)
     }
@@ -176,7 +181,8 @@ impl Volumes {
     fn mount_memory(&self, request: &SyncVolumeRequest) -> Result<PathBuf, VolumeError> {
         let path = self.layout.volume(&request.name);
         let mode = mode_or(request.dir_mode, EMPTY_DIR_MODE);
-        let mut options = format!("mode={mode:o}");
+        let (uid, gid) = (request.dir_uid, request.dir_gid);
+        let mut options = format!("mode={mode:o},uid={uid},gid={gid}");
         if request.size_limit_bytes > 0 {
             options.push_str(&format!(",size={}", request.size_limit_bytes));
         }
@@ -323,6 +329,7 @@ mod tests {
                     path: (*path).into(),
                     content: content.as_bytes().to_vec(),
                     mode: 0o644,
+                    ..Default::default()
                 })
                 .collect(),
             ..Default::default()

@@ -8,8 +8,11 @@ use crate::error::Error;
 use crate::ids;
 use crate::journal::ContainerRecord;
 use crate::sandbox::object::{Live, Sandbox};
+use crate::sandbox::validate;
 use crate::shim::{Shim, now_ns};
-use hull_cri_api::v1::{ContainerConfig, ContainerEventType};
+use hull_cri_api::v1::{
+    ContainerConfig, ContainerEventType, LinuxContainerSecurityContext, NamespaceMode,
+};
 use hull_image::Image;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +69,8 @@ async fn make(
             id: wanted.clone(),
         })?;
     let planned = plan_mounts(sandbox, &config)?;
-    let record = record(sandbox, id, config, &image, &planned)?;
+    let target = pid_target(shim, sandbox, &config)?;
+    let record = record(sandbox, id, config, &image, &planned, target.as_deref())?;
     shim.journal.save_container(&record)?;
     let container = Container::new(record, shim.journal.clone());
     let prepared = prepare(shim, sandbox, live, &container, &image, &planned).await;
@@ -95,19 +99,50 @@ fn plan_mounts(sandbox: &Sandbox, config: &ContainerConfig) -> Result<Vec<Planne
         .collect()
 }
 
+fn security(config: &ContainerConfig) -> LinuxContainerSecurityContext {
+    let linux = config.linux.as_ref();
+    linux
+        .and_then(|linux| linux.security_context.clone())
+        .unwrap_or_default()
+}
+
+/// The whole id of the container whose PID namespace is to be shared.
+fn pid_target(
+    shim: &Shim,
+    sandbox: &Sandbox,
+    config: &ContainerConfig,
+) -> Result<Option<String>, Error> {
+    let options = security(config).namespace_options.unwrap_or_default();
+    if options.pid != NamespaceMode::Target as i32 {
+        return Ok(None);
+    }
+    let target = shim.registry.container(&options.target_id)?;
+    if target.sandbox_id != sandbox.id {
+        return Err(Error::InvalidArgument(format!(
+            "target container {} is in another sandbox",
+            target.id
+        )));
+    }
+    if target.state() != ContainerState::Running {
+        return Err(Error::FailedPrecondition(format!(
+            "target container {} does not run",
+            target.id
+        )));
+    }
+    Ok(Some(target.id.clone()))
+}
+
 fn record(
     sandbox: &Sandbox,
     id: &str,
     config: ContainerConfig,
     image: &Image,
     planned: &[PlannedMount],
+    pid_target: Option<&str>,
 ) -> Result<ContainerRecord, Error> {
     let pod = sandbox.record().config;
-    let security = config
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.security_context.clone())
-        .unwrap_or_default();
+    let security = security(&config);
+    validate::container_security(&security)?;
     let user = user::resolve(
         &security,
         &image.config.user,
@@ -128,6 +163,7 @@ fn record(
         user: &user,
         mounts: planned,
         hostname: &hostname,
+        pid_target,
     })?;
     Ok(ContainerRecord {
         id: id.to_string(),

@@ -4,9 +4,10 @@
 //! * [`object`]: one container in memory
 //! * [`create`]: CreateContainer: image, slot, volumes, configuration
 //! * [`disks`]: which image is on which slot
-//! * [`spec`], [`user`], [`capabilities`]: the OCI runtime configuration
+//! * [`spec`], [`user`], [`capabilities`], [`seccomp`]: the OCI runtime configuration
 //! * [`mounts`], [`volumes`]: CRI mounts without a shared filesystem
 //! * [`lifecycle`]: start, stop, exit, remove
+//! * [`update`]: other limits
 //! * [`exec`]: a second process
 //! * [`signal`]: which signal stops it
 //!
@@ -21,8 +22,10 @@ pub mod exec;
 pub mod lifecycle;
 pub mod mounts;
 pub mod object;
+pub mod seccomp;
 pub mod signal;
 pub mod spec;
 pub mod state;
+pub mod update;
 pub mod user;
 pub mod volumes;

@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::journal::{VolumeKind, VolumeRecord};
 use hash::short_hash;
-use hull_cri_api::v1::Mount;
+use hull_cri_api::v1::{Mount, MountPropagation};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -47,6 +47,20 @@ pub fn plan(
         |why: &str| Error::InvalidArgument(format!("mount at {:?}: {why}", mount.container_path));
     if !mount.container_path.starts_with('/') {
         return Err(invalid("the container path must be absolute"));
+    }
+    let private = mount.propagation == MountPropagation::PropagationPrivate as i32;
+    if mount.recursive_read_only && !mount.readonly {
+        return Err(invalid("recursive_read_only needs readonly"));
+    }
+    if mount.recursive_read_only && !private {
+        return Err(invalid("recursive_read_only needs private propagation"));
+    }
+    if !private {
+        return Err(Error::Unimplemented(format!(
+            "mount propagation between a microVM and its host (mount at {}): it needs a \
+             RuntimeClass with handler \"native\"",
+            mount.container_path
+        )));
     }
     if mount
         .image
@@ -267,6 +281,36 @@ mod tests {
             planned("/var/lib/kubelet/pods/6a0e/volumes/../../x"),
             Err(Error::InvalidArgument(_))
         ));
+    }
+
+    #[test]
+    fn recursive_read_only_and_propagation_are_checked() {
+        let refused = |readonly, recursive_read_only, propagation: MountPropagation| {
+            let mount = Mount {
+                container_path: "/x".into(),
+                host_path: "/k/pods/6a0e/volumes/kubernetes.io~empty-dir/d".into(),
+                readonly,
+                recursive_read_only,
+                propagation: propagation as i32,
+                ..Default::default()
+            };
+            plan(&mount, UID, &HashMap::new())
+                .err()
+                .map(|error| error.to_string())
+        };
+        use MountPropagation::{
+            PropagationBidirectional, PropagationHostToContainer, PropagationPrivate,
+        };
+        assert_eq!(refused(true, true, PropagationPrivate), None);
+        assert!(
+            refused(false, true, PropagationPrivate)
+                .unwrap()
+                .contains("readonly")
+        );
+        for shared in [PropagationBidirectional, PropagationHostToContainer] {
+            assert!(refused(true, true, shared).unwrap().contains("private"));
+            assert!(refused(false, false, shared).unwrap().contains("native"));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::capabilities::{self, CapabilitySets};
 use super::mounts::PlannedMount;
+use super::seccomp;
 use super::user::ResolvedUser;
 use crate::error::Error;
 use hull_cri_api::v1::{
@@ -29,7 +30,23 @@ pub struct SpecInput<'a> {
     pub mounts: &'a [PlannedMount],
     /// The pod's hostname, for HOSTNAME.
     pub hostname: &'a str,
+    /// The container whose PID namespace it shares, with NamespaceMode TARGET.
+    pub pid_target: Option<&'a str>,
 }
+
+/// Device nodes that every container may use, by number: null, zero, full, random,
+/// urandom, tty, console, ptmx; pseudo-terminals. It may make any node, and open no other.
+const DEVICES: [(i64, Option<i64>); 9] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
+];
 
 /// Builds the configuration.
 pub fn build(input: &SpecInput<'_>) -> Result<Value, Error> {
@@ -45,7 +62,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Value, Error> {
         "root": {"path": "rootfs", "readonly": security.readonly_rootfs},
         "mounts": mounts(input, security),
         "linux": {
-            "namespaces": namespaces(security)?,
+            "namespaces": namespaces(security, input.pid_target)?,
             "resources": {},
             "cgroupsPath": format!("/hull/{}", input.id),
             "maskedPaths": if security.privileged { Vec::new() } else { security.masked_paths.clone() },
@@ -59,7 +76,30 @@ pub fn build(input: &SpecInput<'_>) -> Result<Value, Error> {
             spec["process"]["oomScoreAdj"] = json!(given.oom_score_adj);
         }
     }
+    if !security.privileged {
+        spec["linux"]["resources"]["devices"] = device_rules();
+    }
+    if let Some(profile) = seccomp::profile(security, &capabilities.granted)? {
+        spec["linux"]["seccomp"] = profile;
+    }
     Ok(spec)
+}
+
+/// Cgroup rules: without them, a container with CAP_MKNOD would reach the pod's disks.
+fn device_rules() -> Value {
+    let mut rules = vec![
+        json!({"allow": false, "type": "a", "access": "rwm"}),
+        json!({"allow": true, "type": "b", "access": "m"}),
+        json!({"allow": true, "type": "c", "access": "m"}),
+    ];
+    for (major, minor) in DEVICES {
+        let mut rule = json!({"allow": true, "type": "c", "major": major, "access": "rwm"});
+        if let Some(minor) = minor {
+            rule["minor"] = json!(minor);
+        }
+        rules.push(rule);
+    }
+    json!(rules)
 }
 
 /// Program and arguments: the pod's command replaces the image's entrypoint and its
@@ -154,8 +194,9 @@ fn mounts(input: &SpecInput<'_>, security: &LinuxContainerSecurityContext) -> Ve
                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
                "options": ["nosuid", "noexec", "nodev"]}),
-        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-               "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+        // Shared in the pod, as the IPC namespace is.
+        json!({"destination": "/dev/shm", "type": "hull-shm", "source": "shm",
+               "options": ["bind", "rprivate", "rw"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
                "options": ["nosuid", "noexec", "nodev", sys_access]}),
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
@@ -194,16 +235,21 @@ fn mounts(input: &SpecInput<'_>, security: &LinuxContainerSecurityContext) -> Ve
 
 /// The guest is the pod: what CRI wants shared in the pod is the guest's own
 /// namespace, for which the configuration names none.
-fn namespaces(security: &LinuxContainerSecurityContext) -> Result<Vec<Value>, Error> {
+fn namespaces(
+    security: &LinuxContainerSecurityContext,
+    pid_target: Option<&str>,
+) -> Result<Vec<Value>, Error> {
     let options = security.namespace_options.clone().unwrap_or_default();
     let mut all = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
     match NamespaceMode::try_from(options.pid) {
         Ok(NamespaceMode::Pod) => {}
         Ok(NamespaceMode::Container) => all.push(json!({"type": "pid"})),
         Ok(NamespaceMode::Target) => {
-            return Err(Error::Unimplemented(
-                "PID namespace of another container (NamespaceMode TARGET)".to_string(),
-            ));
+            let target = pid_target.ok_or_else(|| {
+                Error::InvalidArgument("PID namespace mode TARGET without target_id".to_string())
+            })?;
+            // The agent knows its process.
+            all.push(json!({"type": "pid", "path": format!("container:{target}")}));
         }
         Ok(NamespaceMode::Node) | Err(_) => {
             return Err(Error::InvalidArgument(
@@ -214,7 +260,8 @@ fn namespaces(security: &LinuxContainerSecurityContext) -> Result<Vec<Value>, Er
     Ok(all)
 }
 
-fn resources(given: &LinuxContainerResources) -> Value {
+/// `linux.resources` of the limits that CRI names. 0 means that nothing is said.
+pub fn resources(given: &LinuxContainerResources) -> Value {
     let mut cpu = serde_json::Map::new();
     if given.cpu_shares > 0 {
         cpu.insert("shares".to_string(), json!(given.cpu_shares));
@@ -229,6 +276,9 @@ fn resources(given: &LinuxContainerResources) -> Value {
     let mut all = json!({"cpu": cpu});
     if given.memory_limit_in_bytes > 0 {
         all["memory"] = json!({"limit": given.memory_limit_in_bytes});
+        if given.memory_swap_limit_in_bytes != 0 {
+            all["memory"]["swap"] = json!(given.memory_swap_limit_in_bytes);
+        }
     }
     if !given.unified.is_empty() {
         all["unified"] = json!(given.unified);
@@ -264,6 +314,7 @@ mod tests {
             user: &user,
             mounts: &[],
             hostname: "pod",
+            pid_target: None,
         };
         let spec = build(&input).unwrap();
         serde_json::from_value::<oci_spec::runtime::Spec>(spec.clone()).expect("a valid OCI spec");
@@ -307,6 +358,27 @@ mod tests {
         let env = spec["process"]["env"].as_array().unwrap();
         assert!(env.contains(&json!("A=pod")) && !env.contains(&json!("A=image")));
         assert!(env.contains(&json!("PATH=/bin")) && env.contains(&json!("HOME=/root")));
+    }
+
+    #[test]
+    fn devices_are_closed_but_to_the_privileged() {
+        let rules = |privileged| {
+            let security_context = LinuxContainerSecurityContext {
+                privileged,
+                ..Default::default()
+            };
+            let linux = LinuxContainerConfig {
+                security_context: Some(security_context),
+                ..Default::default()
+            };
+            let config = ContainerConfig {
+                linux: Some(linux),
+                ..Default::default()
+            };
+            built(&config)["linux"]["resources"]["devices"].clone()
+        };
+        assert_eq!(rules(false)[0]["allow"], false);
+        assert_eq!(rules(true), Value::Null);
     }
 
     #[test]

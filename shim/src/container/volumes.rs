@@ -61,9 +61,16 @@ async fn request(
     size_limit_bytes: u64,
     max_copied_mib: u64,
 ) -> Result<SyncVolumeRequest, Error> {
+    let mut owner = DirectoryOwner::default();
     let (kind, files) = match volume.kind {
-        VolumeKind::EmptyDir => (Kind::EmptyDir, Vec::new()),
-        VolumeKind::EmptyDirMemory => (Kind::EmptyDirMemory, Vec::new()),
+        VolumeKind::EmptyDir | VolumeKind::EmptyDirMemory => {
+            owner = DirectoryOwner::of(&volume.host_path);
+            let kind = match volume.kind {
+                VolumeKind::EmptyDir => Kind::EmptyDir,
+                _ => Kind::EmptyDirMemory,
+            };
+            (kind, Vec::new())
+        }
         VolumeKind::Files | VolumeKind::File => {
             let path = volume.host_path.clone();
             let limit = max_copied_mib * MIB;
@@ -77,9 +84,35 @@ async fn request(
         name: name.to_string(),
         kind: kind as i32,
         files,
-        dir_mode: 0,
+        dir_mode: owner.mode,
         size_limit_bytes,
+        dir_uid: 0,
+        dir_gid: owner.group,
     })
+}
+
+/// What a pod's fsGroup did to the host's directory of an emptyDir: its group, and the
+/// set-group-id bit by which new files have it too.
+#[derive(Default)]
+struct DirectoryOwner {
+    group: u32,
+    mode: u32,
+}
+
+impl DirectoryOwner {
+    /// Of a directory that is not there: nothing.
+    fn of(path: &Path) -> Self {
+        /// Mode of an emptyDir.
+        const MODE: u32 = 0o777;
+        const SET_GROUP_ID: u32 = 0o2000;
+        match std::fs::metadata(path) {
+            Ok(metadata) => Self {
+                group: metadata.gid(),
+                mode: MODE | (metadata.mode() & SET_GROUP_ID),
+            },
+            Err(_) => Self::default(),
+        }
+    }
 }
 
 /// Reads a file, or a directory with what is below it. Entries that begin with `..`
@@ -168,6 +201,9 @@ impl Walk<'_> {
             path: relative,
             content,
             mode: metadata.permissions().mode() & 0o7777,
+            uid: 0,
+            // A pod's fsGroup gave the files their group.
+            gid: metadata.gid(),
         });
         Ok(())
     }
@@ -330,6 +366,27 @@ mod tests {
             (files[0].path.as_str(), files[0].content.as_slice()),
             ("key", &b"one"[..])
         );
+    }
+
+    #[tokio::test]
+    async fn what_fs_group_did_arrives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        std::fs::write(path.join("key"), "x").unwrap();
+        std::os::unix::fs::chown(path.join("key"), Some(0), Some(4711)).unwrap();
+        std::os::unix::fs::chown(path, Some(0), Some(4711)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o2775)).unwrap();
+        assert_eq!(collect(path, MIB).unwrap()[0].gid, 4711);
+        let volume = |kind, host_path: &Path| VolumeRecord {
+            kind,
+            host_path: host_path.into(),
+        };
+        let empty = volume(VolumeKind::EmptyDir, path);
+        let made = request("e", &empty, 0, 1).await.unwrap();
+        assert_eq!((made.dir_gid, made.dir_mode), (4711, 0o2777));
+        let absent = volume(VolumeKind::EmptyDirMemory, Path::new("/no/such/dir"));
+        let made = request("e", &absent, 0, 1).await.unwrap();
+        assert_eq!((made.dir_gid, made.dir_mode), (0, 0));
     }
 
     #[test]

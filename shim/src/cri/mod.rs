@@ -5,5 +5,6 @@ pub mod convert;
 pub mod events;
 pub mod image;
 pub mod pages;
+pub mod rates;
 pub mod runtime;
 pub mod server;

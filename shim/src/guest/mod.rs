@@ -150,6 +150,14 @@ impl Guest {
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse
     );
     call!(
+        /// What the sandbox uses.
+        sandbox_stats(SandboxStatsRequest) -> SandboxStatsResponse
+    );
+    call!(
+        /// Changes a container's limits.
+        update_container(UpdateContainerRequest) -> UpdateContainerResponse
+    );
+    call!(
         /// Starts a second process in a container.
         exec(ExecRequest) -> ExecResponse
     );

@@ -6,6 +6,7 @@
 //!  └──► teardown: process, CNI DEL, netns, cgroup, files         (teardown)
 //! watch: VMM exits and container exits become state              (watch)
 //! recover: after a restart, adopt, finish or roll back           (recover)
+//! check: whether CNI's work is still there                       (check)
 //! ```
 //!
 //! * [`state`]: the states and their transitions
@@ -16,6 +17,7 @@
 //! it is gone; teardown finds things by the sandbox's id, not by what memory says.
 
 pub mod boot;
+pub mod check;
 pub mod object;
 pub mod recover;
 pub mod registry;

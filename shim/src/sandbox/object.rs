@@ -31,6 +31,7 @@ pub struct Sandbox {
     pub operation: tokio::sync::Mutex<()>,
     record: Mutex<SandboxRecord>,
     live: Mutex<Option<Live>>,
+    network_problem: Mutex<Option<String>>,
     journal: Journal,
 }
 
@@ -43,6 +44,7 @@ impl Sandbox {
             operation: tokio::sync::Mutex::new(()),
             record: Mutex::new(record),
             live: Mutex::new(None),
+            network_problem: Mutex::new(None),
             journal,
         })
     }
@@ -98,6 +100,16 @@ impl Sandbox {
                 self.id
             ))),
         }
+    }
+
+    /// What the last CNI CHECK found wrong.
+    pub fn network_problem(&self) -> Option<String> {
+        self.network_problem.lock().clone()
+    }
+
+    /// Notes the outcome of a CNI CHECK.
+    pub fn set_network_problem(&self, problem: Option<String>) {
+        *self.network_problem.lock() = problem;
     }
 
     /// Sets or takes away the VM.

@@ -18,9 +18,14 @@ use hull_agent_protocol::v1 as agent;
 use hull_cri_api::v1::PodSandboxConfig;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+/// Length of a failed start's message up to which console lines are added: an event of
+/// Kubernetes holds 1,024 bytes.
+const MAX_ERROR_BYTES: usize = 1000;
 
 /// Makes a sandbox and waits until it takes containers. Returns its id.
 pub async fn run(
@@ -57,22 +62,30 @@ pub async fn run(
         }
         Err(source) => {
             let phase = start.phase;
-            // Read before the teardown removes the file.
-            let console = match phase {
-                StartPhase::Kernel | StartPhase::Agent => console::suffix(&sandbox.paths.console),
-                _ => String::new(),
-            };
             shim.metrics.start_failure(phase.name());
-            let error = Error::Start {
-                phase,
-                source: Box::new(source),
-                console,
-            };
+            // The console is read before the teardown removes its file.
+            let error = start_error(phase, source, &sandbox.paths.console);
             tracing::warn!(sandbox_id = id, %error, "sandbox did not start");
             undo(&shim, &sandbox).await;
             Err(error)
         }
     }
+}
+
+/// A failed start's error: short, since a node agent makes an event of it.
+fn start_error(phase: StartPhase, source: Error, console: &Path) -> Error {
+    let mut error = Error::Start {
+        phase,
+        source: Box::new(source),
+        console: String::new(),
+    };
+    let budget = MAX_ERROR_BYTES.saturating_sub(error.to_string().len());
+    if let (StartPhase::Kernel | StartPhase::Agent, Error::Start { console: shown, .. }) =
+        (phase, &mut error)
+    {
+        *shown = console::suffix(console, budget);
+    }
+    error
 }
 
 fn insert(
@@ -280,6 +293,7 @@ async fn set_up(
                 .map(|linux| linux.sysctls.into_iter().collect())
                 .unwrap_or_default(),
             hosts: Vec::new(),
+            shm_bytes: validate::shm_bytes(&config.annotations)?,
         })
         .await?;
     Ok(hello.kernel_release)

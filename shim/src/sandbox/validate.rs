@@ -2,7 +2,12 @@
 
 use crate::cni::PortMapping;
 use crate::error::Error;
-use hull_cri_api::v1::{NamespaceMode, PodSandboxConfig, PodSandboxMetadata, Protocol};
+use hull_cri_api::v1::security_profile::ProfileType;
+use hull_cri_api::v1::{
+    LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
+    PodSandboxMetadata, Protocol,
+};
+use std::collections::HashMap;
 
 /// Handlers that mean a microVM.
 const MICROVM_HANDLERS: [&str; 2] = ["", "microvm"];
@@ -57,6 +62,7 @@ pub fn namespaces(config: &PodSandboxConfig) -> Result<(), Error> {
     let Some(options) = security.and_then(|security| security.namespace_options.as_ref()) else {
         return Ok(());
     };
+    user_namespace(options)?;
     for (what, mode) in [
         ("network", options.network),
         ("PID", options.pid),
@@ -68,6 +74,50 @@ pub fn namespaces(config: &PodSandboxConfig) -> Result<(), Error> {
                  use a RuntimeClass with handler \"native\""
             )));
         }
+    }
+    Ok(())
+}
+
+/// Refuses user namespaces: the guest's own user ids are no one's on the host.
+fn user_namespace(options: &NamespaceOption) -> Result<(), Error> {
+    let Some(userns) = &options.userns_options else {
+        return Ok(());
+    };
+    match NamespaceMode::try_from(userns.mode) {
+        Ok(NamespaceMode::Node) => Ok(()),
+        Ok(NamespaceMode::Pod) => {
+            let mappings = [&userns.uids, &userns.gids];
+            if mappings.iter().any(|mapping| mapping.len() != 1) {
+                return Err(Error::InvalidArgument(
+                    "a user namespace needs one uid and one gid mapping".to_string(),
+                ));
+            }
+            if mappings.iter().any(|mapping| mapping[0].container_id != 0) {
+                return Err(Error::InvalidArgument(
+                    "the mapping of a user namespace must begin at container id 0".to_string(),
+                ));
+            }
+            Err(Error::Unimplemented(
+                "user namespaces in a microVM".to_string(),
+            ))
+        }
+        mode => Err(Error::InvalidArgument(format!(
+            "unsupported user namespace mode {mode:?}"
+        ))),
+    }
+}
+
+/// Refuses what the guest's kernel cannot enforce. SELinux options and AppArmor's
+/// default profile mean what they mean on a node without these: nothing.
+pub fn container_security(security: &LinuxContainerSecurityContext) -> Result<(), Error> {
+    user_namespace(&security.namespace_options.clone().unwrap_or_default())?;
+    let profile = security.apparmor.as_ref();
+    #[allow(deprecated)]
+    let by_name = security.apparmor_profile.starts_with("localhost/");
+    if by_name || profile.is_some_and(|p| p.profile_type == ProfileType::Localhost as i32) {
+        return Err(Error::InvalidArgument(
+            "AppArmor profiles are not available in a microVM".to_string(),
+        ));
     }
     Ok(())
 }
@@ -109,6 +159,21 @@ pub fn port_mappings(config: &PodSandboxConfig) -> Result<Vec<PortMapping>, Erro
     Ok(mappings)
 }
 
+/// Sandbox annotation: size of the pod's /dev/shm, bytes.
+const SHM_ANNOTATION: &str = "hull.dev/shm-size";
+
+/// Size of the pod's /dev/shm, bytes; 0: the agent's default.
+pub fn shm_bytes(annotations: &HashMap<String, String>) -> Result<u64, Error> {
+    let Some(text) = annotations.get(SHM_ANNOTATION) else {
+        return Ok(0);
+    };
+    text.parse().map_err(|_| {
+        Error::InvalidArgument(format!(
+            "annotation {SHM_ANNOTATION}: {text:?} is no number of bytes"
+        ))
+    })
+}
+
 /// vCPUs and MiB of the VM: the base plus what the pod's limits say.
 pub fn size(config: &PodSandboxConfig, base_vcpus: u8, base_memory_mib: u64) -> (u8, u64) {
     /// Most vCPUs of a VM.
@@ -146,6 +211,49 @@ mod tests {
         assert!(handler("").is_ok() && handler("microvm").is_ok());
         assert!(matches!(handler("native"), Err(Error::Unimplemented(_))));
         assert!(matches!(handler("runc"), Err(Error::InvalidArgument(_))));
+    }
+
+    #[test]
+    fn user_namespaces_are_refused_and_their_nonsense_named() {
+        use hull_cri_api::v1::{IdMapping, UserNamespace};
+        let refused = |mode: NamespaceMode, container_ids: &[u32]| {
+            let mapping: Vec<IdMapping> = container_ids
+                .iter()
+                .map(|id| IdMapping {
+                    host_id: 100_000,
+                    container_id: *id,
+                    length: 65536,
+                })
+                .collect();
+            let options = NamespaceOption {
+                userns_options: Some(UserNamespace {
+                    mode: mode as i32,
+                    uids: mapping.clone(),
+                    gids: mapping,
+                }),
+                ..Default::default()
+            };
+            user_namespace(&options).map_err(|error| error.to_string())
+        };
+        assert!(refused(NamespaceMode::Node, &[]).is_ok());
+        assert!(
+            refused(NamespaceMode::Pod, &[0])
+                .unwrap_err()
+                .starts_with("unimplemented")
+        );
+        assert!(
+            refused(NamespaceMode::Pod, &[0, 1])
+                .unwrap_err()
+                .contains("one uid")
+        );
+        assert!(
+            refused(NamespaceMode::Pod, &[1])
+                .unwrap_err()
+                .contains("id 0")
+        );
+        for mode in [NamespaceMode::Container, NamespaceMode::Target] {
+            assert!(refused(mode, &[0]).unwrap_err().contains("unsupported"));
+        }
     }
 
     #[test]

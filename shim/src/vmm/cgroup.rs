@@ -20,11 +20,28 @@ pub fn path(cgroup_parent: &str, id: &str) -> Option<PathBuf> {
     {
         return None;
     }
-    let root = MOUNT_POINTS
+    Some(root()?.join(relative).join(name(id)))
+}
+
+/// The cgroup that a process of a sandbox is in, if it is the sandbox's own.
+pub fn of_process(pid: u32, id: &str) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let is_own = Path::new(path)
+        .file_name()
+        .is_some_and(|last| last == name(id).as_str());
+    is_own.then(|| root().map(|root| root.join(path))).flatten()
+}
+
+fn name(id: &str) -> String {
+    format!("hull-{id}")
+}
+
+fn root() -> Option<&'static Path> {
+    MOUNT_POINTS
         .iter()
         .map(Path::new)
-        .find(|mount| mount.join("cgroup.controllers").exists())?;
-    Some(root.join(relative).join(format!("hull-{id}")))
+        .find(|mount| mount.join("cgroup.controllers").exists())
 }
 
 /// Makes the cgroup and moves `pid` there.
@@ -45,6 +62,26 @@ pub fn remove(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cgroup_of_a_process_is_found_if_it_is_the_sandboxs_own() {
+        let Some(root) = root() else {
+            return;
+        };
+        let id = format!("test{}", std::process::id());
+        let directory = root.join(name(&id));
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert_eq!(of_process(child.id(), &id), None);
+        place(&directory, child.id()).unwrap();
+        assert_eq!(of_process(child.id(), &id), Some(directory.clone()));
+        assert_eq!(of_process(child.id(), "other"), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        remove(&directory).unwrap();
+    }
 
     #[test]
     fn parents_that_climb_are_not_used() {

@@ -29,14 +29,27 @@ pub fn tail(path: &Path) -> Vec<String> {
     lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
 }
 
-/// [`tail`] as the end of an error message.
-pub fn suffix(path: &Path) -> String {
+/// [`tail`] as the end of an error message, of at most `budget` bytes: the last lines count
+/// most. A budget that holds no line gives nothing.
+pub fn suffix(path: &Path, budget: usize) -> String {
+    const LABEL: &str = "; last console lines:";
+    const NOTHING: &str = "; the guest wrote nothing to its console";
     let lines = tail(path);
     if lines.is_empty() {
-        "; the guest wrote nothing to its console".to_string()
-    } else {
-        format!("; last console lines:\n{}", lines.join("\n"))
+        return NOTHING.chars().take(budget).collect();
     }
+    let mut room = budget.saturating_sub(LABEL.len());
+    let fitting = lines.iter().rev().take_while(|line| {
+        let fits = line.len() < room;
+        room = room.saturating_sub(line.len() + 1);
+        fits
+    });
+    let mut fitting: Vec<&str> = fitting.map(String::as_str).collect();
+    fitting.reverse();
+    if fitting.is_empty() {
+        return String::new();
+    }
+    format!("{LABEL}\n{}", fitting.join("\n"))
 }
 
 /// The last boot phase that the agent named on the console.
@@ -72,6 +85,18 @@ mod tests {
         let lines = tail(file.path());
         assert_eq!(lines.len(), TAIL_LINES);
         assert_eq!(lines.last().unwrap(), "[31mKernel panic");
+    }
+
+    #[test]
+    fn as_many_of_the_last_lines_as_fit_are_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "first\nsecond\nKernel panic\n").unwrap();
+        let all = suffix(file.path(), 1000);
+        assert!(all.ends_with("first\nsecond\nKernel panic"), "{all}");
+        let two = suffix(file.path(), all.len() - 1);
+        assert!(two.ends_with(":\nsecond\nKernel panic"), "{two}");
+        assert_eq!(suffix(file.path(), 10), "");
+        assert!(suffix(Path::new("/nonexistent"), 1000).contains("nothing"));
     }
 
     #[test]

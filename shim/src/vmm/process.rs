@@ -267,8 +267,15 @@ impl VmmLauncher for HullVmm {
             let Some(id) = id.filter(|id| !known.contains(id)) else {
                 continue;
             };
+            // No record says where it was placed.
+            let cgroup = cgroup::of_process(pid, &id);
             match kill(pid).await {
-                Ok(()) => destroyed.push(id),
+                Ok(()) => {
+                    if let Some(Err(error)) = cgroup.as_deref().map(cgroup::remove) {
+                        tracing::error!(sandbox_id = id, %error, "an orphan's cgroup stays");
+                    }
+                    destroyed.push(id);
+                }
                 Err(error) => tracing::error!(sandbox_id = id, pid, %error, "an orphan stays"),
             }
         }

@@ -39,6 +39,8 @@ pub enum Fault {
     SilentGuest,
     /// The VM panics after a phase.
     Panic,
+    /// The same, with much on the console.
+    ChattyPanic,
     /// SetupSandbox fails.
     Setup,
 }
@@ -50,6 +52,8 @@ pub struct World {
     pub namespaces: Mutex<BTreeSet<String>>,
     pub attached: Mutex<BTreeSet<String>>,
     pub vms: Mutex<BTreeMap<String, Arc<FakeVm>>>,
+    /// CNI CHECK fails.
+    pub check_fails: Mutex<bool>,
     /// CNI DEL fails.
     pub detach_fails: Mutex<bool>,
     next_pid: AtomicU32,
@@ -110,8 +114,11 @@ impl PodNetwork for FakeNetwork {
         })
     }
 
-    async fn check(&self, _id: &str) -> Result<(), NetworkError> {
-        Ok(())
+    async fn check(&self, id: &str) -> Result<(), NetworkError> {
+        match *self.0.check_fails.lock() || !self.0.attached.lock().contains(id) {
+            true => Err(refused("check")),
+            false => Ok(()),
+        }
     }
 
     async fn detach(&self, id: &str, _netns: &Path) -> Result<(), NetworkError> {
@@ -236,7 +243,11 @@ async fn boot(paths: SandboxPaths, fault: Fault, vm: Arc<FakeVm>) {
         if phase == Phase::Ready && fault == Fault::SilentGuest {
             std::future::pending::<()>().await;
         }
-        if phase == Phase::Ready && fault == Fault::Panic {
+        if phase == Phase::Ready && fault == Fault::ChattyPanic {
+            let much = format!("{}\n", "trace ".repeat(30)).repeat(100);
+            std::fs::write(&paths.console, format!("{much}the very last line\n")).unwrap();
+        }
+        if phase == Phase::Ready && matches!(fault, Fault::Panic | Fault::ChattyPanic) {
             return vm.end(ExitReason::GuestPanic, "the guest kernel panicked");
         }
         let line = BootLine {
@@ -336,6 +347,8 @@ absent! {
     start_container(StartContainerRequest) -> StartContainerResponse;
     remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
     container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
+    sandbox_stats(SandboxStatsRequest) -> SandboxStatsResponse;
+    update_container(UpdateContainerRequest) -> UpdateContainerResponse;
     exec(ExecRequest) -> ExecResponse;
     remove_exec(RemoveExecRequest) -> RemoveExecResponse;
     signal(SignalRequest) -> SignalResponse;

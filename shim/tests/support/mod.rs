@@ -41,6 +41,7 @@ pub struct Settings {
     pub initramfs: Option<PathBuf>,
     pub boot_timeout_seconds: Option<u64>,
     pub memory_mib: Option<u64>,
+    pub disk_slots: Option<u8>,
 }
 
 fn guest_file(name: &str) -> PathBuf {
@@ -53,10 +54,20 @@ fn guest_file(name: &str) -> PathBuf {
     cache.join("guest").join(name)
 }
 
+/// The shim: Cargo names it to the tests of its own crate; to others it is where Cargo
+/// puts programs, one directory above their own.
+fn shim_program() -> PathBuf {
+    if let Some(program) = option_env!("CARGO_BIN_EXE_hull-shim") {
+        return program.into();
+    }
+    let own = std::env::current_exe().unwrap();
+    own.parent().unwrap().with_file_name("hull-shim")
+}
+
 fn vmm_program() -> PathBuf {
     std::env::var_os("HULL_VMM")
         .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_BIN_EXE_hull-shim")).with_file_name("hull-vmm"))
+        .unwrap_or_else(|| shim_program().with_file_name("hull-vmm"))
 }
 
 impl Node {
@@ -95,6 +106,10 @@ impl Node {
         node
     }
 
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -116,6 +131,7 @@ kernel = "{kernel}"
 initramfs = "{initramfs}"
 boot_timeout_seconds = {boot}
 memory_mib = {memory}
+disk_slots = {slots}
 scratch_mib = 256
 [cni]
 config_dirs = ["{net}"]
@@ -133,6 +149,7 @@ resync_interval_ms = 200
             initramfs = initramfs.display(),
             boot = settings.boot_timeout_seconds.unwrap_or(15),
             memory = settings.memory_mib.unwrap_or(256),
+            slots = settings.disk_slots.unwrap_or(8),
             net = self.path("net.d").display(),
             plugins = self.path("plugins").display(),
         )
@@ -147,7 +164,7 @@ resync_interval_ms = 200
             .append(true)
             .open(self.path("shim.log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_hull-shim"))
+        let child = Command::new(shim_program())
             .arg("--config")
             .arg(&config)
             .env("RUST_LOG", "info,hull_shim=debug")

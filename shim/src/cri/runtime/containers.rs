@@ -2,7 +2,7 @@
 
 use super::if_found;
 use crate::container::state::ContainerState;
-use crate::container::{create as container_create, lifecycle};
+use crate::container::{create as container_create, lifecycle, update as container_update};
 use crate::cri::convert;
 use crate::error::Error;
 use crate::shim::{Shim, detached};
@@ -55,6 +55,22 @@ pub async fn remove(
         detached("RemoveContainer", removed).await?;
     }
     Ok(RemoveContainerResponse {})
+}
+
+pub async fn update(
+    shim: &Arc<Shim>,
+    request: UpdateContainerResourcesRequest,
+) -> Result<UpdateContainerResourcesResponse, Error> {
+    let container = shim.registry.container(&request.container_id)?;
+    let wanted = request
+        .linux
+        .ok_or_else(|| Error::InvalidArgument("the request has no Linux resources".to_string()))?;
+    let shim = shim.clone();
+    let updated = async move {
+        container_update::resources(&shim, &container, wanted, request.annotations).await
+    };
+    detached("UpdateContainerResources", updated).await?;
+    Ok(UpdateContainerResourcesResponse {})
 }
 
 pub fn list(shim: &Shim, filter: Option<ContainerFilter>) -> Vec<Container> {

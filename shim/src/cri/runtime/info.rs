@@ -54,7 +54,8 @@ pub fn status(shim: &Shim, request: StatusRequest) -> StatusResponse {
             .map(|name| RuntimeHandler {
                 name: name.to_string(),
                 features: Some(RuntimeHandlerFeatures {
-                    recursive_read_only_mounts: false,
+                    // Nothing is ever mounted inside the volumes that a guest has.
+                    recursive_read_only_mounts: true,
                     user_namespaces: false,
                 }),
             })

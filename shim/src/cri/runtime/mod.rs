@@ -2,6 +2,7 @@
 
 mod containers;
 mod info;
+mod pod_metrics;
 mod sandboxes;
 mod stats;
 mod streams;
@@ -63,9 +64,10 @@ impl RuntimeService for Runtime {
 
     async fn update_runtime_config(
         &self,
-        _: Request<UpdateRuntimeConfigRequest>,
+        request: Request<UpdateRuntimeConfigRequest>,
     ) -> Answer<UpdateRuntimeConfigResponse> {
         // Pod CIDRs belong to CNI configurations, which are read from their files.
+        tracing::info!(config = ?request.into_inner().runtime_config, "the client's runtime configuration");
         Ok(Response::new(UpdateRuntimeConfigResponse {}))
     }
 
@@ -197,7 +199,7 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<ListContainerStatsRequest>,
     ) -> Answer<ListContainerStatsResponse> {
-        let stats = stats::list(&self.shim, request.into_inner().filter).await;
+        let stats = stats::list_containers(&self.shim, request.into_inner().filter).await;
         Ok(Response::new(ListContainerStatsResponse { stats }))
     }
 
@@ -220,23 +222,24 @@ impl RuntimeService for Runtime {
 
     async fn update_container_resources(
         &self,
-        _: Request<UpdateContainerResourcesRequest>,
+        request: Request<UpdateContainerResourcesRequest>,
     ) -> Answer<UpdateContainerResourcesResponse> {
-        unimplemented("UpdateContainerResources")
+        answer(containers::update(&self.shim, request.into_inner()).await)
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<PodSandboxStatsRequest>,
+        request: Request<PodSandboxStatsRequest>,
     ) -> Answer<PodSandboxStatsResponse> {
-        unimplemented("PodSandboxStats")
+        answer(stats::sandbox(&self.shim, request.into_inner()).await)
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<ListPodSandboxStatsRequest>,
+        request: Request<ListPodSandboxStatsRequest>,
     ) -> Answer<ListPodSandboxStatsResponse> {
-        unimplemented("ListPodSandboxStats")
+        let stats = stats::list_sandboxes(&self.shim, request.into_inner().filter).await;
+        Ok(Response::new(ListPodSandboxStatsResponse { stats }))
     }
 
     async fn checkpoint_container(
@@ -250,14 +253,15 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        unimplemented("ListMetricDescriptors")
+        Ok(Response::new(pod_metrics::descriptors()))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
-        unimplemented("ListPodSandboxMetrics")
+        let pod_metrics = pod_metrics::list(&self.shim).await;
+        Ok(Response::new(ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     type StreamPodSandboxesStream = Pages<StreamPodSandboxesResponse>;
@@ -290,7 +294,7 @@ impl RuntimeService for Runtime {
         &self,
         request: Request<StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        let items = stats::list(&self.shim, request.into_inner().filter).await;
+        let items = stats::list_containers(&self.shim, request.into_inner().filter).await;
         Ok(Response::new(pages(items, |container_stats| {
             StreamContainerStatsResponse { container_stats }
         })))
@@ -300,9 +304,12 @@ impl RuntimeService for Runtime {
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<StreamPodSandboxStatsRequest>,
+        request: Request<StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        unimplemented("StreamPodSandboxStats")
+        let items = stats::list_sandboxes(&self.shim, request.into_inner().filter).await;
+        Ok(Response::new(pages(items, |pod_sandbox_stats| {
+            StreamPodSandboxStatsResponse { pod_sandbox_stats }
+        })))
     }
 
     type StreamPodSandboxMetricsStream = Pages<StreamPodSandboxMetricsResponse>;
@@ -311,7 +318,12 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        unimplemented("StreamPodSandboxMetrics")
+        let items = pod_metrics::list(&self.shim).await;
+        Ok(Response::new(pages(items, |pod_sandbox_metrics| {
+            StreamPodSandboxMetricsResponse {
+                pod_sandbox_metrics,
+            }
+        })))
     }
 
     async fn update_pod_sandbox_resources(

@@ -50,13 +50,15 @@ pub fn status(
     shim: &Shim,
     request: PodSandboxStatusRequest,
 ) -> Result<PodSandboxStatusResponse, Error> {
-    let record = shim.registry.sandbox(&request.pod_sandbox_id)?.record();
+    let sandbox = shim.registry.sandbox(&request.pod_sandbox_id)?;
+    let record = sandbox.record();
     let mut info = HashMap::new();
     if request.verbose {
         let text = serde_json::json!({
             "state": record.state,
             "phases": record.phases,
             "interface": record.interface,
+            "networkProblem": sandbox.network_problem(),
             "vmm": record.vmm,
             "exit": record.exit,
             "slots": record.slots,
