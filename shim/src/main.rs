@@ -148,10 +148,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
 
     check::begin(&shim);
-    let listener = server::listen(&shim.config.socket)?;
-    tracing::info!(socket = %shim.config.socket.display(), streaming_url, "serving CRI");
+    // Before the socket is there: who sees it may already end the shim.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = server::listen(&shim.config.socket)?;
+    tracing::info!(socket = %shim.config.socket.display(), streaming_url, "serving CRI");
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -47,7 +48,7 @@ impl Shim {
             .unwrap();
         let shim = Shim(child);
         let socket = directory.join("shim.sock");
-        until("the socket is there", || socket.exists().then_some(()));
+        until("the socket answers", || UnixStream::connect(&socket).ok());
         shim
     }
 
@@ -87,8 +88,7 @@ fn sigterm_ends_it_also_while_a_client_waits_for_events() {
     let directory = tempfile::tempdir().unwrap();
     let mut shim = Shim::start(directory.path(), None);
     // A client that never goes away by itself.
-    let client = std::os::unix::net::UnixStream::connect(directory.path().join("shim.sock"));
-    let _client = client.unwrap();
+    let _client = UnixStream::connect(directory.path().join("shim.sock")).unwrap();
     shim.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(shim.ended().success());
     // The next one takes its place.

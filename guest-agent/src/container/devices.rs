@@ -78,10 +78,23 @@ fn assemble(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Instruction>, DeviceError
     ];
     // The first that matches decides, so the last rule comes first.
     for rule in rules.iter().rev() {
-        program.extend(block(rule)?);
+        let block = block(rule)?;
+        let is_conditional = block.len() > VERDICT_LENGTH;
+        program.extend(block);
+        if !is_conditional {
+            // The kernel takes no program with instructions that are never reached.
+            return Ok(program);
+        }
     }
-    program.extend([set(0, 0), exit()]);
+    program.extend(verdict(false));
     Ok(program)
+}
+
+/// Instructions of [`verdict`].
+const VERDICT_LENGTH: usize = 2;
+
+fn verdict(allow: bool) -> [Instruction; VERDICT_LENGTH] {
+    [set(0, i32::from(allow)), exit()]
 }
 
 /// The instructions of one rule: each test that fails jumps behind the block.
@@ -112,15 +125,14 @@ fn block(rule: &LinuxDeviceCgroup) -> Result<Vec<Instruction>, DeviceError> {
             tests.push(jump_if_not(register, number));
         }
     }
-    let verdict = [set(0, i32::from(rule.allow())), exit()];
-    let length = tests.len() + verdict.len();
+    let length = tests.len() + VERDICT_LENGTH;
     for (at, test) in tests.iter_mut().enumerate() {
         if test.opcode == JUMP_IF || test.opcode == JUMP_IF_NOT {
             // A block has less than a dozen instructions.
             test.offset = (length - at - 1) as i16;
         }
     }
-    Ok(tests.into_iter().chain(verdict).collect())
+    Ok(tests.into_iter().chain(verdict(rule.allow())).collect())
 }
 
 fn access(rule: &LinuxDeviceCgroup) -> Result<i32, DeviceError> {

@@ -62,9 +62,10 @@ impl Containers {
             gid: oci.user().gid(),
         })
         .map_err(Error::io("make the process's pipes"))?;
+        let bundle = self.layout.container(&container.id).join("bundle");
         let launched = self
             .engine
-            .exec(&container.id, &file, request.tty, stdio)
+            .exec(&container.id, &bundle, &file, request.tty, stdio)
             .await;
         std::fs::remove_file(&file).map_err(Error::io("remove the exec's process"))?;
         let (process, _) = Process::adopt(

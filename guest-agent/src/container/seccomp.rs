@@ -226,7 +226,10 @@ mod tests {
             "{error}"
         );
         let (status, error) = run(profile, "hostname \"$(hostname)\"");
-        assert!(status != Some(0) && error.contains("permitted"), "{error}");
+        assert!(
+            status != Some(0) && error.contains("must be root"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use oci_spec::runtime::Spec;
 use tracing_subscriber::EnvFilter;
 
 use super::console::ConsoleSocket;
@@ -27,6 +28,8 @@ enum ChildError {
     Libcontainer(#[from] LibcontainerError),
     #[error("console: {0}")]
     Console(std::io::Error),
+    #[error("the container's configuration: {0}")]
+    Spec(#[from] oci_spec::OciSpecError),
 }
 
 /// Runs one operation and returns the exit status.
@@ -69,16 +72,21 @@ fn start(request: &Request) -> Result<(), ChildError> {
 }
 
 fn launch(request: &Request, report: RawFd) -> Result<(Reply, Option<OwnedFd>), ChildError> {
-    let (Operation::Create { tty, .. } | Operation::Exec { tty, .. }) = &request.operation else {
+    let (Operation::Create { bundle, tty } | Operation::Exec { bundle, tty, .. }) =
+        &request.operation
+    else {
         return Ok((Reply::Started, None));
     };
     let console = tty
         .then(|| ConsoleSocket::new(&request.state))
         .transpose()
         .map_err(ChildError::Console)?;
+    // libcontainer makes a bare spec for a second process: what confines the container is
+    // in its own.
+    let container = Spec::load(bundle.join("config.json"))?;
     let builder = ContainerBuilder::new(request.container.clone(), SyscallType::default())
         .with_root_path(&request.state)?
-        .with_executor(ReportingExecutor::new(report))
+        .with_executor(ReportingExecutor::new(report, container))
         .with_console_socket(console.as_ref().map(ConsoleSocket::path));
     let pid = match &request.operation {
         Operation::Create { bundle, .. } => builder
@@ -88,7 +96,7 @@ fn launch(request: &Request, report: RawFd) -> Result<(Reply, Option<OwnedFd>), 
             .build()?
             .pid()
             .map_or(0, |pid| pid.as_raw()),
-        Operation::Exec { process, tty } => builder
+        Operation::Exec { process, tty, .. } => builder
             .as_tenant()
             .with_process(Some(process))
             .with_detach(*tty)

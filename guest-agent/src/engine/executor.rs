@@ -23,12 +23,14 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct ReportingExecutor {
     /// Write end of the report pipe, open in this process until it executes a command.
     report: RawFd,
+    /// The container's spec, by which the command is confined.
+    container: Spec,
 }
 
 impl ReportingExecutor {
-    /// Reports on `report`.
-    pub fn new(report: RawFd) -> ReportingExecutor {
-        ReportingExecutor { report }
+    /// Reports on `report`; confines as the spec of the container says.
+    pub fn new(report: RawFd, container: Spec) -> ReportingExecutor {
+        ReportingExecutor { report, container }
     }
 
     fn report(&self, failure: &ExecFailure) {
@@ -56,7 +58,7 @@ impl Executor for ReportingExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let (args, path) = command(spec);
         let failure = match find(&args, &path) {
-            Ok(program) => execute(spec, &program, &args),
+            Ok(program) => execute(&self.container, &program, &args),
             Err(failure) => failure,
         };
         self.report(&failure);
@@ -126,9 +128,12 @@ fn executable(path: &Path) -> Result<(), Errno> {
     access(path, AccessFlags::X_OK)
 }
 
-fn execute(spec: &Spec, program: &Path, args: &[String]) -> ExecFailure {
+fn execute(container: &Spec, program: &Path, args: &[String]) -> ExecFailure {
     let command = args.first().map(String::as_str).unwrap_or_default();
-    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let profile = container
+        .linux()
+        .as_ref()
+        .and_then(|l| l.seccomp().as_ref());
     let filters = match profile.map(seccomp::compile).transpose() {
         Ok(filters) => filters.unwrap_or_default(),
         Err(error) => return failure(command, Errno::EINVAL, error.to_string()),
@@ -143,7 +148,7 @@ fn execute(spec: &Spec, program: &Path, args: &[String]) -> ExecFailure {
         // SAFETY: SIG_DFL installs no handler; the Rust runtime had SIGPIPE ignored, which
         // the command would inherit.
         unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
-        privileges::return_lent(spec)?;
+        privileges::return_lent(container)?;
         // Last: what follows must be allowed by the profile.
         seccomp::install(&filters).map_err(|error| match error {
             SeccompError::Install(error) => errno(error),

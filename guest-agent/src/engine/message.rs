@@ -30,6 +30,9 @@ pub enum Operation {
     Start,
     /// Starts another process in a running container.
     Exec {
+        /// Directory with the container's config.json: its seccomp profile holds for the
+        /// new process, too.
+        bundle: PathBuf,
         /// OCI `process` as JSON.
         process: PathBuf,
         /// Whether it gets a pseudo-terminal.

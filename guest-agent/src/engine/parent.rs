@@ -134,20 +134,25 @@ impl Engine {
             .await
     }
 
-    /// Starts `process` (OCI `process` as a JSON file) in a running container.
+    /// Starts `process` (OCI `process` as a JSON file) in a running container that was
+    /// created from the bundle.
     ///
     /// # Errors
     /// As [`Engine::create`].
     pub async fn exec(
         &self,
         container: &str,
+        bundle: &Path,
         process: &Path,
         tty: bool,
         stdio: Stdio,
     ) -> Result<Launched, EngineError> {
-        let process = process.to_owned();
-        self.launch(container, Operation::Exec { process, tty }, stdio)
-            .await
+        let operation = Operation::Exec {
+            bundle: bundle.to_owned(),
+            process: process.to_owned(),
+            tty,
+        };
+        self.launch(container, operation, stdio).await
     }
 
     /// Lets a created container execute its command. See [`Report::wait`] for its success.

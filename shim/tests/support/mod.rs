@@ -106,6 +106,10 @@ impl Node {
         node
     }
 
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -80,16 +80,27 @@ async fn host_namespaces(suite: &mut Suite) {
 }
 
 async fn own_ipc(suite: &mut Suite) {
-    let own = std::fs::read_link("/proc/self/ns/ipc").unwrap();
-    let (_, text) = suite.script("readlink /proc/self/ns/ipc", |_| {}).await;
-    assert_ne!(text, own.display().to_string());
+    let shared = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    let name = shared
+        .path()
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    let (code, text) = suite
+        .script(&format!("test ! -e /dev/shm/{name}"), |_| {})
+        .await;
+    assert_eq!(code, 0, "{text}");
 }
 
 async fn own_network(suite: &mut Suite) {
     let (_, text) = suite.script("ls /sys/class/net", |_| {}).await;
-    let mut names: Vec<&str> = text.split_whitespace().collect();
-    names.sort_unstable();
-    assert_eq!(names, ["eth0", "lo"]);
+    let names: Vec<&str> = text.split_whitespace().collect();
+    assert!(names.contains(&"eth0") && names.contains(&"lo"), "{text}");
+    // The host's side of the pod's network.
+    let bridge = suite.node.bridge();
+    assert!(std::path::Path::new("/sys/class/net").join(bridge).exists());
+    assert!(!names.contains(&bridge), "{text}");
 }
 
 const MARKED: &[&str] = &["sh", "-c", "sleep 99999 & wait"];
@@ -384,25 +395,12 @@ async fn hostname_privileged(suite: &mut Suite) {
     assert_eq!(code, 0, "{text}");
 }
 
-/// A shell that is root for everybody tells who runs it.
-async fn escalated(suite: &mut Suite, no_new_privs: bool) -> String {
-    let prepare = "cp /bin/busybox /tmp/id && chmod 4755 /tmp/id";
-    let script = format!("{prepare}; exec su app -s /bin/sh -c '/tmp/id id -u'");
-    let (_, text) = suite
-        .script(&format!("mkdir -p /tmp; {script}"), |config| {
-            security(config).no_new_privs = no_new_privs;
-        })
-        .await;
-    text
-}
-
 async fn no_new_privileges(suite: &mut Suite) {
     let flag = "grep NoNewPrivs /proc/self/status | cut -f 2";
     let (_, text) = suite
         .script(flag, |config| security(config).no_new_privs = true)
         .await;
     assert_eq!(text, "1");
-    assert_ne!(escalated(suite, true).await, "0");
 }
 
 async fn new_privileges(suite: &mut Suite) {
@@ -464,6 +462,6 @@ async fn disks_are_closed(suite: &mut Suite) {
                   IFS=: read major minor < /sys/class/block/vda/dev; \
                   mknod /disk b $major $minor; echo made; head -c 1 /disk";
     let (code, text) = suite.script(script, |_| {}).await;
-    assert!(code != 0 && text.starts_with("made"), "{text}");
+    assert!(code != 0 && text.contains("made"), "{text}");
     assert!(text.contains("not permitted"), "{text}");
 }

@@ -146,7 +146,7 @@ async fn attach(suite: &mut Suite) {
 
 async fn port_forward(suite: &mut Suite) {
     let pod = suite.pod().await;
-    let script = "while true; do echo forwarded | nc -l -p 7070 -s 127.0.0.1; done";
+    let script = "while true; do echo forwarded | nc -l -p 7070; done";
     let id = suite.running(&["sh", "-c", script], |_| {}).await;
     let listens = "grep -q :1B9E /proc/net/tcp";
     Suite::until("the server listens", async || {
@@ -166,7 +166,7 @@ async fn port_forward(suite: &mut Suite) {
         .unwrap()
         .into_inner()
         .url;
-    let mut socket = connect(&url, V5).await;
+    let mut socket = connect(&url, "v4.channel.k8s.io").await;
     let arrived = |channels: &BTreeMap<u8, String>| {
         channels
             .get(&0)
