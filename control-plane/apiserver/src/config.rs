@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
+
 use crate::pki::ClusterPki;
 
 /// Settings of an [`crate::ApiServer`].
@@ -11,6 +13,8 @@ pub struct ApiServerConfig {
     pub pki: ClusterPki,
     /// How long an Event is kept after it was last written.
     pub event_ttl: Duration,
+    /// Figures of others in this process that `/metrics` shows besides the server's own.
+    pub registry: Registry,
 }
 
 impl ApiServerConfig {
@@ -19,6 +23,7 @@ impl ApiServerConfig {
         ApiServerConfig {
             pki,
             event_ttl: limits::EVENT_TTL,
+            registry: Registry::default(),
         }
     }
 }

@@ -54,7 +54,7 @@ impl ApiServer {
         let backend = Arc::new(Backend {
             storage,
             cache: cache.clone(),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(config.registry),
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
