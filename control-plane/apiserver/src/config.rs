@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use prometheus_client::registry::Registry;
+
 use crate::{pki::ClusterPki, service_network::ServiceNetwork};
 
 /// Settings of an [`crate::ApiServer`].
@@ -16,6 +18,8 @@ pub struct ApiServerConfig {
     /// Where pods reach this server; by default where it listens, or on this machine's address
     /// towards the default route when it listens on all.
     pub advertise: Option<SocketAddr>,
+    /// Figures of others in this process that `/metrics` shows besides the server's own.
+    pub registry: Registry,
 }
 
 impl ApiServerConfig {
@@ -26,6 +30,7 @@ impl ApiServerConfig {
             event_ttl: limits::EVENT_TTL,
             service_network: ServiceNetwork::default(),
             advertise: None,
+            registry: Registry::default(),
         }
     }
 }

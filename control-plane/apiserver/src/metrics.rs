@@ -62,8 +62,8 @@ impl Drop for GaugeGuard {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
-        let mut registry = Registry::default();
+    /// Registers the server's figures beside those that `registry` has.
+    pub(crate) fn new(mut registry: Registry) -> Self {
         let metrics = Metrics {
             requests: Family::default(),
             latency: Family::new_with_constructor(latency_histogram as fn() -> Histogram),

@@ -64,10 +64,10 @@ impl ApiServer {
         let backend = Arc::new(Backend {
             storage,
             cache: cache.clone(),
-            metrics: Metrics::new(),
             service_network: config.service_network,
             authorizer: Authorizer::new(cache.clone()),
             tokens,
+            metrics: Metrics::new(config.registry),
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));

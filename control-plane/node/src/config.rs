@@ -6,22 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use hull_client::timeouts::{TIMEOUT_SCALE_VARIABLE, timeout_scale};
 use k8s_openapi::api::core::v1::Taint;
-
-/// The environment variable that multiplies every time-out which assumes hardware speed.
-pub const TIMEOUT_SCALE_VARIABLE: &str = "HULL_TIMEOUT_SCALE";
 
 /// The Kubernetes version that the agent reports as `kubeletVersion`.
 pub const KUBELET_VERSION: &str = concat!("v1.36.0-hull.", env!("CARGO_PKG_VERSION"));
-
-/// Reads [`TIMEOUT_SCALE_VARIABLE`]; 1 when it is absent, unreadable or not positive.
-pub fn timeout_scale() -> f64 {
-    std::env::var(TIMEOUT_SCALE_VARIABLE)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .filter(|scale| scale.is_finite() && *scale > 0.0)
-        .unwrap_or(1.0)
-}
 
 /// Everything the node agent needs to know to run.
 #[derive(Debug, Clone)]

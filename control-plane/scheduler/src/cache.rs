@@ -1,17 +1,25 @@
 //! Nodes with what is on them, kept up to date by events.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::Node;
 
+use parking_lot::Mutex;
+
 use crate::{
+    budgets::Budgets,
+    plugins::normalized,
     pod::{HostPort, PodInfo},
     resources::Resources,
+    topology::{Counts, NamespaceLabels, Populated, Term, TopologyIndex, Wish},
 };
 
 /// A node and the sum of its pods.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct NodeInfo {
     /// The object; `None` while only pods bound to it are known.
     pub node: Option<Node>,
@@ -23,7 +31,10 @@ pub struct NodeInfo {
     pub compared: Resources,
     /// Ports its pods have.
     pub host_ports: Vec<HostPort>,
-    pods: usize,
+    /// Its pods.
+    pub pods: Vec<Arc<PodInfo>>,
+    /// Bytes of the images that it has, by name.
+    pub images: HashMap<String, i64>,
 }
 
 impl NodeInfo {
@@ -35,12 +46,12 @@ impl NodeInfo {
             .unwrap_or_default()
     }
 
-    fn add(&mut self, pod: &PodInfo) {
+    fn add(&mut self, pod: &Arc<PodInfo>) {
         self.requested.add(&pod.requests);
         self.requested.pods += 1;
         self.compared.add(&pod.compared_requests);
         self.host_ports.extend(pod.host_ports.iter().cloned());
-        self.pods += 1;
+        self.pods.push(pod.clone());
     }
 
     fn remove(&mut self, pod: &PodInfo) {
@@ -52,7 +63,9 @@ impl NodeInfo {
                 self.host_ports.swap_remove(index);
             }
         }
-        self.pods -= 1;
+        if let Some(index) = self.pods.iter().position(|own| own.uid == pod.uid) {
+            self.pods.swap_remove(index);
+        }
     }
 }
 
@@ -64,6 +77,19 @@ struct Placed {
     assumed: bool,
 }
 
+/// What is different about a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeChanges {
+    /// What it offers.
+    pub allocatable: bool,
+    /// Its labels.
+    pub labels: bool,
+    /// Its taints.
+    pub taints: bool,
+    /// Whether it is cordoned.
+    pub unschedulable: bool,
+}
+
 /// What a change of a node means to pods that found no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeChange {
@@ -71,9 +97,33 @@ pub enum NodeChange {
     None,
     /// It is new.
     Added,
-    /// Resources, labels, taints or schedulability differ.
-    Updated,
+    /// Something differs.
+    Updated(NodeChanges),
 }
+
+/// What a change of a pod means to pods that found no place.
+#[derive(Debug)]
+pub enum PodChange {
+    /// Nothing.
+    None,
+    /// It came to a node.
+    Placed,
+    /// It left the node or shrank.
+    Left(Arc<PodInfo>, Arc<str>),
+}
+
+fn forget_image(images: &mut HashMap<String, usize>, image: &str) {
+    if let Some(count) = images.get_mut(image) {
+        *count -= 1;
+        if *count == 0 {
+            images.remove(image);
+        }
+    }
+}
+
+/// A placed pod that was taken out in thought.
+#[derive(Debug)]
+pub struct Taken(Placed);
 
 /// All nodes and placed pods.
 #[derive(Debug, Default)]
@@ -81,6 +131,37 @@ pub struct Cache {
     nodes: IndexMap<Arc<str>, NodeInfo>,
     pods: HashMap<Arc<str>, Placed>,
     real_nodes: usize,
+    index: Mutex<TopologyIndex>,
+    namespaces: NamespaceLabels,
+    budgets: Budgets,
+    images: HashMap<String, usize>,
+    /// Pods that room is being made for.
+    nominated: HashMap<Arc<str>, (Arc<PodInfo>, Arc<str>)>,
+}
+
+fn differences(old: &Node, new: &Node, allocatable: bool) -> NodeChanges {
+    let spec = |node: &Node| node.spec.clone().unwrap_or_default();
+    let (before, after) = (spec(old), spec(new));
+    NodeChanges {
+        allocatable,
+        labels: old.metadata.labels != new.metadata.labels,
+        taints: before.taints != after.taints,
+        unschedulable: before.unschedulable != after.unschedulable,
+    }
+}
+
+fn images_of(node: &Node) -> HashMap<String, i64> {
+    let status = node.status.as_ref();
+    let images = status.and_then(|status| status.images.as_ref());
+    images
+        .into_iter()
+        .flatten()
+        .flat_map(|image| {
+            let size = image.size_bytes.unwrap_or(0);
+            let names = image.names.iter().flatten();
+            names.map(move |name| (normalized(name), size))
+        })
+        .collect()
 }
 
 impl Cache {
@@ -120,17 +201,31 @@ impl Cache {
                 self.real_nodes += 1;
                 NodeChange::Added
             }
-            Some(old)
-                if old.metadata.labels == node.metadata.labels
-                    && old.spec == node.spec
-                    && info.allocatable == allocatable =>
-            {
-                NodeChange::None
-            }
-            Some(_) => NodeChange::Updated,
+            Some(old) => match differences(old, &node, info.allocatable != allocatable) {
+                same if same == NodeChanges::default() => NodeChange::None,
+                changes => NodeChange::Updated(changes),
+            },
         };
+        let images = images_of(&node);
+        if images != info.images {
+            for image in info.images.keys() {
+                forget_image(&mut self.images, image);
+            }
+            for image in images.keys() {
+                *self.images.entry(image.clone()).or_default() += 1;
+            }
+            info.images = images;
+        }
         info.allocatable = allocatable;
         info.node = Some(node);
+        let regroups = match change {
+            NodeChange::None => false,
+            NodeChange::Added => true,
+            NodeChange::Updated(changes) => changes.labels || changes.taints,
+        };
+        if regroups {
+            self.index.get_mut().start_anew();
+        }
         change
     }
 
@@ -141,6 +236,10 @@ impl Cache {
         };
         if info.node.take().is_some() {
             self.real_nodes -= 1;
+            self.index.get_mut().start_anew();
+        }
+        for image in std::mem::take(&mut info.images).keys() {
+            forget_image(&mut self.images, image);
         }
         info.allocatable = Resources::default();
         self.drop_if_unused(name);
@@ -163,38 +262,156 @@ impl Cache {
         if self
             .nodes
             .get(name)
-            .is_some_and(|info| info.node.is_none() && info.pods == 0)
+            .is_some_and(|info| info.node.is_none() && info.pods.is_empty())
         {
             self.nodes.swap_remove(name);
         }
     }
 
-    /// A pod was created or changed. True when that gave room back.
-    pub fn apply_pod(&mut self, info: &Arc<PodInfo>) -> bool {
+    /// A pod was created or changed.
+    pub fn apply_pod(&mut self, info: &Arc<PodInfo>) -> PodChange {
         let target = info.node_name().filter(|_| !info.is_terminal());
         match target {
             Some(node) => {
-                let smaller = self
-                    .remove(&info.uid)
-                    .is_some_and(|old| *old.node != *node || old.info.requests != info.requests);
+                let old = self.remove(&info.uid);
+                self.nominated.remove(&info.uid);
                 self.insert(info.clone(), node.into(), false);
-                smaller
+                match old {
+                    None => PodChange::Placed,
+                    Some(old)
+                        if *old.node != *node
+                            || old.info.requests != info.requests
+                            || old.info.pod.metadata.labels != info.pod.metadata.labels =>
+                    {
+                        PodChange::Left(old.info, old.node)
+                    }
+                    Some(_) => PodChange::None,
+                }
             }
-            None if info.is_terminal() => self.remove(&info.uid).is_some(),
+            None if info.is_terminal() => self.left(&info.uid),
             // Not written yet: what we assumed stays.
-            None => false,
+            None => PodChange::None,
         }
     }
 
-    /// A pod was deleted. True when it had a place.
-    pub fn delete_pod(&mut self, uid: &str) -> bool {
-        self.remove(uid).is_some()
+    fn left(&mut self, uid: &str) -> PodChange {
+        match self.remove(uid) {
+            Some(old) => PodChange::Left(old.info, old.node),
+            None => PodChange::None,
+        }
+    }
+
+    /// A pod was deleted.
+    pub fn delete_pod(&mut self, uid: &str) -> PodChange {
+        self.nominated.remove(uid);
+        self.left(uid)
     }
 
     /// We decided that the pod goes there.
     pub fn assume(&mut self, info: Arc<PodInfo>, node: Arc<str>) {
+        self.nominated.remove(&info.uid);
         self.remove(&info.uid.clone());
         self.insert(info, node, true);
+    }
+
+    /// Takes a placed pod out in thought; [`Cache::give_back`] undoes it.
+    pub fn take(&mut self, uid: &str) -> Option<Taken> {
+        self.remove(uid).map(Taken)
+    }
+
+    /// Puts a pod on a node in thought.
+    pub fn lend(&mut self, info: &Arc<PodInfo>, node: &Arc<str>) {
+        self.insert(info.clone(), node.clone(), true);
+    }
+
+    /// Puts back what was taken, exactly as it was.
+    pub fn give_back(&mut self, taken: Taken) {
+        let placed = taken.0;
+        self.remove(&placed.info.uid.clone());
+        self.insert(placed.info, placed.node, placed.assumed);
+    }
+
+    /// Room is being made for the pod on the node.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: Arc<str>) {
+        self.nominated.insert(pod.uid.clone(), (pod, node));
+    }
+
+    /// Where room is being made for the pod.
+    pub fn nominated_node(&self, uid: &str) -> Option<Arc<str>> {
+        self.nominated.get(uid).map(|(_, node)| node.clone())
+    }
+
+    /// The node with the pods that room is being made for there, if any is as important as `pod`.
+    pub fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
+        let mut others = self
+            .nominated
+            .values()
+            .filter(|(other, there)| {
+                **there == *node.name()
+                    && other.uid != pod.uid
+                    && other.priority() >= pod.priority()
+            })
+            .peekable();
+        others.peek()?;
+        let mut fuller = node.clone();
+        for (other, _) in others {
+            fuller.add(other);
+        }
+        Some(fuller)
+    }
+
+    /// Labels of the namespaces.
+    pub fn namespaces(&self) -> &NamespaceLabels {
+        &self.namespaces
+    }
+
+    /// A namespace was created, changed or (`None`) deleted.
+    pub fn apply_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        let old = match labels {
+            Some(labels) if self.namespaces.get(name) == Some(&labels) => return,
+            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
+            None => self.namespaces.remove(name),
+        };
+        if old.is_some() || self.real_nodes > 0 {
+            self.index.get_mut().start_anew();
+        }
+    }
+
+    /// Disruption budgets.
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// The same, to change them.
+    pub fn budgets_mut(&mut self) -> &mut Budgets {
+        &mut self.budgets
+    }
+
+    /// How many nodes have the image.
+    pub fn nodes_with_image(&self, image: &str) -> usize {
+        self.images.get(image).copied().unwrap_or(0)
+    }
+
+    fn populated(&self) -> impl Iterator<Item = Populated<'_>> + Clone {
+        self.nodes
+            .values()
+            .filter_map(|info| Some((info.node.as_ref()?, info.pods.as_slice())))
+    }
+
+    /// Pods that match the term, by value of its key.
+    pub fn counts(&self, term: &Term) -> Arc<Counts> {
+        let mut index = self.index.lock();
+        index.counts(term, self.populated(), &self.namespaces)
+    }
+
+    /// What placed pods wish about this one.
+    pub fn wishes_about(
+        &self,
+        pod: &PodInfo,
+        interesting: impl Fn(Wish) -> bool,
+    ) -> Vec<(String, Wish, Arc<Counts>)> {
+        let mut index = self.index.lock();
+        index.wishes_about(pod, self.populated(), &self.namespaces, interesting)
     }
 
     /// The decision came to nothing. A place that was meanwhile seen written stays.
@@ -205,7 +422,12 @@ impl Cache {
     }
 
     fn insert(&mut self, info: Arc<PodInfo>, node: Arc<str>, assumed: bool) {
-        self.nodes.entry(node.clone()).or_default().add(&info);
+        let entry = self.nodes.entry(node.clone()).or_default();
+        entry.add(&info);
+        if let Some(real) = &entry.node {
+            let index = self.index.get_mut();
+            index.change(real, &info, 1, &self.namespaces);
+        }
         self.pods.insert(
             info.uid.clone(),
             Placed {
@@ -220,6 +442,10 @@ impl Cache {
         let placed = self.pods.remove(uid)?;
         if let Some(node) = self.nodes.get_mut(&placed.node) {
             node.remove(&placed.info);
+            if let Some(real) = &node.node {
+                let index = self.index.get_mut();
+                index.change(real, &placed.info, -1, &self.namespaces);
+            }
         }
         self.drop_if_unused(&placed.node);
         Some(placed)

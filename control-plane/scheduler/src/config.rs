@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::metrics::SchedulerMetrics;
+use hull_client::leader::LeaderElection;
+
+use crate::{metrics::SchedulerMetrics, plugins::ScoringStrategy};
 
 /// How the scheduler works.
 #[derive(Debug, Clone)]
@@ -19,6 +21,10 @@ pub struct SchedulerConfig {
     pub unschedulable_retry: Duration,
     /// Percentage of nodes to look for before scoring; `None`: 50, less 1 per 125 nodes, at least 5.
     pub percentage_of_nodes_to_score: Option<u8>,
+    /// Whether pods spread over emptier nodes or are packed onto fuller ones.
+    pub scoring_strategy: ScoringStrategy,
+    /// With several instances: only the leader works. `None`: this is the only one.
+    pub leader_election: Option<LeaderElection>,
     /// Where the figures go.
     pub metrics: SchedulerMetrics,
 }
@@ -32,6 +38,8 @@ impl Default for SchedulerConfig {
             max_backoff: Duration::from_secs(10),
             unschedulable_retry: Duration::from_secs(300),
             percentage_of_nodes_to_score: None,
+            scoring_strategy: ScoringStrategy::default(),
+            leader_election: None,
             metrics: SchedulerMetrics::default(),
         }
     }

@@ -2,13 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, Pod},
+    policy::v1::PodDisruptionBudget,
+};
 use rand::Rng;
 
 use crate::{
-    cache::{Cache, NodeChange},
+    cache::{Cache, NodeChange, NodeChanges, PodChange},
     config::SchedulerConfig,
-    framework::{ClusterEvent, CycleState, Diagnosis, Framework},
+    framework::{CycleState, Diagnosis, Event, Framework, PreBind, Preemption},
     pod::PodInfo,
     queue::{Queue, QueueSizes},
 };
@@ -33,6 +36,8 @@ pub enum Decision {
         pod: Arc<PodInfo>,
         /// Why.
         diagnosis: Diagnosis,
+        /// What makes room for it: delete the victims, it waits for their end.
+        preemption: Option<Preemption>,
     },
 }
 
@@ -49,6 +54,32 @@ pub enum Change<K> {
     Applied(K),
     /// Deleted.
     Deleted(K),
+}
+
+/// Something that may help pods that found no place.
+enum Happening {
+    NodeCame(Arc<str>),
+    NodeChanged(Arc<str>, NodeChanges),
+    PodLeft(Arc<PodInfo>, Arc<str>),
+    PodPlaced(Arc<PodInfo>),
+}
+
+impl Happening {
+    /// As the plugins see it; `None` if what it is about is gone already.
+    fn event<'a>(&'a self, cache: &'a Cache) -> Option<Event<'a>> {
+        Some(match self {
+            Happening::NodeCame(name) => Event::NodeAdded(cache.node(name)?),
+            Happening::NodeChanged(name, changes) => Event::NodeUpdated {
+                node: cache.node(name)?,
+                changes: *changes,
+            },
+            Happening::PodLeft(pod, node) => Event::PodRemoved {
+                pod,
+                node: cache.node(node),
+            },
+            Happening::PodPlaced(pod) => Event::PodAdded(pod),
+        })
+    }
 }
 
 /// The scheduler's state.
@@ -126,16 +157,16 @@ impl Core {
         let Some(info) = PodInfo::new(pod).map(Arc::new) else {
             return;
         };
-        if self.cache.apply_pod(&info) {
-            self.wake(ClusterEvent::PodRemoved, now);
-        }
+        let change = self.cache.apply_pod(&info);
+        self.wake_for_pod(change, &info, now);
         let waits = info.node_name().is_none()
             && !info.is_terminal()
             && info.pod.metadata.deletion_timestamp.is_none()
             && self.is_ours(&info);
         if waits {
             let rank = self.framework.queue_sort.rank(&info);
-            self.queue.apply(info, rank, now);
+            let gated = !self.framework.admits(&info);
+            self.queue.apply(info, rank, gated, now);
         } else {
             self.queue.remove(&info.uid);
         }
@@ -152,8 +183,44 @@ impl Core {
 
     fn delete_pod(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
-        if self.cache.delete_pod(uid) {
-            self.wake(ClusterEvent::PodRemoved, now);
+        if let PodChange::Left(pod, node) = self.cache.delete_pod(uid) {
+            self.wake(&Happening::PodLeft(pod, node), now);
+        }
+    }
+
+    fn wake_for_pod(&mut self, change: PodChange, info: &Arc<PodInfo>, now: Instant) {
+        match change {
+            PodChange::None => {}
+            PodChange::Placed => self.wake(&Happening::PodPlaced(info.clone()), now),
+            PodChange::Left(pod, node) => self.wake(&Happening::PodLeft(pod, node), now),
+        }
+    }
+
+    /// A namespace event.
+    pub fn observe_namespace(&mut self, change: Change<Namespace>) {
+        match change {
+            Change::ListBegins | Change::ListEnds => {}
+            Change::Listed(namespace) | Change::Applied(namespace) => {
+                let meta = namespace.metadata;
+                let labels = meta.labels.unwrap_or_default();
+                let name = meta.name.unwrap_or_default();
+                self.cache.apply_namespace(&name, Some(labels));
+            }
+            Change::Deleted(namespace) => {
+                let name = namespace.metadata.name.unwrap_or_default();
+                self.cache.apply_namespace(&name, None);
+            }
+        }
+    }
+
+    /// A disruption budget event.
+    pub fn observe_budget(&mut self, change: Change<PodDisruptionBudget>) {
+        let budgets = self.cache.budgets_mut();
+        match change {
+            Change::ListBegins => budgets.clear(),
+            Change::ListEnds => {}
+            Change::Listed(budget) | Change::Applied(budget) => budgets.apply(&budget),
+            Change::Deleted(budget) => budgets.delete(&budget),
         }
     }
 
@@ -188,19 +255,23 @@ impl Core {
     }
 
     fn apply_node(&mut self, node: Node, now: Instant) {
+        let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
         match self.cache.apply_node(node) {
             NodeChange::None => {}
-            NodeChange::Added => self.wake(ClusterEvent::NodeAdded, now),
-            NodeChange::Updated => self.wake(ClusterEvent::NodeUpdated, now),
+            NodeChange::Added => self.wake(&Happening::NodeCame(name), now),
+            NodeChange::Updated(changes) => self.wake(&Happening::NodeChanged(name, changes), now),
         }
     }
 
-    fn wake(&mut self, event: ClusterEvent, now: Instant) {
-        let framework = &self.framework;
+    fn wake(&mut self, happening: &Happening, now: Instant) {
+        let (framework, cache) = (&self.framework, &self.cache);
+        let Some(event) = happening.event(cache) else {
+            return;
+        };
         self.queue.move_unschedulable(
             now,
             |pod| framework.queue_sort.rank(pod),
-            |refused_by| framework.is_cured_by(refused_by, event),
+            |refused_by, pod| framework.is_cured_by(refused_by, pod, &event),
         );
     }
 
@@ -215,11 +286,21 @@ impl Core {
                 self.cache.assume(pod.clone(), node.clone());
                 Some(Decision::Assigned { pod, node })
             }
-            Err(diagnosis) => {
+            Err(mut diagnosis) => {
+                let found = self
+                    .framework
+                    .post_filter(&mut self.cache, &pod, &mut diagnosis);
+                if let Some(preemption) = &found {
+                    self.cache.nominate(pod.clone(), preemption.node.clone());
+                }
                 let rank = self.framework.queue_sort.rank(&pod);
                 self.queue
                     .no_node(&pod.uid, diagnosis.refused_by, rank, now);
-                Some(Decision::Unschedulable { pod, diagnosis })
+                Some(Decision::Unschedulable {
+                    pod,
+                    diagnosis,
+                    preemption: found,
+                })
             }
         }
     }
@@ -250,7 +331,7 @@ impl Core {
             .reserve(pod, &name)
             .map_err(|rejection| Diagnosis {
                 nodes: self.cache.node_count(),
-                pre_filter: Some(rejection),
+                pre_filter: Some(Box::new(rejection)),
                 ..Diagnosis::default()
             })?;
         Ok(name)
@@ -280,7 +361,7 @@ impl Core {
         self.cache.forget(&pod.uid);
         let rank = self.framework.queue_sort.rank(pod);
         self.queue.failed(&pod.uid, rank, now);
-        self.wake(ClusterEvent::PodRemoved, now);
+        self.wake(&Happening::PodLeft(pod.clone(), node.into()), now);
     }
 
     /// The pod turned out to be gone.
@@ -302,6 +383,11 @@ impl Core {
     /// Sizes of the queue's parts.
     pub fn queue_sizes(&self) -> QueueSizes {
         self.queue.sizes()
+    }
+
+    /// What prepares a binding, in order.
+    pub fn pre_binds(&self) -> Vec<Arc<dyn PreBind>> {
+        self.framework.pre_binds.clone()
     }
 
     /// The nodes and what is on them.
@@ -331,3 +417,7 @@ fn pick_best(scores: &[i64]) -> usize {
 #[cfg(test)]
 #[path = "core_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "placement_tests.rs"]
+mod placement_tests;

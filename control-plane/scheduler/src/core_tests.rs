@@ -4,16 +4,16 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugins::default_framework;
+use crate::plugins::{ScoringStrategy, default_framework};
 
-struct Bench {
-    core: Core,
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) core: Core,
+    pub(super) now: Instant,
 }
 
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     let config = SchedulerConfig::default();
-    let mut core = Core::new(default_framework(), &config);
+    let mut core = Core::new(default_framework(ScoringStrategy::LeastAllocated), &config);
     let now = Instant::now();
     core.observe_pod(Change::ListBegins, now);
     core.observe_pod(Change::ListEnds, now);
@@ -22,7 +22,7 @@ fn bench() -> Bench {
     Bench { core, now }
 }
 
-fn node(name: &str, cpu: &str, spec: Value) -> Node {
+pub(super) fn node(name: &str, cpu: &str, spec: Value) -> Node {
     serde_json::from_value(json!({
         "metadata": {"name": name, "uid": name, "labels": {"kubernetes.io/hostname": name}},
         "spec": spec,
@@ -31,7 +31,7 @@ fn node(name: &str, cpu: &str, spec: Value) -> Node {
     .unwrap()
 }
 
-fn pod(name: &str, cpu: &str, more: Value) -> Pod {
+pub(super) fn pod(name: &str, cpu: &str, more: Value) -> Pod {
     let mut spec = json!({
         "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "64Mi"}}}]
     });
@@ -45,13 +45,13 @@ fn pod(name: &str, cpu: &str, more: Value) -> Pod {
     .unwrap()
 }
 
-fn on(mut pod: Pod, node: &str) -> Pod {
+pub(super) fn on(mut pod: Pod, node: &str) -> Pod {
     pod.spec.as_mut().unwrap().node_name = Some(node.into());
     pod
 }
 
 impl Bench {
-    fn with_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
+    pub(super) fn with_nodes(nodes: impl IntoIterator<Item = Node>) -> Self {
         let mut bench = bench();
         for node in nodes {
             bench.node(node);
@@ -59,35 +59,43 @@ impl Bench {
         bench
     }
 
-    fn node(&mut self, node: Node) {
+    pub(super) fn node(&mut self, node: Node) {
         self.core.observe_node(Change::Applied(node), self.now);
     }
 
-    fn pod(&mut self, pod: Pod) {
+    pub(super) fn pod(&mut self, pod: Pod) {
         self.core.observe_pod(Change::Applied(pod), self.now);
     }
 
-    fn delete(&mut self, pod: Pod) {
+    pub(super) fn delete(&mut self, pod: Pod) {
         self.core.observe_pod(Change::Deleted(pod), self.now);
     }
 
     /// The decision about the next pod: its node or the refusal's message.
-    fn decide(&mut self) -> Option<Result<String, String>> {
+    pub(super) fn decide(&mut self) -> Option<Result<String, String>> {
         self.core.decide(self.now).map(|decision| match decision {
             Decision::Assigned { node, .. } => Ok(node.to_string()),
             Decision::Unschedulable { diagnosis, .. } => Err(diagnosis.message()),
         })
     }
 
-    fn placed(&mut self) -> String {
+    pub(super) fn placed(&mut self) -> String {
         self.decide().unwrap().unwrap()
     }
 
-    fn refused(&mut self) -> String {
+    /// All that was said.
+    pub(super) fn said(&mut self) -> String {
         self.decide().unwrap().unwrap_err()
     }
 
-    fn pass(&mut self, time: Duration) {
+    /// What the filters said.
+    pub(super) fn refused(&mut self) -> String {
+        let said = self.said();
+        let filters = said.split(" preemption: ").next();
+        filters.unwrap().to_owned()
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
     }
 }

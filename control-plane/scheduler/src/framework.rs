@@ -1,10 +1,13 @@
 //! Extension points and the order in which they run.
 //!
 //! ```text
-//! QueueSort → PreFilter → Filter (per node) → PreScore → Score (per node) → Normalize → Reserve → Bind
+//! PreEnqueue → QueueSort → PreFilter → Filter (per node) → PreScore → Score (per node) → Normalize
+//!     → Reserve → PreBind → Bind
+//!               └ no node: PostFilter (preemption)
 //! ```
 //!
-//! Everything up to Reserve is synchronous and reads only the [`Cache`]; Bind is asynchronous.
+//! Everything up to Reserve is synchronous and reads only the [`Cache`]; PreBind and Bind are
+//! asynchronous.
 
 use std::{
     any::{Any, TypeId},
@@ -14,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    cache::{Cache, NodeInfo},
+    cache::{Cache, NodeChanges, NodeInfo},
     pod::PodInfo,
 };
 
@@ -44,26 +47,49 @@ impl CycleState {
 pub struct Rejection {
     /// In Kubernetes' words.
     pub reasons: Vec<Cow<'static, str>>,
+    /// The node might do if pods left it.
+    pub resolvable: bool,
 }
 
 impl Rejection {
+    /// With one reason that no pod's departure changes.
+    pub fn for_good(reason: impl Into<Cow<'static, str>>) -> Self {
+        Rejection {
+            resolvable: false,
+            ..Self::because(reason)
+        }
+    }
+
     /// With one reason.
     pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
         Rejection {
             reasons: vec![reason.into()],
+            resolvable: true,
         }
     }
 }
 
 /// A change that may let a pod find a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClusterEvent {
+#[derive(Debug)]
+pub enum Event<'a> {
     /// A node came.
-    NodeAdded,
-    /// A node's resources, labels, taints or schedulability changed.
-    NodeUpdated,
+    NodeAdded(&'a NodeInfo),
+    /// A node changed.
+    NodeUpdated {
+        /// As it is now.
+        node: &'a NodeInfo,
+        /// What is different.
+        changes: NodeChanges,
+    },
     /// A pod left a node or shrank.
-    PodRemoved,
+    PodRemoved {
+        /// As it was.
+        pod: &'a PodInfo,
+        /// Where it was, if the node is still there.
+        node: Option<&'a NodeInfo>,
+    },
+    /// A pod was placed.
+    PodAdded(&'a PodInfo),
 }
 
 /// Every plugin.
@@ -78,6 +104,12 @@ pub trait QueueSort: Plugin {
     fn rank(&self, pod: &PodInfo) -> (i64, i64);
 }
 
+/// Says whether a pod may enter the queue.
+pub trait PreEnqueue: Plugin {
+    /// A rejection keeps the pod out until it changes.
+    fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Rejection>;
+}
+
 /// Runs once per pod before the nodes are filtered.
 pub trait PreFilter: Plugin {
     /// Prepares state. A rejection refuses all nodes. `Some` names narrow the nodes down.
@@ -85,6 +117,7 @@ pub trait PreFilter: Plugin {
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
+        cache: &Cache,
     ) -> Result<Option<Vec<String>>, Rejection>;
 }
 
@@ -92,20 +125,42 @@ pub trait PreFilter: Plugin {
 pub trait Filter: Plugin {
     /// Whether this node can.
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection>;
-    /// Whether the event can undo this filter's refusal.
-    fn is_cured_by(&self, event: ClusterEvent) -> bool;
+    /// Queueing hint: whether the event can undo this filter's refusal of the pod.
+    fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool;
 }
 
 /// Compares the nodes that can take the pod.
 pub trait Score: Plugin {
     /// Multiplies this plugin's scores.
     fn weight(&self) -> i64;
-    /// Runs once before the nodes are scored (PreScore).
-    fn pre_score(&self, _state: &mut CycleState, _pod: &PodInfo) {}
+    /// Runs once before the nodes (indexes of the cache's entries) are scored (PreScore).
+    fn pre_score(&self, _state: &mut CycleState, _pod: &PodInfo, _cache: &Cache, _nodes: &[usize]) {
+    }
     /// Higher is better; within 0 to [`MAX_SCORE`] unless [`Score::normalize`] makes it so.
     fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64;
     /// Brings all nodes' scores into 0 to [`MAX_SCORE`].
-    fn normalize(&self, _scores: &mut [i64]) {}
+    fn normalize(&self, _state: &CycleState, _scores: &mut [i64]) {}
+}
+
+/// What makes room for a pod.
+#[derive(Debug)]
+pub struct Preemption {
+    /// Where.
+    pub node: Arc<str>,
+    /// Pods to delete.
+    pub victims: Vec<Arc<PodInfo>>,
+}
+
+/// Runs when no node can take the pod.
+pub trait PostFilter: Plugin {
+    /// Finds room, or says why there is none. Leaves the cache as it was.
+    fn post_filter(
+        &self,
+        framework: &Framework,
+        cache: &mut Cache,
+        pod: &Arc<PodInfo>,
+        diagnosis: &Diagnosis,
+    ) -> Result<Preemption, String>;
 }
 
 /// Takes what the pod needs, before it is bound.
@@ -125,6 +180,13 @@ pub enum BindError {
     /// Anything else.
     #[error("{0}")]
     Failed(#[source] kube::Error),
+}
+
+/// Prepares the node for the pod, after it was chosen and before it is bound.
+#[async_trait::async_trait]
+pub trait PreBind: Plugin {
+    /// An error gives the node up; the pod tries again.
+    async fn pre_bind(&self, pod: &PodInfo, node: &str) -> Result<(), BindError>;
 }
 
 /// Writes the decision.
@@ -149,6 +211,8 @@ pub fn normalize_linear(scores: &mut [i64], reverse: bool) {
 
 /// The plugins of this scheduler.
 pub struct Framework {
+    /// All must admit a pod.
+    pub pre_enqueues: Vec<Box<dyn PreEnqueue>>,
     /// Order of pods.
     pub queue_sort: Box<dyn QueueSort>,
     /// In order.
@@ -157,8 +221,12 @@ pub struct Framework {
     pub filters: Vec<Box<dyn Filter>>,
     /// Added up by weight.
     pub scores: Vec<Box<dyn Score>>,
+    /// In order; the first that finds room decides.
+    pub post_filters: Vec<Box<dyn PostFilter>>,
     /// In order.
     pub reserves: Vec<Box<dyn Reserve>>,
+    /// In order.
+    pub pre_binds: Vec<Arc<dyn PreBind>>,
 }
 
 /// Why no node does.
@@ -171,7 +239,11 @@ pub struct Diagnosis {
     /// Filters (by index) that refused something.
     pub refused_by: u64,
     /// All nodes were refused at once, for this.
-    pub pre_filter: Option<Rejection>,
+    pub pre_filter: Option<Box<Rejection>>,
+    /// Nodes that might do if pods left them.
+    pub resolvable: Vec<Arc<str>>,
+    /// What PostFilter said.
+    pub preemption: Option<String>,
 }
 
 impl Diagnosis {
@@ -189,10 +261,13 @@ impl Diagnosis {
                 .collect(),
         };
         parts.sort();
+        let preemption = self.preemption.as_ref();
+        let preemption = preemption.map(|said| format!(" preemption: {said}"));
         format!(
-            "0/{} nodes are available: {}.",
+            "0/{} nodes are available: {}.{}",
             self.nodes,
-            parts.join(", ")
+            parts.join(", "),
+            preemption.unwrap_or_default()
         )
     }
 }
@@ -219,20 +294,13 @@ impl Framework {
             nodes: cache.node_count(),
             ..Diagnosis::default()
         };
-        let mut only: Option<Vec<String>> = None;
-        for plugin in &self.pre_filters {
-            match plugin.pre_filter(state, pod) {
-                Ok(None) => {}
-                Ok(Some(names)) => match &mut only {
-                    Some(only) => only.retain(|name| names.contains(name)),
-                    None => only = Some(names),
-                },
-                Err(rejection) => {
-                    diagnosis.pre_filter = Some(rejection);
-                    return Err(diagnosis);
-                }
+        let only = match self.pre_filter(state, pod, cache) {
+            Ok(only) => only,
+            Err(rejection) => {
+                diagnosis.pre_filter = Some(Box::new(rejection));
+                return Err(diagnosis);
             }
-        }
+        };
         let entries = cache.entries();
         let mut feasible = Feasible {
             nodes: Vec::new(),
@@ -255,7 +323,7 @@ impl Framework {
                 diagnosis.refused_by |= u64::MAX;
                 continue;
             }
-            if self.filter(state, pod, node, &mut diagnosis) {
+            if self.filter(cache, state, pod, (name, node), &mut diagnosis) {
                 feasible.nodes.push(index);
                 if feasible.nodes.len() >= wanted {
                     break;
@@ -269,23 +337,109 @@ impl Framework {
         }
     }
 
+    /// Runs the PreFilter plugins; gives the names that the nodes are narrowed down to.
+    ///
+    /// # Errors
+    /// What refuses all nodes.
+    pub fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        cache: &Cache,
+    ) -> Result<Option<Vec<String>>, Rejection> {
+        let mut only: Option<Vec<String>> = None;
+        for plugin in &self.pre_filters {
+            if let Some(names) = plugin.pre_filter(state, pod, cache)? {
+                match &mut only {
+                    Some(only) => only.retain(|name| names.contains(name)),
+                    None => only = Some(names),
+                }
+            }
+        }
+        Ok(only)
+    }
+
     fn filter(
+        &self,
+        cache: &Cache,
+        state: &CycleState,
+        pod: &PodInfo,
+        (name, node): (&Arc<str>, &NodeInfo),
+        diagnosis: &mut Diagnosis,
+    ) -> bool {
+        let Err((number, rejection)) = self.judge(cache, state, pod, node) else {
+            return true;
+        };
+        diagnosis.refused_by |= 1 << number.min(63);
+        if rejection.resolvable {
+            diagnosis.resolvable.push(name.clone());
+        }
+        for reason in rejection.reasons {
+            *diagnosis.reasons.entry(reason).or_default() += 1;
+        }
+        false
+    }
+
+    /// Whether the node can take the pod.
+    pub fn passes(
+        &self,
+        cache: &Cache,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> bool {
+        self.judge(cache, state, pod, node).is_ok()
+    }
+
+    /// Room that was made for more important pods is not free: the node must do with them too.
+    fn judge(
+        &self,
+        cache: &Cache,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), (usize, Rejection)> {
+        self.run_filters(state, pod, node)?;
+        match cache.with_nominated(node, pod) {
+            Some(fuller) => self.run_filters(state, pod, &fuller),
+            None => Ok(()),
+        }
+    }
+
+    fn run_filters(
         &self,
         state: &CycleState,
         pod: &PodInfo,
         node: &NodeInfo,
-        diagnosis: &mut Diagnosis,
-    ) -> bool {
+    ) -> Result<(), (usize, Rejection)> {
         for (number, plugin) in self.filters.iter().enumerate() {
-            if let Err(rejection) = plugin.filter(state, pod, node) {
-                diagnosis.refused_by |= 1 << number.min(63);
-                for reason in rejection.reasons {
-                    *diagnosis.reasons.entry(reason).or_default() += 1;
-                }
-                return false;
+            plugin
+                .filter(state, pod, node)
+                .map_err(|rejection| (number, rejection))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the pod may enter the queue.
+    pub fn admits(&self, pod: &PodInfo) -> bool {
+        let mut plugins = self.pre_enqueues.iter();
+        plugins.all(|plugin| plugin.pre_enqueue(pod).is_ok())
+    }
+
+    /// Looks for room for a pod that no node can take; notes in the diagnosis why there is none.
+    pub fn post_filter(
+        &self,
+        cache: &mut Cache,
+        pod: &Arc<PodInfo>,
+        diagnosis: &mut Diagnosis,
+    ) -> Option<Preemption> {
+        for plugin in &self.post_filters {
+            match plugin.post_filter(self, cache, pod, diagnosis) {
+                Ok(preemption) => return Some(preemption),
+                Err(why) => diagnosis.preemption = Some(why),
             }
         }
-        true
+        None
     }
 
     /// Total scores, in the order of `nodes`.
@@ -299,14 +453,14 @@ impl Framework {
         let mut totals = vec![0; nodes.len()];
         let mut scores = vec![0; nodes.len()];
         for plugin in &self.scores {
-            plugin.pre_score(state, pod);
+            plugin.pre_score(state, pod, cache, nodes);
             for (score, index) in scores.iter_mut().zip(nodes) {
                 *score = cache
                     .entries()
                     .get_index(*index)
                     .map_or(0, |(_, node)| plugin.score(state, pod, node));
             }
-            plugin.normalize(&mut scores);
+            plugin.normalize(state, &mut scores);
             for (total, score) in totals.iter_mut().zip(&scores) {
                 *total += plugin.weight() * score;
             }
@@ -315,10 +469,10 @@ impl Framework {
     }
 
     /// Whether the event can help a pod that these filters refused.
-    pub fn is_cured_by(&self, refused_by: u64, event: ClusterEvent) -> bool {
+    pub fn is_cured_by(&self, refused_by: u64, pod: &PodInfo, event: &Event<'_>) -> bool {
         refused_by == 0
             || self.filters.iter().enumerate().any(|(number, plugin)| {
-                refused_by & (1 << number.min(63)) != 0 && plugin.is_cured_by(event)
+                refused_by & (1 << number.min(63)) != 0 && plugin.is_cured_by(pod, event)
             })
     }
 

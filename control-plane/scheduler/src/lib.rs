@@ -18,16 +18,20 @@
 //!   the next decisions. A binding that fails gives the room back and the pod tries again.
 //! * [`runtime`] does the IO.
 
+pub mod budgets;
 pub mod cache;
 pub mod config;
+pub mod constraints;
 pub mod core;
 pub mod framework;
 pub mod metrics;
 pub mod plugins;
 pub mod pod;
+mod preemptor;
 pub mod queue;
 pub mod resources;
 pub mod runtime;
+pub mod topology;
 
 pub use config::SchedulerConfig;
 pub use metrics::SchedulerMetrics;

@@ -1,15 +1,9 @@
 //! Figures, under Kubernetes' names.
 
-use std::sync::Arc;
-
+use hull_client::metrics::{Figures, seconds};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -35,47 +29,41 @@ pub struct SchedulerMetrics {
     /// Pods waiting.
     pub pending: Family<QueueLabels, Gauge>,
     /// Seconds of one decision.
-    pub decision_seconds: Arc<Histogram>,
+    pub decision_seconds: Histogram,
     /// Seconds of one binding.
-    pub binding_seconds: Arc<Histogram>,
+    pub binding_seconds: Histogram,
+    /// Pods deleted to make room.
+    pub preemption_victims: Counter,
 }
 
 impl Default for SchedulerMetrics {
     fn default() -> Self {
-        SchedulerMetrics {
-            attempts: Family::default(),
-            pending: Family::default(),
-            decision_seconds: Arc::new(Histogram::new(exponential_buckets(0.000_01, 2.0, 16))),
-            binding_seconds: Arc::new(Histogram::new(exponential_buckets(0.000_5, 2.0, 16))),
-        }
+        Self::register(&mut Registry::default())
     }
 }
 
 impl SchedulerMetrics {
     /// Metrics that `registry` shows.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        let registry = registry.sub_registry_with_prefix("scheduler");
-        registry.register(
-            "schedule_attempts",
-            "Attempts to schedule pods, by result",
-            metrics.attempts.clone(),
-        );
-        registry.register(
-            "pending_pods",
-            "Pods waiting, by queue",
-            metrics.pending.clone(),
-        );
-        registry.register(
-            "scheduling_algorithm_duration_seconds",
-            "Time of one decision",
-            metrics.decision_seconds.as_ref().clone(),
-        );
-        registry.register(
-            "binding_duration_seconds",
-            "Time of one binding",
-            metrics.binding_seconds.as_ref().clone(),
-        );
-        metrics
+        let mut figures = Figures::of(registry, "scheduler");
+        SchedulerMetrics {
+            attempts: figures.counters("schedule_attempts", "Attempts to schedule pods, by result"),
+            pending: figures.gauges("pending_pods", "Pods waiting, by queue"),
+            preemption_victims: figures.add(
+                "preemption_victims",
+                "Pods that were deleted to make room",
+                Counter::default(),
+            ),
+            decision_seconds: figures.add(
+                "scheduling_algorithm_duration_seconds",
+                "Time of one decision",
+                seconds(),
+            ),
+            binding_seconds: figures.add(
+                "binding_duration_seconds",
+                "Time of one binding",
+                seconds(),
+            ),
+        }
     }
 }

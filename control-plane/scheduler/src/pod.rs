@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use crate::resources::{Resources, pod_requests};
+use crate::{
+    constraints::Constraints,
+    resources::{Resources, pod_requests},
+    topology::{Term, Wish},
+};
 
 /// A port on the node that a container wants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,6 +44,8 @@ pub struct PodInfo {
     pub compared_requests: Resources,
     /// Ports on the node.
     pub host_ports: Vec<HostPort>,
+    /// What it says about other pods.
+    pub constraints: Constraints,
 }
 
 impl PodInfo {
@@ -50,13 +56,23 @@ impl PodInfo {
         let requests = pod_requests(spec, false);
         let compared_requests = pod_requests(spec, true);
         let host_ports = host_ports(spec);
+        let constraints = Constraints::of(&pod, spec);
         Some(PodInfo {
             pod,
             uid,
             requests,
             compared_requests,
             host_ports,
+            constraints,
         })
+    }
+
+    /// What others should know once the pod is placed.
+    pub fn wishes(&self) -> impl Iterator<Item = (Wish, &Term)> {
+        self.constraints
+            .wishes
+            .iter()
+            .map(|(wish, term)| (*wish, term))
     }
 
     /// The spec.
@@ -96,14 +112,6 @@ impl PodInfo {
             .as_ref()
             .and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
-    }
-
-    /// Whether scheduling gates hold it back.
-    pub fn is_gated(&self) -> bool {
-        self.spec()
-            .scheduling_gates
-            .as_ref()
-            .is_some_and(|gates| !gates.is_empty())
     }
 }
 

@@ -86,10 +86,10 @@ impl Queue {
         }
     }
 
-    /// A pod without a node was created or changed. `rank` is its place among the active.
-    pub fn apply(&mut self, info: Arc<PodInfo>, rank: (i64, i64), now: Instant) {
+    /// A pod without a node was created or changed. `rank` is its place among the active; a
+    /// `gated` one is held back.
+    pub fn apply(&mut self, info: Arc<PodInfo>, rank: (i64, i64), gated: bool, now: Instant) {
         let uid = info.uid.clone();
-        let gated = info.is_gated();
         let Some(entry) = self.entries.get_mut(&uid) else {
             let entry = Entry {
                 info,
@@ -173,7 +173,7 @@ impl Queue {
         &mut self,
         now: Instant,
         rank: impl Fn(&PodInfo) -> (i64, i64),
-        helps: impl Fn(u64) -> bool,
+        helps: impl Fn(u64, &PodInfo) -> bool,
     ) {
         for uid in &self.in_flight {
             if let Some(entry) = self.entries.get_mut(uid) {
@@ -185,7 +185,7 @@ impl Queue {
             .iter()
             .filter_map(|(_, uid)| {
                 let entry = self.entries.get(uid)?;
-                helps(entry.refused_by).then(|| (uid.clone(), rank(&entry.info)))
+                helps(entry.refused_by, &entry.info).then(|| (uid.clone(), rank(&entry.info)))
             })
             .collect();
         for (uid, rank) in woken {

@@ -3,9 +3,16 @@
 use std::{sync::Arc, time::Instant};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use hull_client::events::{self, EventType, Recorder, reference};
+use hull_client::{
+    events::{self, EventType, Recorder, reference},
+    leader::run_as_leader,
+    timeouts::with_deadlines,
+};
 use k8s_openapi::{
-    api::core::v1::{Node, Pod},
+    api::{
+        core::v1::{Namespace, Node, Pod},
+        policy::v1::PodDisruptionBudget,
+    },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
@@ -21,10 +28,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config::SchedulerConfig,
     core::{Change, Core, Decision},
-    framework::{Bind, BindError},
+    framework::{Bind, BindError, PreBind},
     metrics::{AttemptLabels, QueueLabels, SchedulerMetrics},
     plugins::{DefaultBinder, default_framework},
     pod::PodInfo,
+    preemptor::Preemptor,
 };
 
 /// Watched objects waiting for the core; the watches stop reading when it is full.
@@ -50,13 +58,31 @@ pub enum SchedulerError {
 enum Input {
     Pod(Box<Change<Pod>>),
     Node(Box<Change<Node>>),
+    Namespace(Box<Change<Namespace>>),
+    Budget(Box<Change<PodDisruptionBudget>>),
 }
 
-/// Runs the scheduler until `shutdown`. An API server that is away is waited for.
+/// Runs the scheduler until `shutdown`, with leader election while this instance leads. An API
+/// server that is away is waited for.
 ///
 /// # Errors
 /// [`SchedulerError`].
 pub async fn run(
+    client: Client,
+    config: SchedulerConfig,
+    shutdown: CancellationToken,
+) -> Result<(), SchedulerError> {
+    let client = with_deadlines(client);
+    let Some(election) = config.leader_election.clone() else {
+        return work(client, config, shutdown).await;
+    };
+    run_as_leader(client.clone(), election, shutdown, |stop| {
+        work(client.clone(), config.clone(), stop)
+    })
+    .await
+}
+
+async fn work(
     client: Client,
     config: SchedulerConfig,
     shutdown: CancellationToken,
@@ -73,8 +99,18 @@ pub async fn run(
     )));
     tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
         Api::<Node>::all(client.clone()),
-        input,
+        input.clone(),
         |change| Input::Node(Box::new(change)),
+    )));
+    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
+        Api::<Namespace>::all(client.clone()),
+        input.clone(),
+        |change| Input::Namespace(Box::new(change)),
+    )));
+    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
+        Api::<PodDisruptionBudget>::all(client.clone()),
+        input,
+        |change| Input::Budget(Box::new(change)),
     )));
     let (recorder, records) = Recorder::channel();
     tasks.spawn({
@@ -89,8 +125,15 @@ pub async fn run(
             .run_until_cancelled_owned(write_conditions(client.clone(), unschedulable)),
     );
     tasks.close();
+    let core = Core::new(default_framework(config.scoring_strategy), &config);
     let scheduler = Scheduler {
-        core: Core::new(default_framework(), &config),
+        pre_binds: core.pre_binds(),
+        core,
+        preemptor: Preemptor {
+            client: client.clone(),
+            recorder: recorder.clone(),
+            metrics: config.metrics.clone(),
+        },
         binder: Arc::new(DefaultBinder::new(client)),
         recorder,
         conditions,
@@ -108,15 +151,22 @@ where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut failing = false;
     while let Some(event) = stream.next().await {
+        failing &= event.is_err();
         let change = match event {
             Ok(watcher::Event::Init) => Change::ListBegins,
             Ok(watcher::Event::InitApply(object)) => Change::Listed(object),
             Ok(watcher::Event::InitDone) => Change::ListEnds,
             Ok(watcher::Event::Apply(object)) => Change::Applied(object),
             Ok(watcher::Event::Delete(object)) => Change::Deleted(object),
+            // A kind that the API server does not serve fails for as long as it runs.
             Err(error) => {
-                tracing::warn!(%error, "watch failed; it is started again");
+                if std::mem::replace(&mut failing, true) {
+                    tracing::debug!(%error, "watch failed again; it is started again");
+                } else {
+                    tracing::warn!(%error, "watch failed; it is started again");
+                }
                 continue;
             }
         };
@@ -128,6 +178,8 @@ where
 
 struct Scheduler {
     core: Core,
+    pre_binds: Vec<Arc<dyn PreBind>>,
+    preemptor: Preemptor,
     binder: Arc<dyn Bind>,
     recorder: Recorder,
     conditions: mpsc::Sender<(Arc<PodInfo>, String)>,
@@ -176,7 +228,8 @@ impl Scheduler {
                 && bindings.len() < self.bind_concurrency
                 && let Some((pod, node)) = self.decide()
             {
-                bindings.spawn(bind(self.binder.clone(), pod, node));
+                let (pre_binds, binder) = (self.pre_binds.clone(), self.binder.clone());
+                bindings.spawn(bind(pre_binds, binder, pod, node));
             }
         }
         // Bindings already sent are let finish: their outcome is in the API either way.
@@ -189,6 +242,8 @@ impl Scheduler {
         match input {
             Input::Pod(change) => self.core.observe_pod(*change, now),
             Input::Node(change) => self.core.observe_node(*change, now),
+            Input::Namespace(change) => self.core.observe_namespace(*change),
+            Input::Budget(change) => self.core.observe_budget(*change),
         }
     }
 
@@ -201,8 +256,16 @@ impl Scheduler {
         self.show_queue();
         match decision {
             Decision::Assigned { pod, node } => Some((pod, node)),
-            Decision::Unschedulable { pod, diagnosis } => {
+            Decision::Unschedulable {
+                pod,
+                diagnosis,
+                preemption,
+            } => {
                 self.count("unschedulable");
+                if let Some(preemption) = preemption {
+                    // Asynchronous: the next decisions do not wait for it.
+                    tokio::spawn(self.preemptor.clone().run(pod.clone(), preemption));
+                }
                 self.report_failure(&pod, diagnosis.message());
                 None
             }
@@ -281,9 +344,23 @@ impl Scheduler {
     }
 }
 
-async fn bind(binder: Arc<dyn Bind>, pod: Arc<PodInfo>, node: Arc<str>) -> Bound {
+async fn bind(
+    pre_binds: Vec<Arc<dyn PreBind>>,
+    binder: Arc<dyn Bind>,
+    pod: Arc<PodInfo>,
+    node: Arc<str>,
+) -> Bound {
     let started = Instant::now();
-    let outcome = binder.bind(&pod, &node).await;
+    let mut outcome = Ok(());
+    for plugin in pre_binds {
+        outcome = plugin.pre_bind(&pod, &node).await;
+        if outcome.is_err() {
+            break;
+        }
+    }
+    if outcome.is_ok() {
+        outcome = binder.bind(&pod, &node).await;
+    }
     Bound {
         pod,
         node,
@@ -292,7 +369,7 @@ async fn bind(binder: Arc<dyn Bind>, pod: Arc<PodInfo>, node: Arc<str>) -> Bound
     }
 }
 
-fn pod_key(pod: &PodInfo) -> String {
+pub(crate) fn pod_key(pod: &PodInfo) -> String {
     format!("{}/{}", pod.namespace(), pod.name())
 }
 

@@ -172,8 +172,8 @@ async fn names_the_filters_that_refuse_and_binds_once_they_let_it() {
     cluster.node("c", "8", tainted).await;
     cluster.start_scheduler();
     cluster.pod("web", "2").await;
-    let message =
-        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {k: v}.";
+    let message = "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {k: v}. \
+         preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
     let refused = async || {
         let events = cluster.events_of("web").await;
         events

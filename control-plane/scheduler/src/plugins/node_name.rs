@@ -2,7 +2,7 @@
 
 use crate::{
     cache::NodeInfo,
-    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection},
+    framework::{CycleState, Event, Filter, Plugin, Rejection},
     pod::PodInfo,
 };
 
@@ -18,14 +18,14 @@ impl Plugin for NodeName {
 impl Filter for NodeName {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         match pod.node_name() {
-            Some(name) if name != node.name() => Err(Rejection::because(
+            Some(name) if name != node.name() => Err(Rejection::for_good(
                 "node(s) didn't match the requested node name",
             )),
             _ => Ok(()),
         }
     }
 
-    fn is_cured_by(&self, event: ClusterEvent) -> bool {
-        event == ClusterEvent::NodeAdded
+    fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        matches!(event, Event::NodeAdded(node) if pod.node_name() == Some(node.name()))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     cache::NodeInfo,
-    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection},
+    framework::{CycleState, Event, Filter, Plugin, Rejection},
     pod::PodInfo,
 };
 
@@ -29,7 +29,14 @@ impl Filter for NodePorts {
         Ok(())
     }
 
-    fn is_cured_by(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::PodRemoved)
+    fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::NodeAdded(_) => true,
+            Event::PodRemoved { pod: gone, .. } => gone
+                .host_ports
+                .iter()
+                .any(|freed| pod.host_ports.iter().any(|port| port.conflicts(freed))),
+            _ => false,
+        }
     }
 }

@@ -1,14 +1,29 @@
-//! NodeResourcesFit: what the pod requests must be free; the emptier node is better
-//! (least allocated, cpu and memory alike).
+//! NodeResourcesFit: what the pod requests must be free; the emptier node is better, or the fuller
+//! one (least or most allocated, cpu and memory alike).
 
 use crate::{
     cache::NodeInfo,
-    framework::{ClusterEvent, CycleState, Filter, MAX_SCORE, Plugin, Rejection, Score},
+    framework::{CycleState, Event, Filter, MAX_SCORE, Plugin, Rejection, Score},
     pod::PodInfo,
+    resources::Resources,
 };
 
+/// Which nodes are better.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ScoringStrategy {
+    /// The emptier ones: pods spread.
+    #[default]
+    LeastAllocated,
+    /// The fuller ones: pods are packed.
+    MostAllocated,
+}
+
 /// See the module.
-pub struct NodeResourcesFit;
+#[derive(Debug, Default)]
+pub struct NodeResourcesFit {
+    /// How nodes compare.
+    pub strategy: ScoringStrategy,
+}
 
 impl Plugin for NodeResourcesFit {
     fn name(&self) -> &'static str {
@@ -20,6 +35,8 @@ impl Filter for NodeResourcesFit {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         let mut rejection = Rejection {
             reasons: Vec::new(),
+            // More than the node has at all no departure gives.
+            resolvable: !exceeds(&pod.requests, &node.allocatable),
         };
         let (wanted, used, offered) = (&pod.requests, &node.requested, &node.allocatable);
         if used.pods + 1 > offered.pods {
@@ -42,9 +59,7 @@ impl Filter for NodeResourcesFit {
                 .push("Insufficient ephemeral-storage".into());
         }
         for (name, wanted) in &wanted.extended {
-            let of = |amounts: &crate::resources::Resources| {
-                amounts.extended.get(name).copied().unwrap_or(0)
-            };
+            let of = |amounts: &Resources| amounts.extended.get(name).copied().unwrap_or(0);
             if lacks(*wanted, of(used), of(offered)) {
                 rejection
                     .reasons
@@ -58,16 +73,43 @@ impl Filter for NodeResourcesFit {
         }
     }
 
-    fn is_cured_by(&self, _: ClusterEvent) -> bool {
-        true
+    fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let node = match event {
+            Event::NodeAdded(node) => node,
+            Event::NodeUpdated { node, changes } if changes.allocatable => node,
+            // Room elsewhere does not help; it must be enough where it came.
+            Event::PodRemoved {
+                node: Some(node), ..
+            } => node,
+            _ => return false,
+        };
+        self.filter(&CycleState::default(), pod, node).is_ok()
     }
 }
 
-fn free_share(used: i64, offered: i64) -> i64 {
-    if offered <= 0 || used > offered {
-        return 0;
+fn exceeds(wanted: &Resources, offered: &Resources) -> bool {
+    let extended = wanted
+        .extended
+        .iter()
+        .any(|(name, amount)| *amount > offered.extended.get(name).copied().unwrap_or(0));
+    wanted.milli_cpu > offered.milli_cpu
+        || wanted.memory > offered.memory
+        || wanted.ephemeral_storage > offered.ephemeral_storage
+        || offered.pods < 1
+        || extended
+}
+
+impl ScoringStrategy {
+    fn of(self, used: i64, offered: i64) -> i64 {
+        if offered <= 0 || used > offered {
+            return 0;
+        }
+        let counted = match self {
+            ScoringStrategy::LeastAllocated => offered - used,
+            ScoringStrategy::MostAllocated => used,
+        };
+        (i128::from(counted) * i128::from(MAX_SCORE) / i128::from(offered)) as i64
     }
-    ((offered - used) as i128 * i128::from(MAX_SCORE) / i128::from(offered)) as i64
 }
 
 impl Score for NodeResourcesFit {
@@ -77,8 +119,9 @@ impl Score for NodeResourcesFit {
 
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
         let (wanted, used, offered) = (&pod.compared_requests, &node.compared, &node.allocatable);
-        let cpu = free_share(used.milli_cpu + wanted.milli_cpu, offered.milli_cpu);
-        let memory = free_share(used.memory.saturating_add(wanted.memory), offered.memory);
+        let strategy = self.strategy;
+        let cpu = strategy.of(used.milli_cpu + wanted.milli_cpu, offered.milli_cpu);
+        let memory = strategy.of(used.memory.saturating_add(wanted.memory), offered.memory);
         (cpu + memory) / 2
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::{
     cache::NodeInfo,
-    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection},
+    framework::{CycleState, Event, Filter, Plugin, Rejection},
     pod::PodInfo,
 };
 
@@ -34,10 +34,14 @@ impl Filter for NodeUnschedulable {
         if tolerates(pod.spec().tolerations.as_ref(), &taint) {
             return Ok(());
         }
-        Err(Rejection::because("node(s) were unschedulable"))
+        Err(Rejection::for_good("node(s) were unschedulable"))
     }
 
-    fn is_cured_by(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::NodeUpdated)
+    fn is_cured_by(&self, _: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::NodeAdded(_) => true,
+            Event::NodeUpdated { changes, .. } => changes.unschedulable || changes.taints,
+            _ => false,
+        }
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::{
     cache::NodeInfo,
-    framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection, Score, normalize_linear},
+    framework::{CycleState, Event, Filter, Plugin, Rejection, Score, normalize_linear},
     pod::PodInfo,
 };
 
@@ -36,7 +36,7 @@ impl Filter for TaintToleration {
             None => Ok(()),
             Some(taint) => {
                 let value = taint.value.as_deref().unwrap_or_default();
-                Err(Rejection::because(format!(
+                Err(Rejection::for_good(format!(
                     "node(s) had untolerated taint {{{}: {value}}}",
                     taint.key
                 )))
@@ -44,8 +44,13 @@ impl Filter for TaintToleration {
         }
     }
 
-    fn is_cured_by(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::NodeUpdated)
+    fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let node = match event {
+            Event::NodeAdded(node) => node,
+            Event::NodeUpdated { node, changes } if changes.taints => node,
+            _ => return false,
+        };
+        self.filter(&CycleState::default(), pod, node).is_ok()
     }
 }
 
@@ -61,7 +66,7 @@ impl Score for TaintToleration {
         i64::try_from(unwanted.count()).unwrap_or(i64::MAX)
     }
 
-    fn normalize(&self, scores: &mut [i64]) {
+    fn normalize(&self, _: &CycleState, scores: &mut [i64]) {
         normalize_linear(scores, true);
     }
 }
