@@ -38,6 +38,12 @@ pub async fn start(
     config.server_tls = tls;
     config.labels = settings.node_labels.clone();
     config.max_pods = settings.max_pods;
+    if !settings.without_netd {
+        let networks = settings.service_networks.iter().copied();
+        config.cluster_dns = networks
+            .filter_map(hull_netd::config::dns_address)
+            .collect();
+    }
     let stop = shutdown.clone();
     tasks.spawn(async move {
         hull_node::run(client, config, stop)

@@ -43,7 +43,7 @@ pub enum Command {
     },
     /// Print the version
     Version,
-    /// Run services and the guard of the pod network alone, against the API server of --kubeconfig
+    /// Run services, network policy and cluster DNS alone, against the API server of --kubeconfig
     Netd(Settings),
     /// Register nodes that run nothing, for load tests (unimplemented)
     FakeNodes {

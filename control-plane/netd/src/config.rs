@@ -27,6 +27,14 @@ pub struct NetdConfig {
     pub cni_records: Vec<PathBuf>,
     /// Bridges of pods, guarded before the first pod is seen on them.
     pub bridges: Vec<String>,
+    /// The cluster's domain.
+    pub cluster_domain: String,
+    /// Servers for the names below a domain.
+    pub stub_domains: Vec<(String, Vec<SocketAddr>)>,
+    /// Servers for names that are not the cluster's; empty: those of `resolv_conf`.
+    pub dns_upstreams: Vec<SocketAddr>,
+    /// The node's resolver configuration.
+    pub resolv_conf: PathBuf,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// Multiplies every time-out that assumes a machine's speed.
@@ -43,6 +51,10 @@ impl NetdConfig {
             service_networks: DEFAULT_SERVICE_NETWORK.parse().into_iter().collect(),
             cni_records: vec![LIBCNI_RECORDS.into()],
             bridges: Vec::new(),
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_string(),
+            stub_domains: Vec::new(),
+            dns_upstreams: Vec::new(),
+            resolv_conf: "/etc/resolv.conf".into(),
             metrics_listen: None,
             timeout_scale: 1.0,
         }

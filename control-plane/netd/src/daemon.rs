@@ -2,21 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::NetdConfig;
 use crate::conntrack;
+use crate::dns;
+use crate::dns::forward::{self, Forwarder};
+use crate::dns::metrics::DnsMetrics;
+use crate::dns::server::Resolver;
+use crate::dns::zone::Zone;
 use crate::metrics::Metrics;
 use crate::nft::Nft;
+use crate::policy;
+use crate::policy::index::PolicyIndex;
 use crate::ports::attachment::{InterfaceName, Mac};
 use crate::ports::watch::Attachments;
 use crate::ports::{self, bridge};
@@ -30,7 +40,7 @@ use crate::services::ruleset;
 use crate::services::stale::is_stale;
 use crate::sync::Synced;
 use crate::sysctl;
-use crate::watch::{Change, follow};
+use crate::watch::{Change, follow, id};
 
 /// Changes waiting; the watches stop reading when it is full.
 const INPUT_QUEUE: usize = 4096;
@@ -65,6 +75,9 @@ enum Input {
     Slice(Change<EndpointSlice>),
     Node(Change<Node>),
     Attachments(Attachments),
+    Policy(Change<NetworkPolicy>),
+    Pod(Change<Pod>),
+    Namespace(Change<Namespace>),
 }
 
 /// Runs netd until `shutdown`. The kernel's tables stay: traffic goes on.
@@ -105,7 +118,8 @@ pub async fn run(
             }
         }
     });
-    let daemon = Daemon::new(&config, metrics, ready);
+    let daemon = Daemon::new(&config, metrics.clone(), ready);
+    serve_dns(&config, &daemon, &metrics, &tasks, &helpers);
     let outcome = tokio::select! {
         outcome = daemon.run(inputs, &shutdown) => outcome,
         Ok(outcome) = &mut served => outcome,
@@ -147,6 +161,27 @@ fn watch(
         input(),
         Input::Node,
     )));
+    let policies = Api::<NetworkPolicy>::all(client.clone());
+    let pods = Api::<Pod>::all(client.clone());
+    let namespaces = Api::<Namespace>::all(client.clone());
+    tasks.spawn(stop.clone().run_until_cancelled_owned(follow(
+        policies,
+        everything(),
+        input(),
+        Input::Policy,
+    )));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(follow(
+        pods,
+        everything(),
+        input(),
+        Input::Pod,
+    )));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(follow(
+        namespaces,
+        everything(),
+        input(),
+        Input::Namespace,
+    )));
     let (found, mut attachments) = mpsc::channel(1);
     tasks.spawn(
         stop.clone()
@@ -162,12 +197,40 @@ fn watch(
     }));
 }
 
+fn serve_dns(
+    config: &NetdConfig,
+    daemon: &Daemon,
+    metrics: &Metrics,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let own = config.own_addresses();
+    let upstreams = if config.dns_upstreams.is_empty() {
+        forward::system_servers(&config.resolv_conf, &own)
+    } else {
+        config.dns_upstreams.clone()
+    };
+    let forwarder = Forwarder::new(config.stub_domains.clone(), upstreams, config.timeout_scale);
+    let figures = DnsMetrics::default();
+    metrics.register(|registry| figures.register(registry));
+    let resolver = Arc::new(Resolver::new(daemon.zone.clone(), forwarder, figures));
+    for address in own {
+        let address = SocketAddr::new(address, forward::PORT);
+        tasks.spawn(dns::server::run(address, resolver.clone(), stop.clone()));
+    }
+}
+
 struct Daemon {
     nft: Nft,
     metrics: Metrics,
     ready: Ready,
+    zone: Arc<RwLock<Zone>>,
     services: ServiceIndex,
     service_table: Synced,
+    policies: PolicyIndex,
+    policy_table: Synced,
+    /// Policies, pods and namespaces were read once.
+    policy_lists: [bool; 3],
     port_table: Synced,
     /// Units of the port table that stand for attachments.
     port_units: BTreeSet<String>,
@@ -188,6 +251,7 @@ impl Daemon {
             node: config.node_name.clone(),
             zone: None,
         };
+        let networks = [&config.pod_networks[..], &config.service_networks].concat();
         let mut table = ruleset::table();
         // Not a Service's name, which has a slash.
         table.set_fragment("pods", Some(ruleset::pod_networks(&config.pod_networks)));
@@ -203,8 +267,12 @@ impl Daemon {
             nft: Nft::new(config.timeout_scale),
             metrics,
             ready,
+            zone: Arc::new(RwLock::new(Zone::new(&config.cluster_domain, networks))),
             services: ServiceIndex::new(place, config.own_addresses()),
             service_table: Synced::new(table, "inet", "services"),
+            policies: PolicyIndex::default(),
+            policy_table: Synced::new(policy::rules::table(), "inet", "ingress"),
+            policy_lists: [false; 3],
             port_table: Synced::new(ports::ruleset::table(), "bridge", "prerouting"),
             port_units: BTreeSet::new(),
             attachments: Attachments::new(),
@@ -253,8 +321,12 @@ impl Daemon {
                     .remove_service(&ServiceKey { namespace, name });
             }
             Input::Service(Change::Synced) => self.services_synced = true,
-            Input::Slice(Change::Applied(slice)) => self.services.apply_slice(slice),
+            Input::Slice(Change::Applied(slice)) => {
+                self.zone.write().apply_slice(slice.clone());
+                self.services.apply_slice(slice);
+            }
             Input::Slice(Change::Deleted(namespace, name)) => {
+                self.zone.write().remove_slice(&namespace, &name);
                 self.services.remove_slice(&namespace, &name);
             }
             Input::Slice(Change::Synced) => self.slices_synced = true,
@@ -264,7 +336,11 @@ impl Daemon {
                 self.services.set_zone(zone);
             }
             Input::Node(Change::Deleted(..) | Change::Synced) => {}
+            Input::Policy(change) => self.observe_policy(change),
+            Input::Pod(change) => self.observe_pod(change),
+            Input::Namespace(change) => self.observe_namespace(change),
             Input::Attachments(found) => {
+                self.policies.set_attachments(found.clone());
                 self.attachments = found;
                 self.attachments_read = true;
                 self.ports_changed = true;
@@ -272,8 +348,56 @@ impl Daemon {
         }
     }
 
+    fn observe_policy(&mut self, change: Change<NetworkPolicy>) {
+        match change {
+            Change::Applied(policy) => self.policies.set_policy(id(&*policy), Some(&policy)),
+            Change::Deleted(namespace, name) => {
+                self.policies.set_policy((namespace, name), None);
+            }
+            Change::Synced => self.policy_lists[0] = true,
+        }
+    }
+
+    fn observe_pod(&mut self, change: Change<Pod>) {
+        match change {
+            Change::Applied(pod) => self.policies.set_pod(id(&*pod), Some(&pod)),
+            Change::Deleted(namespace, name) => self.policies.set_pod((namespace, name), None),
+            Change::Synced => self.policy_lists[1] = true,
+        }
+    }
+
+    fn observe_namespace(&mut self, change: Change<Namespace>) {
+        match change {
+            Change::Applied(namespace) => {
+                self.policies
+                    .set_namespace(id(&*namespace).1, Some(&namespace));
+            }
+            Change::Deleted(_, name) => self.policies.set_namespace(name, None),
+            Change::Synced => self.policy_lists[2] = true,
+        }
+    }
+
+    async fn sync_policies(&mut self) -> bool {
+        if !self.attachments_read || self.policy_lists.contains(&false) {
+            return true;
+        }
+        self.policies.update(&mut self.policy_table.table);
+        match self.policy_table.sync(&self.nft, &self.metrics).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "network policies are not in force; trying again");
+                false
+            }
+        }
+    }
+
     async fn audit(&mut self) {
-        for table in [&mut self.service_table, &mut self.port_table] {
+        let tables = [
+            &mut self.service_table,
+            &mut self.port_table,
+            &mut self.policy_table,
+        ];
+        for table in tables {
             match table.vanished(&self.nft).await {
                 Ok(true) => tracing::warn!(
                     table = table.table.id(),
@@ -323,8 +447,10 @@ impl Daemon {
 
     /// Whether everything is in force.
     async fn sync(&mut self) -> bool {
+        // Policies before the ports through which a new pod speaks.
+        let policies = self.sync_policies().await;
         let ports = self.sync_ports().await;
-        self.sync_services().await && ports
+        self.sync_services().await && ports && policies
     }
 
     async fn sync_ports(&mut self) -> bool {
@@ -344,6 +470,7 @@ impl Daemon {
         if !(self.services_synced && self.slices_synced) {
             return true;
         }
+        self.zone.write().set_complete();
         let update = self.services.update(&mut self.service_table.table);
         self.udp.extend(update.udp);
         let outcome = self.service_table.sync(&self.nft, &self.metrics).await;

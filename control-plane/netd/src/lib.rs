@@ -4,6 +4,9 @@
 //! ```text
 //!   API server ──watches──► daemon ─┬─ services/ ──► nft/ (inet hull) ──► kernel
 //!                                   │      └──► conntrack (stale UDP flows), health check ports
+//!                                   ├─ ports/ ──► nft/ (bridge hull) ──► kernel
+//!                                   ├─ policy/ ──► nft/ (inet hull_policy) ──► kernel
+//!                                   ├─ dns/ ──► UDP and TCP port 53 of the cluster DNS address
 //!                                   └─ service_link (dummy interface: DNS address, service route)
 //! ```
 //!
@@ -17,8 +20,10 @@
 pub mod config;
 pub mod conntrack;
 mod daemon;
+pub mod dns;
 pub mod metrics;
 pub mod nft;
+pub mod policy;
 pub mod ports;
 mod server;
 pub mod service_link;

@@ -1,4 +1,4 @@
-//! The node's own place in the service network: a dummy interface that holds the cluster DNS
+//! The node's own place in the service network: an interface without a wire that holds the cluster DNS
 //! address and the route of the service range.
 //!
 //! The route lets the node itself reach services where it has no default route, chooses the node's
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::route::RouteMessage;
-use rtnetlink::{Handle, LinkDummy, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkDummy, LinkUnspec, RouteMessageBuilder};
 
 /// The interface.
 pub const NAME: &str = "hull-svc";
@@ -62,8 +62,9 @@ async fn ensure_with(
     node_ips: &[IpAddr],
 ) -> Result<(), LinkError> {
     if index(handle, NAME).await?.is_none() {
-        let add = handle.link().add(LinkDummy::new(NAME).build()).execute();
-        add.await.map_err(context(format!("make {NAME}")))?;
+        make(handle)
+            .await
+            .map_err(context(format!("make {NAME}")))?;
     }
     let index = index(handle, NAME).await?;
     let index = index.ok_or_else(|| LinkError::Vanished(NAME.into()))?;
@@ -83,6 +84,20 @@ async fn ensure_with(
         add.map_err(context(format!("route {network} over {NAME}")))?;
     }
     Ok(())
+}
+
+/// A dummy interface; on a kernel without those a bridge that has no ports, which does as well.
+async fn make(handle: &Handle) -> Result<(), rtnetlink::Error> {
+    let dummy = LinkDummy::new(NAME).build();
+    match handle.link().add(dummy).execute().await {
+        Err(rtnetlink::Error::NetlinkError(message))
+            if message.raw_code() == -rustix::io::Errno::OPNOTSUPP.raw_os_error() =>
+        {
+            let bridge = LinkBridge::new(NAME).build();
+            handle.link().add(bridge).execute().await
+        }
+        outcome => outcome,
+    }
 }
 
 async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, LinkError> {

@@ -78,7 +78,8 @@ pub async fn follow<K, I>(
     }
 }
 
-fn id<K: Resource>(object: &K) -> (String, String) {
+/// Namespace and name.
+pub fn id<K: Resource>(object: &K) -> (String, String) {
     let meta = object.meta();
     (
         meta.namespace.clone().unwrap_or_default(),

@@ -38,6 +38,10 @@ pub struct NodeConfig {
     pub max_pods: u32,
     /// The host file that pods' DNS configuration derives from.
     pub resolv_conf: PathBuf,
+    /// Cluster DNS; empty where the cluster has none.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's domain.
+    pub cluster_domain: String,
     /// The parent cgroup of pods on the node.
     pub cgroup_root: String,
     /// Intervals, back-offs and time-outs.
@@ -135,6 +139,8 @@ impl NodeConfig {
             taints: Vec::new(),
             max_pods: 110,
             resolv_conf: "/etc/resolv.conf".into(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
             cgroup_root: "/hull".into(),
             timings: Timings::default(),
         }

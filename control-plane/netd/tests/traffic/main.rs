@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod dns;
+mod policies;
 mod services;
 mod spoofing;
 mod world;

@@ -32,6 +32,7 @@ pub struct World {
     stop: Arc<AtomicBool>,
     pub services: Synced,
     pub ports: Synced,
+    pub policies: Synced,
     nft: Nft,
     metrics: Metrics,
 }
@@ -56,6 +57,7 @@ impl World {
             stop: Arc::default(),
             services: Synced::new(hull_netd::services::ruleset::table(), "inet", "services"),
             ports: Synced::new(ports::ruleset::table(), "bridge", "prerouting"),
+            policies: Synced::new(hull_netd::policy::rules::table(), "inet", "ingress"),
             nft: Nft::in_namespace(&node),
             metrics: Metrics::default(),
             prefix,
@@ -141,6 +143,7 @@ impl World {
     pub async fn sync(&mut self) {
         self.services.sync(&self.nft, &self.metrics).await.unwrap();
         self.ports.sync(&self.nft, &self.metrics).await.unwrap();
+        self.policies.sync(&self.nft, &self.metrics).await.unwrap();
     }
 
     pub fn table(&mut self) -> &mut Table {
@@ -160,6 +163,15 @@ impl World {
         enter(format!("{}{suffix}", self.prefix), work)
             .join()
             .unwrap()
+    }
+
+    /// Runs `work` on a thread in a namespace, beside the test.
+    pub fn spawn(
+        &self,
+        suffix: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::thread::JoinHandle<()> {
+        enter(format!("{}{suffix}", self.prefix), work)
     }
 
     /// A TCP server that says its name and who called, until the world ends.

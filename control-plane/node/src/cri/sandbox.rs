@@ -1,7 +1,6 @@
 //! A Pod as CRI's PodSandboxConfig.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use hull_cri_api::v1 as cri;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, SecurityContext};
@@ -15,6 +14,8 @@ use crate::quantity;
 /// Search domains and servers that pods may have at most (kubelet's limits).
 const MAX_DNS_SERVERS: usize = 3;
 const MAX_DNS_SEARCHES: usize = 32;
+/// A name with fewer dots is tried below the search domains first: `_port._proto.svc.ns.svc` has 4.
+const CLUSTER_NDOTS: &str = "ndots:5";
 /// The longest name Linux takes as a host name.
 const MAX_HOSTNAME: usize = 63;
 
@@ -52,7 +53,7 @@ pub fn sandbox_config(
             .pod_log_dir(&identity.namespace, &identity.name, &identity.uid)
             .to_string_lossy()
             .into_owned(),
-        dns_config: Some(dns_config(&spec, &config.resolv_conf)),
+        dns_config: Some(dns_config(config, &identity.namespace, &spec)),
         port_mappings: port_mappings(&spec),
         labels: labels_map,
         annotations: annotations(pod, &spec),
@@ -213,14 +214,36 @@ fn overhead(spec: &PodSpec) -> cri::LinuxContainerResources {
     qos::linux_resources(find("cpu"), find("cpu"), find("memory"))
 }
 
-/// The pod's resolver configuration by its dnsPolicy. Until the cluster has a DNS service,
+/// The pod's resolver configuration by its dnsPolicy. Where the cluster has no DNS service,
 /// `ClusterFirst` resolves as `Default` does: by the node's own resolv.conf.
-fn dns_config(spec: &PodSpec, resolv_conf: &Path) -> cri::DnsConfig {
+fn dns_config(config: &NodeConfig, namespace: &str, spec: &PodSpec) -> cri::DnsConfig {
+    let of_node = || {
+        std::fs::read_to_string(&config.resolv_conf)
+            .map(|text| parse_resolv_conf(&text))
+            .unwrap_or_default()
+    };
+    let cluster_first = match spec.dns_policy.as_deref() {
+        Some("ClusterFirstWithHostNet") => true,
+        None | Some("ClusterFirst") => spec.host_network != Some(true),
+        Some(_) => false,
+    };
     let mut dns = match spec.dns_policy.as_deref() {
         Some("None") => cri::DnsConfig::default(),
-        _ => std::fs::read_to_string(resolv_conf)
-            .map(|text| parse_resolv_conf(&text))
-            .unwrap_or_default(),
+        _ if cluster_first && !config.cluster_dns.is_empty() => {
+            let domain = &config.cluster_domain;
+            let mut searches = vec![
+                format!("{namespace}.svc.{domain}"),
+                format!("svc.{domain}"),
+                domain.clone(),
+            ];
+            searches.extend(of_node().searches);
+            cri::DnsConfig {
+                servers: config.cluster_dns.iter().map(ToString::to_string).collect(),
+                searches,
+                options: vec![CLUSTER_NDOTS.to_owned()],
+            }
+        }
+        _ => of_node(),
     };
     if let Some(extra) = &spec.dns_config {
         dns.servers
@@ -277,6 +300,52 @@ mod tests {
         assert_eq!(dns.servers, ["10.0.0.2"]);
         assert_eq!(dns.searches, ["a.example", "b.example"]);
         assert_eq!(dns.options, ["ndots:2", "edns0"]);
+    }
+
+    #[test]
+    fn cluster_first_asks_the_cluster_and_searches_its_domains() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "nameserver 192.0.2.1\nsearch corp\noptions edns0\n",
+        )
+        .unwrap();
+        let mut config = NodeConfig::new("n", "192.0.2.7".parse().unwrap());
+        config.resolv_conf = file.path().to_owned();
+        let dns = |config: &NodeConfig, policy: &str, host_network: bool| {
+            let spec = PodSpec {
+                dns_policy: Some(policy.into()),
+                host_network: Some(host_network),
+                ..Default::default()
+            };
+            dns_config(config, "shop", &spec)
+        };
+        assert_eq!(
+            dns(&config, "ClusterFirst", false).servers,
+            ["192.0.2.1"],
+            "no cluster DNS"
+        );
+        config.cluster_dns = vec!["10.43.0.10".parse().unwrap()];
+        for (policy, host_network) in [("ClusterFirst", false), ("ClusterFirstWithHostNet", true)] {
+            let found = dns(&config, policy, host_network);
+            assert_eq!(found.servers, ["10.43.0.10"]);
+            let searches = [
+                "shop.svc.cluster.local",
+                "svc.cluster.local",
+                "cluster.local",
+                "corp",
+            ];
+            assert_eq!(found.searches, searches);
+            assert_eq!(found.options, ["ndots:5"]);
+        }
+        for (policy, host_network) in [("ClusterFirst", true), ("Default", false)] {
+            assert_eq!(
+                dns(&config, policy, host_network).servers,
+                ["192.0.2.1"],
+                "{policy}"
+            );
+        }
+        assert_eq!(dns(&config, "None", false), cri::DnsConfig::default());
     }
 
     #[test]
