@@ -83,6 +83,14 @@ impl Quantity {
         self.nanos % NANO == 0
     }
 
+    /// The difference, written like `self`.
+    pub fn minus(&self, other: &Quantity) -> Quantity {
+        Quantity {
+            nanos: (self.nanos - other.nanos).clamp(-MAX, MAX),
+            format: self.format,
+        }
+    }
+
     /// The sum, written like `self`.
     pub fn plus(&self, other: &Quantity) -> Quantity {
         Quantity {

@@ -30,5 +30,29 @@ pub(crate) async fn create_namespaces(storage: &Storage) -> Result<(), ApiError>
         storage.create(kind, &mut namespace).await?;
         tracing::info!(namespace = namespace.name(), "created");
     }
+    for name in NAMESPACES {
+        create_default_account(storage, name).await?;
+    }
+    Ok(())
+}
+
+/// The account that pods have when they name none: other namespaces get theirs from its
+/// controller, these must not wait for it.
+async fn create_default_account(storage: &Storage, namespace: &str) -> Result<(), ApiError> {
+    let kind: &Kind = &kinds::SERVICE_ACCOUNTS;
+    if storage.get(kind, namespace, "default").await?.is_some() {
+        return Ok(());
+    }
+    let mut account = json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "default", "namespace": namespace},
+    });
+    meta::fill_on_create(
+        &mut account,
+        jiff::Timestamp::now(),
+        uuid::Uuid::new_v4().to_string(),
+    );
+    storage.create(kind, &mut account).await?;
     Ok(())
 }

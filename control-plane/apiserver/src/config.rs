@@ -13,6 +13,9 @@ pub struct ApiServerConfig {
     pub pki: ClusterPki,
     /// How long an Event is kept after it was last written.
     pub event_ttl: Duration,
+    /// Pods need their service account and get its token mounted. Off as long as node agents do
+    /// not mount projected tokens: pods with such a volume would not start.
+    pub service_account_admission: bool,
     /// What services are given.
     pub service_network: ServiceNetwork,
     /// Where pods reach this server; by default where it listens, or on this machine's address
@@ -28,6 +31,7 @@ impl ApiServerConfig {
         ApiServerConfig {
             pki,
             event_ttl: limits::EVENT_TTL,
+            service_account_admission: false,
             service_network: ServiceNetwork::default(),
             advertise: None,
             registry: Registry::default(),
@@ -77,6 +81,10 @@ pub mod limits {
     pub const UPDATE_RETRIES: usize = 16;
     /// Tries to find a free name for `generateName`.
     pub const NAME_RETRIES: usize = 8;
+    /// Tries to find the service account `default` of a new namespace.
+    pub const ACCOUNT_TRIES: usize = 10;
+    /// Pause between them.
+    pub const ACCOUNT_RETRY: Duration = Duration::from_millis(100);
     /// Pause between two tries to connect the cache to the store again.
     pub const CACHE_RETRY: Duration = Duration::from_millis(200);
     /// Longest connect to a node agent.

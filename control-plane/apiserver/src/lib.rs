@@ -30,6 +30,7 @@ mod handlers;
 mod health;
 mod http;
 mod metrics;
+mod names;
 mod node_proxy;
 pub mod pki;
 mod server;

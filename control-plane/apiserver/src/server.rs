@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     ApiServerConfig, LocalService, ServerError, UserInfo,
+    admission::resource_quota::QuotaTurns,
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
     bootstrap,
@@ -68,6 +69,8 @@ impl ApiServer {
             authorizer: Authorizer::new(cache.clone()),
             tokens,
             metrics: Metrics::new(config.registry),
+            quota_turns: QuotaTurns::default(),
+            service_account_admission: config.service_account_admission,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));

@@ -1,15 +1,17 @@
 //! What a write must fulfil beyond the rules of its kind, and what the cluster adds to it. One
 //! file per rule, named as Kubernetes names its admission plugins.
 
+mod limit_range;
 mod namespace;
 mod node_restriction;
+mod pod_security;
 mod priority;
+pub(crate) mod resource_quota;
+mod resources;
 mod runtime_class;
+mod service_account;
 
-use hull_api::{
-    ApiError, ObjectExt, kinds,
-    object::{default_text, default_to},
-};
+use hull_api::{ApiError, kinds};
 use serde_json::Value;
 
 use crate::handlers::Context;
@@ -24,15 +26,17 @@ pub(crate) async fn admit_create(
         namespace::require_namespace(storage, kind, object).await?;
     }
     if kind.schema == kinds::PODS.schema {
-        let spec = object.map_mut(&["spec"]);
-        default_text(spec, "serviceAccountName", "default");
-        let account = spec.get("serviceAccountName").cloned();
-        if let Some(account) = account {
-            default_to(spec, "serviceAccount", account);
+        service_account::name(object);
+        if context.backend.service_account_admission {
+            service_account::admit_pod(storage, object).await?;
         }
         priority::resolve_priority(storage, object).await?;
         runtime_class::apply_runtime_class(storage, object).await?;
         kinds::pod::default_tolerations(object);
+    }
+    limit_range::admit(context.backend, kind, object)?;
+    if kind.schema == kinds::PODS.schema {
+        pod_security::check_pod(storage, object).await?;
     }
     node_restriction::check_create(context, object)
 }

@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 use hull_api::{ApiError, Kind, ObjectExt, field::Errors, managed, meta};
-use rand::Rng;
 use serde_json::Value;
 
 use super::{
@@ -13,12 +12,15 @@ use super::{
     update::Ownership,
 };
 use crate::{
-    admission, authorization::check_grant, http::Output, limits, service_network, storage::Outcome,
+    admission::{self, resource_quota},
+    authorization::check_grant,
+    http::Output,
+    limits,
+    names::{SUFFIX_LENGTH, random_suffix},
+    service_network,
+    storage::Outcome,
 };
 
-/// Characters of a generated name: no vowels, no look-alikes.
-const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-const SUFFIX_LENGTH: usize = 5;
 /// So that prefix and suffix together fit into a label.
 const MAX_PREFIX: usize = 63 - SUFFIX_LENGTH;
 
@@ -75,6 +77,8 @@ pub(super) async fn create_object(
             &attempt,
             None,
         )?;
+        // The turn of the namespace is kept until the object is stored.
+        let reservation = resource_quota::reserve(context, &attempt, None).await?;
         let network = &context.backend.service_network;
         service_network::allocate(storage, network, kind, &mut attempt, None).await?;
         let mut stored = to_storage(kind, attempt);
@@ -89,7 +93,12 @@ pub(super) async fn create_object(
             return Ok(to_served(kind, stored));
         }
         match storage.create(kind, &mut stored).await? {
-            Outcome::Done(_) => return Ok(to_served(kind, stored)),
+            Outcome::Done(_) => {
+                if let Some(reservation) = reservation {
+                    reservation.record(context.backend).await;
+                }
+                return Ok(to_served(kind, stored));
+            }
             Outcome::Conflict if generate => {}
             Outcome::Conflict => {
                 let (namespace, name) = (stored.namespace(), stored.name());
@@ -156,10 +165,6 @@ fn generate_name(prefix: &str) -> String {
         end -= 1;
     }
     let mut name = prefix[..end].to_string();
-    let mut random = rand::rng();
-    for _ in 0..SUFFIX_LENGTH {
-        let at = random.random_range(0..SUFFIX_ALPHABET.len());
-        name.push(char::from(SUFFIX_ALPHABET[at]));
-    }
+    name.push_str(&random_suffix());
     name
 }

@@ -28,6 +28,7 @@ use serde_json::Value;
 
 use crate::{
     ApiBody, UserInfo,
+    admission::resource_quota::QuotaTurns,
     auth::tokens::Tokens,
     authorization::Authorizer,
     http::{Accept, Query},
@@ -47,6 +48,8 @@ pub(crate) struct Backend {
     pub service_network: ServiceNetwork,
     pub authorizer: Authorizer,
     pub tokens: Tokens,
+    pub quota_turns: QuotaTurns,
+    pub service_account_admission: bool,
 }
 
 /// One request about a resource.

@@ -13,7 +13,7 @@ use super::{
     to_served, to_storage,
 };
 use crate::{
-    admission,
+    admission::{self, resource_quota},
     authorization::check_grant,
     http::Output,
     limits, service_network,
@@ -154,10 +154,13 @@ pub(super) async fn apply(
     if new == old || dry_run {
         return Ok(Some(new));
     }
+    let reservation = resource_quota::reserve(context, &new, Some(&old)).await?;
     let stored = to_storage(kind, new);
-    write(context, stored, existing.revision)
-        .await
-        .map(|written| written.map(|object| to_served(kind, object)))
+    let written = write(context, stored, existing.revision).await?;
+    if let (Some(reservation), Some(_)) = (reservation, &written) {
+        reservation.record(context.backend).await;
+    }
+    Ok(written.map(|object| to_served(kind, object)))
 }
 
 fn check_preconditions(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {

@@ -35,12 +35,17 @@ impl Drop for TestServer {
 
 impl TestServer {
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts with other settings.
+    pub async fn start_with(change: impl FnOnce(&mut ApiServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = ClusterPki::load_or_create(dir.path().join("pki"), &[]).unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path().join("store.redb")).unwrap());
-        let server = ApiServer::new(ApiServerConfig::new(pki.clone()), store)
-            .await
-            .unwrap();
+        let mut config = ApiServerConfig::new(pki.clone());
+        change(&mut config);
+        let server = ApiServer::new(config, store).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let serving = server.clone();

@@ -1,6 +1,7 @@
 //! The API server over real TLS, with a real store in a temporary directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admission;
 mod deletion;
 mod discovery;
 mod evictions;

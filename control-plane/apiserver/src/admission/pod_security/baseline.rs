@@ -61,7 +61,10 @@ pub(super) fn check(spec: &Value, restricted: bool, found: &mut Vec<Violation>) 
     if !namespaces.is_empty() {
         add("host namespaces", vec![namespaces.join(", ")]);
     }
-    add("privileged", flag(spec, "privileged", "securityContext.privileged=true"));
+    add(
+        "privileged",
+        flag(spec, "privileged", "securityContext.privileged=true"),
+    );
     if !restricted {
         add("non-default capabilities", capabilities(spec));
         add("hostPath volumes", host_paths(spec));
@@ -138,9 +141,17 @@ fn host_ports(spec: &Value) -> Vec<String> {
     let list: Vec<String> = all.iter().map(ToString::to_string).collect();
     let (uses, word) = (
         if names.len() == 1 { "uses" } else { "use" },
-        if all.len() == 1 { "hostPort" } else { "hostPorts" },
+        if all.len() == 1 {
+            "hostPort"
+        } else {
+            "hostPorts"
+        },
     );
-    vec![format!("{} {uses} {word} {}", subject(&names), list.join(", "))]
+    vec![format!(
+        "{} {uses} {word} {}",
+        subject(&names),
+        list.join(", ")
+    )]
 }
 
 fn proc_mount(spec: &Value) -> Vec<String> {

@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::storage::Storage;
 
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
-const WARN: &str = "pod-security.kubernetes.io/warn";
 
 /// What a namespace allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +22,8 @@ enum Level {
 
 impl Level {
     /// An unknown word is the strictest level.
-    fn of(namespace: &Value, label: &str) -> Self {
-        match namespace.labels().and_then(|labels| labels.get(label)) {
+    fn of(namespace: &Value) -> Self {
+        match namespace.labels().and_then(|labels| labels.get(ENFORCE)) {
             None => Level::Privileged,
             Some(value) => match value.as_str() {
                 Some("privileged") => Level::Privileged,
@@ -71,35 +70,29 @@ impl std::fmt::Display for Violation {
 
 fn sentence(level: Level, violations: &[Violation]) -> String {
     let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
-    format!("PodSecurity \"{}:latest\": {}", level.word(), list.join(", "))
+    format!(
+        "PodSecurity \"{}:latest\": {}",
+        level.word(),
+        list.join(", ")
+    )
 }
 
-/// Refuses a pod that its namespace forbids; answers with what the namespace only warns of.
-pub(super) async fn check_pod(storage: &Storage, pod: &Value) -> Result<Vec<String>, ApiError> {
-    let found = storage
-        .get(&kinds::NAMESPACES, "", pod.namespace())
-        .await?;
-    let Some(namespace) = found else {
-        return Ok(Vec::new());
+/// Refuses a pod that its namespace forbids.
+pub(super) async fn check_pod(storage: &Storage, pod: &Value) -> Result<(), ApiError> {
+    let found = storage.get(&kinds::NAMESPACES, "", pod.namespace()).await?;
+    let (Some(namespace), Some(spec)) = (found, pod.get("spec")) else {
+        return Ok(());
     };
-    let Some(spec) = pod.get("spec") else {
-        return Ok(Vec::new());
-    };
-    let level = Level::of(&namespace.object, ENFORCE);
-    let violations = level.violations(spec);
-    if !violations.is_empty() {
-        return Err(ApiError::forbidden(
-            kinds::PODS.resource(),
-            pod.name(),
-            &format!("violates {}", sentence(level, &violations)),
-        ));
-    }
-    let level = Level::of(&namespace.object, WARN);
+    let level = Level::of(&namespace.object);
     let violations = level.violations(spec);
     if violations.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    Ok(vec![format!("would violate {}", sentence(level, &violations))])
+    Err(ApiError::forbidden(
+        kinds::PODS.resource(),
+        pod.name(),
+        &format!("violates {}", sentence(level, &violations)),
+    ))
 }
 
 /// All containers of a pod.
@@ -157,17 +150,52 @@ mod tests {
             json!({"containers": [container]})
         };
         for (spec, expected) in [
-            (json!({"hostNetwork": true, "hostPID": true}), "host namespaces (hostNetwork=true, hostPID=true)"),
-            (container(json!({"securityContext": {"privileged": true}})), "privileged (container \"a\" must not set securityContext.privileged=true)"),
-            (container(json!({"securityContext": {"capabilities": {"add": ["NET_ADMIN", "CHOWN"]}}})), "non-default capabilities (container \"a\" must not include \"NET_ADMIN\" in securityContext.capabilities.add)"),
-            (json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), "hostPath volumes (volume \"v\")"),
-            (container(json!({"ports": [{"containerPort": 80, "hostPort": 81}]})), "hostPort (container \"a\" uses hostPort 81)"),
-            (container(json!({"securityContext": {"procMount": "Unmasked"}})), "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")"),
-            (json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}), "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")"),
-            (json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}), "forbidden sysctls (kernel.msgmax)"),
-            (container(json!({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}})), "forbidden AppArmor profile (container \"a\" must not set AppArmor profile type to \"Unconfined\")"),
-            (container(json!({"securityContext": {"seLinuxOptions": {"user": "root"}}})), "seLinuxOptions (container \"a\" set forbidden securityContext.seLinuxOptions: user may not be set)"),
-            (container(json!({"securityContext": {"windowsOptions": {"hostProcess": true}}})), "hostProcess (container \"a\" must not set securityContext.windowsOptions.hostProcess=true)"),
+            (
+                json!({"hostNetwork": true, "hostPID": true}),
+                "host namespaces (hostNetwork=true, hostPID=true)",
+            ),
+            (
+                container(json!({"securityContext": {"privileged": true}})),
+                "privileged (container \"a\" must not set securityContext.privileged=true)",
+            ),
+            (
+                container(
+                    json!({"securityContext": {"capabilities": {"add": ["NET_ADMIN", "CHOWN"]}}}),
+                ),
+                "non-default capabilities (container \"a\" must not include \"NET_ADMIN\" in securityContext.capabilities.add)",
+            ),
+            (
+                json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
+                "hostPath volumes (volume \"v\")",
+            ),
+            (
+                container(json!({"ports": [{"containerPort": 80, "hostPort": 81}]})),
+                "hostPort (container \"a\" uses hostPort 81)",
+            ),
+            (
+                container(json!({"securityContext": {"procMount": "Unmasked"}})),
+                "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")",
+            ),
+            (
+                json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}),
+                "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")",
+            ),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}),
+                "forbidden sysctls (kernel.msgmax)",
+            ),
+            (
+                container(json!({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}})),
+                "forbidden AppArmor profile (container \"a\" must not set AppArmor profile type to \"Unconfined\")",
+            ),
+            (
+                container(json!({"securityContext": {"seLinuxOptions": {"user": "root"}}})),
+                "seLinuxOptions (container \"a\" set forbidden securityContext.seLinuxOptions: user may not be set)",
+            ),
+            (
+                container(json!({"securityContext": {"windowsOptions": {"hostProcess": true}}})),
+                "hostProcess (container \"a\" must not set securityContext.windowsOptions.hostProcess=true)",
+            ),
         ] {
             assert_eq!(words(Level::Baseline, spec.clone()), [expected], "{spec}");
             assert!(words(Level::Privileged, spec).is_empty());
@@ -197,6 +225,9 @@ mod tests {
         assert!(words(Level::Restricted, good.clone()).is_empty());
         let mut root = good;
         root["securityContext"]["runAsUser"] = json!(0);
-        assert_eq!(words(Level::Restricted, root), ["runAsUser=0 (pod must not set runAsUser=0)"]);
+        assert_eq!(
+            words(Level::Restricted, root),
+            ["runAsUser=0 (pod must not set runAsUser=0)"]
+        );
     }
 }

@@ -32,7 +32,10 @@ pub(super) fn check(spec: &Value, found: &mut Vec<Violation>) {
     });
     add(
         "allowPrivilegeEscalation != false",
-        must(&escalating, "must set securityContext.allowPrivilegeEscalation=false"),
+        must(
+            &escalating,
+            "must set securityContext.allowPrivilegeEscalation=false",
+        ),
     );
     add("unrestricted capabilities", capabilities(spec));
     add("restricted volume types", volumes(spec));
@@ -123,7 +126,12 @@ fn non_root(spec: &Value) -> Vec<String> {
     let (names, pod_is_bad) = without(spec, "/securityContext/runAsNonRoot", |value| {
         value.as_bool() == Some(true)
     });
-    either(&names, pod_is_bad, "securityContext.runAsNonRoot=true", "set")
+    either(
+        &names,
+        pod_is_bad,
+        "securityContext.runAsNonRoot=true",
+        "set",
+    )
 }
 
 fn seccomp(spec: &Value) -> Vec<String> {

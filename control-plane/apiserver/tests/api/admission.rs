@@ -1,0 +1,205 @@
+//! What namespaces allow and how much of it.
+
+use serde_json::{Value, json};
+
+use crate::harness::{PATIENCE, PODS, TestServer, pod};
+
+const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
+const LIMITS: &str = "/api/v1/namespaces/default/limitranges";
+const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+
+fn with_resources(name: &str, resources: Value) -> Value {
+    let mut object = pod(name);
+    object["spec"]["containers"][0]["resources"] = resources;
+    object
+}
+
+fn quota(name: &str, hard: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name},
+        "spec": {"hard": hard}})
+}
+
+/// Quotas and ranges are read from the cache, a moment after they were written.
+async fn seen(server: &TestServer, path: &str) {
+    let started = std::time::Instant::now();
+    loop {
+        let list = server
+            .admin
+            .get(&format!("{path}?resourceVersion=0"))
+            .await
+            .ok();
+        if !list["items"].as_array().unwrap().is_empty() {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn pods_that_their_namespace_forbids_are_refused_with_every_reason() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let label = |level: &str| json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
+    let namespace = "/api/v1/namespaces/default";
+    let mut bad = pod("bad");
+    bad["spec"]["hostNetwork"] = json!(true);
+    bad["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    bad["spec"]["containers"][0]["ports"] = json!([]);
+    admin
+        .patch(namespace, "merge-patch", &label("baseline"))
+        .await
+        .ok();
+    let (code, reason, message) = admin.post(PODS, &bad).await.refused();
+    assert_eq!((code, reason.as_str()), (403, "Forbidden"));
+    assert_eq!(
+        message,
+        "pods \"bad\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true), privileged (container \"web\" must not set securityContext.privileged=true)"
+    );
+    admin.post(PODS, &pod("plain")).await.ok();
+    admin
+        .patch(namespace, "merge-patch", &label("restricted"))
+        .await
+        .ok();
+    let (_, _, message) = admin.post(PODS, &pod("loose")).await.refused();
+    assert!(message.contains("runAsNonRoot != true"), "{message}");
+    admin
+        .patch(namespace, "merge-patch", &label("privileged"))
+        .await
+        .ok();
+    admin.post(PODS, &bad).await.ok();
+}
+
+#[tokio::test]
+async fn limit_ranges_give_defaults_and_set_bounds() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [
+            {"type": "Container", "default": {"memory": "256Mi"}, "defaultRequest": {"memory": "128Mi"},
+             "max": {"memory": "1Gi"}},
+            {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}}]}});
+    admin.post(LIMITS, &range).await.ok();
+    seen(&server, LIMITS).await;
+    let defaulted = admin.post(PODS, &pod("a")).await.ok();
+    assert_eq!(
+        defaulted["spec"]["containers"][0]["resources"],
+        json!({"limits": {"memory": "256Mi"}, "requests": {"memory": "128Mi"}})
+    );
+    let greedy = with_resources("b", json!({"limits": {"memory": "2Gi"}}));
+    let (code, _, message) = admin.post(PODS, &greedy).await.refused();
+    assert_eq!(code, 403);
+    assert_eq!(
+        message,
+        "pods \"b\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi"
+    );
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Mi"}}}});
+    let (_, _, message) = admin.post(CLAIMS, &claim).await.refused();
+    assert!(
+        message
+            .contains("minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Mi"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_requests_at_once_exactly_those_that_fit_succeed() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    admin
+        .post(
+            QUOTAS,
+            &quota("q", json!({"pods": "5", "requests.cpu": "10"})),
+        )
+        .await
+        .ok();
+    seen(&server, QUOTAS).await;
+    let mut tasks = Vec::new();
+    for number in 0..24 {
+        let client = admin.clone();
+        tasks.push(tokio::spawn(async move {
+            let object = with_resources(&format!("p{number}"), json!({"requests": {"cpu": "1"}}));
+            client.post(PODS, &object).await
+        }));
+    }
+    let mut succeeded = 0;
+    for task in tasks {
+        let answer = task.await.unwrap();
+        if answer.code == 201 {
+            succeeded += 1;
+        } else {
+            let (code, _, message) = answer.refused();
+            assert_eq!(code, 403);
+            assert!(
+                message.ends_with("is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5"),
+                "{message}"
+            );
+        }
+    }
+    assert_eq!(succeeded, 5);
+    let shown = admin.get(&format!("{QUOTAS}/q")).await.ok();
+    assert_eq!(
+        shown["status"]["used"],
+        json!({"pods": "5", "requests.cpu": "5"})
+    );
+    let list = admin.get(PODS).await.ok();
+    let name = list["items"][0]["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_string();
+    admin
+        .delete(&format!("{PODS}/{name}"), &json!({"gracePeriodSeconds": 0}))
+        .await
+        .ok();
+    let (_, _, message) = admin.post(PODS, &pod("unspecified")).await.refused();
+    assert!(
+        message.ends_with("failed quota: q: must specify requests.cpu for: web"),
+        "{message}"
+    );
+    let object = with_resources("again", json!({"requests": {"cpu": "7"}}));
+    let (_, _, message) = admin.post(PODS, &object).await.refused();
+    assert!(
+        message
+            .contains("requested: requests.cpu=7, used: requests.cpu=4, limited: requests.cpu=10"),
+        "{message}"
+    );
+    let object = with_resources("again", json!({"requests": {"cpu": "6"}}));
+    admin.post(PODS, &object).await.ok();
+}
+
+#[tokio::test]
+async fn pods_need_their_service_account_and_get_its_token() {
+    let server = TestServer::start_with(|config| config.service_account_admission = true).await;
+    let admin = &server.admin;
+    let created = admin.post(PODS, &pod("a")).await.ok();
+    assert_eq!(created["spec"]["serviceAccountName"], "default");
+    let volume = &created["spec"]["volumes"][0];
+    let name = volume["name"].as_str().unwrap();
+    assert!(
+        name.starts_with("kube-api-access-") && name.len() == 21,
+        "{name}"
+    );
+    let sources = volume["projected"]["sources"].as_array().unwrap();
+    assert_eq!(
+        sources[0],
+        json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}})
+    );
+    assert_eq!(sources[1]["configMap"]["name"], "kube-root-ca.crt");
+    assert_eq!(
+        created["spec"]["containers"][0]["volumeMounts"],
+        json!([{"name": name, "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}])
+    );
+    let mut other = pod("b");
+    other["spec"]["serviceAccountName"] = json!("nope");
+    let (code, _, message) = admin.post(PODS, &other).await.refused();
+    assert_eq!(code, 403);
+    assert_eq!(
+        message,
+        "pods \"b\" is forbidden: error looking up service account default/nope: serviceaccount \"nope\" not found"
+    );
+    let mut without = pod("c");
+    without["spec"]["automountServiceAccountToken"] = json!(false);
+    let created = admin.post(PODS, &without).await.ok();
+    assert!(created["spec"].get("volumes").is_none());
+}
