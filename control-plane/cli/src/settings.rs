@@ -104,6 +104,10 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub registry_mirror: Vec<String>,
+    /// Of several control planes on one store only the leader schedules and controls, true or
+    /// false [default: false]
+    #[arg(long, env = "HULL_LEADER_ELECT", value_name = "BOOL")]
+    pub leader_elect: Option<bool>,
     /// Which log lines: error, warn, info, debug, trace, or tracing directives [default: info]
     #[arg(long, env = "HULL_LOG", value_name = "LEVEL")]
     pub log: Option<String>,
@@ -138,6 +142,7 @@ pub struct Resolved {
     pub cni_bin_dirs: Vec<PathBuf>,
     pub pod_cidr: String,
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
+    pub leader_elect: bool,
     pub log: String,
     pub json_logs: bool,
 }
@@ -173,7 +178,7 @@ impl Settings {
         joined!(
             data_dir, run_dir, kubeconfig, listen, node_listen, node_name, node_ip, max_pods,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
-            guest_kernel, guest_initramfs, cni_conf_dir, pod_cidr, log, log_format;
+            guest_kernel, guest_initramfs, cni_conf_dir, pod_cidr, leader_elect, log, log_format;
             tls_san, node_label, cni_bin_dir, registry_mirror
         )
     }
@@ -237,6 +242,7 @@ impl Settings {
             cni_bin_dirs: bin_dirs,
             pod_cidr: self.pod_cidr.unwrap_or_else(|| "10.42.0.0/24".into()),
             registry_mirrors,
+            leader_elect: self.leader_elect.unwrap_or(false),
             log: self.log.unwrap_or_else(|| "info".into()),
             json_logs,
         })

@@ -103,7 +103,10 @@ impl Elector {
 
     fn lease(&self, old: Option<Lease>) -> Lease {
         let now = MicroTime(Timestamp::now());
-        let before = old.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let before = old
+            .as_ref()
+            .and_then(|lease| lease.spec.clone())
+            .unwrap_or_default();
         let ours = before.holder_identity.as_ref() == Some(&self.config.identity);
         let transitions = before.lease_transitions.unwrap_or(0);
         let seconds = i32::try_from(self.config.lease_duration.as_secs()).unwrap_or(i32::MAX);
@@ -119,7 +122,11 @@ impl Elector {
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.config.identity.clone()),
                 lease_duration_seconds: Some(seconds.max(1)),
-                acquire_time: if ours { before.acquire_time } else { Some(now.clone()) },
+                acquire_time: if ours {
+                    before.acquire_time
+                } else {
+                    Some(now.clone())
+                },
                 renew_time: Some(now),
                 lease_transitions: Some(if ours { transitions } else { transitions + 1 }),
                 ..LeaseSpec::default()
@@ -140,7 +147,11 @@ impl Elector {
             return created.map(|_| ()).map_err(|error| self.failed(error));
         };
         let version = found.metadata.resource_version.clone();
-        if self.seen.as_ref().is_none_or(|seen| seen.version != version) {
+        if self
+            .seen
+            .as_ref()
+            .is_none_or(|seen| seen.version != version)
+        {
             self.seen = Some(Seen {
                 version,
                 at: Instant::now(),
@@ -152,7 +163,10 @@ impl Elector {
             .and_then(|spec| spec.holder_identity.clone())
             .unwrap_or_default();
         let foreign = !holder.is_empty() && holder != self.config.identity;
-        let since = self.seen.as_ref().map_or(Duration::ZERO, |seen| seen.at.elapsed());
+        let since = self
+            .seen
+            .as_ref()
+            .map_or(Duration::ZERO, |seen| seen.at.elapsed());
         if foreign && since < self.config.lease_duration {
             return Err(ElectionError::Held {
                 name: self.config.name.clone(),
@@ -356,15 +370,20 @@ mod tests {
         for identity in ["a", "b", "c"] {
             let (client, count, led) = (client.clone(), count.clone(), led.clone());
             let stop = CancellationToken::new();
-            let running = tokio::spawn(run_as_leader(client, election(identity), stop, move |stop| {
-                let (count, led) = (count.clone(), led.clone());
-                async move {
-                    let _working = Working::begin(&count);
-                    led.send(identity).unwrap();
-                    stop.cancelled().await;
-                    Ok::<(), Infallible>(())
-                }
-            }));
+            let running = tokio::spawn(run_as_leader(
+                client,
+                election(identity),
+                stop,
+                move |stop| {
+                    let (count, led) = (count.clone(), led.clone());
+                    async move {
+                        let _working = Working::begin(&count);
+                        led.send(identity).unwrap();
+                        stop.cancelled().await;
+                        Ok::<(), Infallible>(())
+                    }
+                },
+            ));
             instances.push((identity, running));
         }
         let mut seen = Vec::new();
@@ -389,11 +408,18 @@ mod tests {
             stop.cancelled().await;
             Ok::<(), Infallible>(())
         };
-        let first = tokio::spawn(run_as_leader(client.clone(), long.clone(), stop.clone(), work));
+        let first = tokio::spawn(run_as_leader(
+            client.clone(),
+            long.clone(),
+            stop.clone(),
+            work,
+        ));
         let leases = Api::<Lease>::namespaced(client.clone(), "kube-system");
         let holder = async || {
             let lease = leases.get_opt("test").await.unwrap();
-            lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default()
+            lease
+                .and_then(|lease| lease.spec?.holder_identity)
+                .unwrap_or_default()
         };
         while holder().await != "first" {
             tokio::task::yield_now().await;
