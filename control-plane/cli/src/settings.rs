@@ -176,9 +176,10 @@ impl Settings {
             };
         }
         joined!(
-            data_dir, run_dir, kubeconfig, listen, node_listen, node_name, node_ip, max_pods,
+            data_dir, run_dir, kubeconfig, leader_elect, listen, node_listen, node_name, node_ip,
+            max_pods,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
-            guest_kernel, guest_initramfs, cni_conf_dir, pod_cidr, leader_elect, log, log_format;
+            guest_kernel, guest_initramfs, cni_conf_dir, pod_cidr, log, log_format;
             tls_san, node_label, cni_bin_dir, registry_mirror
         )
     }
