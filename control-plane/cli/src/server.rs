@@ -5,8 +5,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use hull_apiserver::pki::ClusterPki;
 use hull_apiserver::{ApiServer, ApiServerConfig, UserInfo};
-use hull_controllers::ControllersConfig;
-use hull_scheduler::SchedulerConfig;
+use hull_client::leader::LeaderElection;
+use hull_controllers::{ControllersConfig, ControllersMetrics};
+use hull_scheduler::{SchedulerConfig, SchedulerMetrics};
 use hull_store::Store;
 use hull_store::embedded::EmbeddedStore;
 use tokio::net::TcpListener;
@@ -57,6 +58,19 @@ fn kubeconfig_of(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<String
     Ok(pki.kubeconfig(&server, "kubernetes-admin", &admin))
 }
 
+/// Tells this process from every other, also from its predecessor.
+fn instance_identity(settings: &Resolved) -> String {
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!(
+        "{}_{}_{}",
+        settings.node_name,
+        std::process::id(),
+        started.as_nanos()
+    )
+}
+
 /// Starts the control plane; it ends with `shutdown`.
 pub async fn start(
     settings: &Resolved,
@@ -70,7 +84,25 @@ pub async fn start(
     let path = settings.data_dir.join("store.redb");
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("open the store")?);
-    let api = ApiServer::new(ApiServerConfig::new(pki.clone()), store)
+    let mut config = ApiServerConfig::new(pki.clone());
+    let identity = instance_identity(settings);
+    let election = |lease: &str| {
+        settings
+            .leader_elect
+            .then(|| LeaderElection::new(lease, &identity))
+    };
+    let scheduler = SchedulerConfig {
+        leader_election: election("kube-scheduler"),
+        metrics: SchedulerMetrics::register(&mut config.registry),
+        ..SchedulerConfig::default()
+    };
+    let controllers = ControllersConfig {
+        leader_election: election("kube-controller-manager"),
+        metrics: ControllersMetrics::register(&mut config.registry),
+        cluster_ca: Some(pki.ca_pem().to_string()),
+        ..ControllersConfig::default()
+    };
+    let api = ApiServer::new(config, store)
         .await
         .context("start the API server")?;
     if let Some(parent) = settings.kubeconfig.parent() {
@@ -89,14 +121,14 @@ pub async fn start(
     let client = in_process(&api, UserInfo::scheduler());
     let stop = shutdown.clone();
     tasks.spawn(async move {
-        hull_scheduler::run(client, SchedulerConfig::default(), stop)
+        hull_scheduler::run(client, scheduler, stop)
             .await
             .context("scheduler")
     });
     let client = in_process(&api, UserInfo::controller_manager());
     let stop = shutdown.clone();
     tasks.spawn(async move {
-        hull_controllers::run(client, ControllersConfig::default(), stop)
+        hull_controllers::run(client, controllers, stop)
             .await
             .context("controllers")
     });

@@ -125,6 +125,10 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub registry_mirror: Vec<String>,
+    /// Of several control planes on one store only the leader schedules and controls, true or
+    /// false [default: false]
+    #[arg(long, env = "HULL_LEADER_ELECT", value_name = "BOOL")]
+    pub leader_elect: Option<bool>,
     /// Which log lines: error, warn, info, debug, trace, or tracing directives [default: info]
     #[arg(long, env = "HULL_LOG", value_name = "LEVEL")]
     pub log: Option<String>,
@@ -163,6 +167,7 @@ pub struct Resolved {
     pub netd_listen: Option<SocketAddr>,
     pub without_netd: bool,
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
+    pub leader_elect: bool,
     pub log: String,
     pub json_logs: bool,
 }
@@ -197,7 +202,8 @@ impl Settings {
             };
         }
         joined!(
-            data_dir, run_dir, kubeconfig, listen, node_listen, node_name, node_ip, max_pods,
+            data_dir, run_dir, kubeconfig, leader_elect, listen, node_listen, node_name, node_ip,
+            max_pods,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
             guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen, log, log_format;
             tls_san, node_label, cni_bin_dir, service_cidr, registry_mirror
@@ -277,6 +283,7 @@ impl Settings {
             netd_listen,
             without_netd: self.without_netd,
             registry_mirrors,
+            leader_elect: self.leader_elect.unwrap_or(false),
             log: self.log.unwrap_or_else(|| "info".into()),
             json_logs,
         })

@@ -58,12 +58,29 @@ where
     O: Resource<DynamicType = ()> + DeserializeOwned,
     K: Resource<DynamicType = ()> + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    claim_if(writer, owner, objects, |object| selects(selector, object)).await
+}
+
+/// The same with another test than a selector.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn claim_if<O, K>(
+    writer: &dyn Writer,
+    owner: &O,
+    objects: &Informer<K>,
+    fits: impl Fn(&K) -> bool,
+) -> Result<Vec<Arc<K>>, WriteError>
+where
+    O: Resource<DynamicType = ()> + DeserializeOwned,
+    K: Resource<DynamicType = ()> + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let uid = owner.meta().uid.clone().unwrap_or_default();
     let namespace = owner.meta().namespace.clone().unwrap_or_default();
     let owner_lives = owner.meta().deletion_timestamp.is_none();
     let mut claimed = Vec::new();
     for object in objects.controlled_by(&uid) {
-        if selects(selector, &*object) {
+        if fits(&object) {
             claimed.push(object);
         } else if owner_lives {
             ignore_lost(release(writer, &*object, &uid).await)?;
@@ -74,7 +91,7 @@ where
     }
     let mut confirmed = false;
     for object in objects.orphans_in(&namespace) {
-        if object.meta().deletion_timestamp.is_some() || !selects(selector, &*object) {
+        if object.meta().deletion_timestamp.is_some() || !fits(&object) {
             continue;
         }
         if !confirmed {

@@ -4,18 +4,33 @@
 //! started by [`run`]. They talk to nothing but the API server.
 
 pub mod adopt;
+pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
+pub mod endpoints;
 pub mod garbage;
+mod history;
+mod informers;
+mod int_or_percent;
+#[cfg(test)]
+mod invariants;
+pub mod job;
 mod manager;
 pub mod namespace;
 pub mod node_lifecycle;
+pub mod owner;
+pub mod per_namespace;
+pub mod pod_control;
 pub mod pod_gc;
 pub mod pods;
 pub mod replicaset;
 pub mod root_ca;
 pub mod runtime;
 pub mod service_account;
+pub mod statefulset;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 pub use manager::{ControllersConfig, ControllersError, run};
 pub use runtime::metrics::ControllersMetrics;

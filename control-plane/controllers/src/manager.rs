@@ -1,30 +1,35 @@
-//! Wiring: one informer per kind, all controllers on them.
+//! Wiring: all controllers on shared informers.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use hull_client::events::{self, Recorder};
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    coordination::v1::Lease,
-    core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
+use hull_client::{
+    events::{self, Recorder},
+    leader::{LeaderElection, run_as_leader},
+    timeouts::{timeout_scale, with_deadlines},
 };
-use kube::{Api, Client, Resource, runtime::watcher};
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, runtime::watcher};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cronjob::CronJobController,
+    daemonset::DaemonSetController,
     deployment::DeploymentController,
+    disruption::{DisruptionController, Scales},
+    endpoints::{EndpointSliceController, EndpointSliceMirroringController, EndpointsController},
     garbage::GarbageCollector,
+    informers::{Informers, Scope},
+    job::{JobController, JobOrphansController},
     namespace::NamespaceController,
     node_lifecycle::{LEASE_NAMESPACE, MONITOR_GRACE_PERIOD, NodeLifecycleController},
     pod_gc::{PodGcController, TERMINATED_PODS_KEPT},
-    replicaset::ReplicaSetController,
+    replicaset::{ReplicaSetController, ReplicationControllerController},
     root_ca::{self, RootCaController},
-    runtime::{
-        Controller, Informer, Writer, controller, metrics::ControllersMetrics, writer::KubeWriter,
-    },
+    runtime::{Controller, Writer, controller, metrics::ControllersMetrics, writer::KubeWriter},
     service_account::ServiceAccountController,
+    statefulset::StatefulSetController,
     taint_eviction::TaintEvictionController,
+    ttl_after_finished::TtlAfterFinishedController,
 };
 
 /// What events say under From.
@@ -35,12 +40,15 @@ const COMPONENT: &str = "controller-manager";
 pub struct ControllersConfig {
     /// Keys worked on at a time, per controller.
     pub workers: usize,
-    /// Silence after which a node counts as lost.
+    /// Silence after which a node counts as lost; the default is multiplied by the factor for
+    /// slow machines.
     pub node_monitor_grace_period: Duration,
     /// Most ended pods kept.
     pub terminated_pods_kept: usize,
     /// The cluster's CA (PEM), published to each namespace if it is given.
     pub cluster_ca: Option<String>,
+    /// With several instances: only the leader works. `None`: this is the only one.
+    pub leader_election: Option<LeaderElection>,
     /// Where the figures go.
     pub metrics: ControllersMetrics,
 }
@@ -49,9 +57,10 @@ impl Default for ControllersConfig {
     fn default() -> Self {
         ControllersConfig {
             workers: 5,
-            node_monitor_grace_period: MONITOR_GRACE_PERIOD,
+            node_monitor_grace_period: MONITOR_GRACE_PERIOD.mul_f64(timeout_scale()),
             terminated_pods_kept: TERMINATED_PODS_KEPT,
             cluster_ca: None,
+            leader_election: None,
             metrics: ControllersMetrics::default(),
         }
     }
@@ -63,142 +72,143 @@ pub enum ControllersError {}
 
 /// What the wiring hands around.
 struct Wiring {
-    client: Client,
+    informers: Informers,
+    writer: Arc<dyn Writer>,
+    recorder: Recorder,
     tasks: TaskTracker,
     stop: CancellationToken,
     config: ControllersConfig,
 }
 
 impl Wiring {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks
-            .spawn(self.stop.clone().run_until_cancelled_owned(task));
+    fn writer(&self) -> Arc<dyn Writer> {
+        self.writer.clone()
     }
 
-    /// Starts feeding the informer with all objects of its kind.
-    fn feed<K>(&self, informer: &Arc<Informer<K>>)
-    where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    {
-        self.feed_from(
-            informer,
-            Api::all(self.client.clone()),
+    fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// Runs what `make` gives once the informers that it asked for are complete: acting on half
+    /// a list would create what is there already.
+    fn control<C: Controller>(&self, make: impl FnOnce(&Scope<'_>) -> Arc<C>) {
+        let scope = self.informers.scope();
+        let controller: Arc<dyn Controller> = make(&scope);
+        let synced = scope.synced();
+        let (workers, metrics) = (self.config.workers, self.config.metrics.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            if stop.run_until_cancelled(synced).await.is_some() {
+                tracing::info!(controller = controller.name(), "controller starts");
+                controller::run(controller, workers, metrics, stop).await;
+            }
+        });
+    }
+
+    fn workloads(&self) {
+        self.control(|i| ReplicaSetController::new(self.writer(), self.recorder(), i.of(), i.of()));
+        self.control(|i| {
+            ReplicationControllerController::new(self.writer(), self.recorder(), i.of(), i.of())
+        });
+        self.control(|i| {
+            DeploymentController::new(self.writer(), self.recorder(), i.of(), i.of(), i.of())
+        });
+        self.control(|i| JobController::new(self.writer(), self.recorder(), i.of(), i.of()));
+        self.control(|i| JobOrphansController::new(self.writer(), i.of(), i.of()));
+        self.control(|i| {
+            StatefulSetController::new(
+                self.writer(),
+                self.recorder(),
+                i.of(),
+                i.of(),
+                i.of(),
+                i.of(),
+            )
+        });
+        self.control(|i| {
+            DaemonSetController::new(
+                self.writer(),
+                self.recorder(),
+                i.of(),
+                i.of(),
+                i.of(),
+                i.of(),
+            )
+        });
+        self.control(|i| CronJobController::new(self.writer(), self.recorder(), i.of(), i.of()));
+        self.control(|i| TtlAfterFinishedController::new(self.writer(), i.of()));
+    }
+
+    fn budgets(&self) {
+        self.control(|i| {
+            let scales = Scales {
+                deployments: i.of(),
+                sets: i.of(),
+                controllers: i.of(),
+                stateful: i.of(),
+            };
+            DisruptionController::new(self.writer(), self.recorder(), i.of(), i.of(), scales)
+        });
+    }
+
+    fn services(&self) {
+        self.control(|i| {
+            EndpointSliceController::new(
+                self.writer(),
+                self.recorder(),
+                i.of(),
+                i.of(),
+                i.of(),
+                i.of(),
+            )
+        });
+        self.control(|i| {
+            EndpointsController::new(self.writer(), self.recorder(), i.of(), i.of(), i.of())
+        });
+        self.control(|i| {
+            EndpointSliceMirroringController::new(self.writer(), i.of(), i.of(), i.of())
+        });
+    }
+
+    fn nodes(&self) {
+        let grace_period = self.config.node_monitor_grace_period;
+        let leases = self.informers.part_of(
+            |client| Api::<Lease>::namespaced(client, LEASE_NAMESPACE),
             watcher::Config::default(),
         );
+        self.control(|i| {
+            NodeLifecycleController::new(
+                self.writer(),
+                self.recorder(),
+                i.of(),
+                i.with(leases),
+                i.of(),
+                grace_period,
+            )
+        });
+        self.control(|i| {
+            TaintEvictionController::new(self.writer(), self.recorder(), i.of(), i.of())
+        });
+        let kept = self.config.terminated_pods_kept;
+        self.control(|i| PodGcController::new(self.writer(), i.of(), i.of(), kept));
     }
 
-    fn feed_from<K>(&self, informer: &Arc<Informer<K>>, api: Api<K>, config: watcher::Config)
-    where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    {
-        self.spawn(informer.clone().run(api, config));
-    }
-
-    fn control(&self, controller: Arc<dyn Controller>) {
-        let (workers, metrics) = (self.config.workers, self.config.metrics.clone());
-        self.tasks.spawn(controller::run(
-            controller,
-            workers,
-            metrics,
-            self.stop.clone(),
-        ));
-    }
-}
-
-/// One informer per kind.
-#[derive(Default)]
-struct Informers {
-    pods: Arc<Informer<Pod>>,
-    nodes: Arc<Informer<Node>>,
-    namespaces: Arc<Informer<Namespace>>,
-    accounts: Arc<Informer<ServiceAccount>>,
-    sets: Arc<Informer<ReplicaSet>>,
-    deployments: Arc<Informer<Deployment>>,
-    /// Only those of the nodes.
-    leases: Arc<Informer<Lease>>,
-    /// Only those with the cluster's CA.
-    root_cas: Arc<Informer<ConfigMap>>,
-}
-
-impl Informers {
-    fn feed(&self, wiring: &Wiring) {
-        wiring.feed(&self.pods);
-        wiring.feed(&self.nodes);
-        wiring.feed(&self.namespaces);
-        wiring.feed(&self.accounts);
-        wiring.feed(&self.sets);
-        wiring.feed(&self.deployments);
-        let leases = Api::namespaced(wiring.client.clone(), LEASE_NAMESPACE);
-        wiring.feed_from(&self.leases, leases, watcher::Config::default());
-        let by_name = format!("metadata.name={}", root_ca::NAME);
-        wiring.feed_from(
-            &self.root_cas,
-            Api::all(wiring.client.clone()),
-            watcher::Config::default().fields(&by_name),
-        );
-    }
-
-    async fn synced(&self) {
-        tokio::join!(
-            self.pods.synced(),
-            self.nodes.synced(),
-            self.namespaces.synced(),
-            self.accounts.synced(),
-            self.sets.synced(),
-            self.deployments.synced(),
-            self.leases.synced(),
-            self.root_cas.synced(),
-        );
+    fn namespaces(&self) {
+        self.control(|i| NamespaceController::new(self.writer(), i.of()));
+        self.control(|i| ServiceAccountController::new(self.writer(), i.of(), i.of()));
+        if let Some(certificate) = self.config.cluster_ca.clone() {
+            let by_name = format!("metadata.name={}", root_ca::NAME);
+            let config = watcher::Config::default().fields(&by_name);
+            let maps = self.informers.part_of(Api::all, config);
+            self.control(|i| {
+                RootCaController::new(self.writer(), certificate, i.of(), i.with(maps))
+            });
+        }
     }
 }
 
-fn controllers(
-    informers: &Informers,
-    config: &ControllersConfig,
-    writer: &Arc<dyn Writer>,
-    recorder: &Recorder,
-) -> Vec<Arc<dyn Controller>> {
-    let i = informers;
-    let (writer, recorder) = (|| writer.clone(), || recorder.clone());
-    let mut controllers: Vec<Arc<dyn Controller>> = vec![
-        ReplicaSetController::new(writer(), recorder(), i.sets.clone(), i.pods.clone()),
-        DeploymentController::new(
-            writer(),
-            recorder(),
-            i.deployments.clone(),
-            i.sets.clone(),
-            i.pods.clone(),
-        ),
-        NamespaceController::new(writer(), i.namespaces.clone()),
-        ServiceAccountController::new(writer(), i.namespaces.clone(), i.accounts.clone()),
-        NodeLifecycleController::new(
-            writer(),
-            recorder(),
-            i.nodes.clone(),
-            i.leases.clone(),
-            i.pods.clone(),
-            config.node_monitor_grace_period,
-        ),
-        TaintEvictionController::new(writer(), recorder(), i.nodes.clone(), i.pods.clone()),
-        PodGcController::new(
-            writer(),
-            i.pods.clone(),
-            i.nodes.clone(),
-            config.terminated_pods_kept,
-        ),
-    ];
-    if let Some(certificate) = &config.cluster_ca {
-        controllers.push(RootCaController::new(
-            writer(),
-            certificate.clone(),
-            i.namespaces.clone(),
-            i.root_cas.clone(),
-        ));
-    }
-    controllers
-}
-
-/// Runs all controllers until `shutdown`. An API server that is away is waited for.
+/// Runs all controllers until `shutdown`, with leader election while this instance leads. An API
+/// server that is away is waited for.
 ///
 /// # Errors
 /// None today.
@@ -207,48 +217,56 @@ pub async fn run(
     config: ControllersConfig,
     shutdown: CancellationToken,
 ) -> Result<(), ControllersError> {
+    let client = with_deadlines(client);
+    let Some(election) = config.leader_election.clone() else {
+        return work(client, config, shutdown).await;
+    };
+    run_as_leader(client.clone(), election, shutdown, |stop| {
+        work(client.clone(), config.clone(), stop)
+    })
+    .await
+}
+
+async fn work(
+    client: Client,
+    config: ControllersConfig,
+    shutdown: CancellationToken,
+) -> Result<(), ControllersError> {
     // Stops everything also when this future is dropped.
     let stop = shutdown.child_token();
     let _stop = stop.clone().drop_guard();
+    let tasks = TaskTracker::new();
+    let writer: Arc<dyn Writer> = Arc::new(KubeWriter::new(client.clone()));
+    let (recorder, records) = Recorder::channel();
+    tasks.spawn({
+        let (client, stop) = (client.clone(), stop.clone());
+        async move { events::run(client, COMPONENT, records, stop).await }
+    });
+    let collector = GarbageCollector::new(writer.clone());
+    let informers = Informers::new(
+        client.clone(),
+        tasks.clone(),
+        stop.clone(),
+        collector.clone(),
+    );
     let wiring = Wiring {
-        client: client.clone(),
-        tasks: TaskTracker::new(),
+        informers,
+        writer,
+        recorder,
+        tasks,
         stop,
         config,
     };
-    let writer: Arc<dyn Writer> = Arc::new(KubeWriter::new(client.clone()));
-    let (recorder, records) = Recorder::channel();
-    wiring.spawn({
-        let (client, stop) = (client.clone(), wiring.stop.clone());
-        async move { events::run(client, COMPONENT, records, stop).await }
-    });
-
-    let informers = Informers::default();
-    let mut controllers = controllers(&informers, &wiring.config, &writer, &recorder);
-    let collector = GarbageCollector::new(writer);
-    collector.follow(&informers.pods);
-    collector.follow(&informers.nodes);
-    collector.follow(&informers.namespaces);
-    collector.follow(&informers.accounts);
-    collector.follow(&informers.sets);
-    collector.follow(&informers.deployments);
-    informers.feed(&wiring);
-    wiring
-        .tasks
-        .spawn(collector.clone().monitor(client, wiring.stop.clone()));
-    controllers.push(collector);
-
-    // Acting on half a list would create what is there already.
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = informers.synced() => {
-            tracing::info!("informers synced; controllers start");
-            for controller in controllers {
-                wiring.control(controller);
-            }
-            shutdown.cancelled().await;
-        }
-    }
+    wiring.workloads();
+    wiring.budgets();
+    wiring.services();
+    wiring.nodes();
+    wiring.namespaces();
+    let monitor = collector.clone().monitor(client, wiring.stop.clone());
+    wiring.tasks.spawn(monitor);
+    wiring.control(|_| collector);
+    wiring.informers.start();
+    shutdown.cancelled().await;
     wiring.tasks.close();
     wiring.tasks.wait().await;
     Ok(())

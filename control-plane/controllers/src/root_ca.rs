@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use serde_json::json;
 
 use crate::{
-    namespace::is_active,
-    runtime::{Action, Controller, Informer, Key, ReconcileError, WorkQueue, Writer},
+    per_namespace::{PerNamespace, Standard},
+    runtime::{Informer, WriteError, Writer, writer::object},
 };
 
 /// The ConfigMap's name.
@@ -18,14 +18,13 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
      when using internal endpoints such as the internal service IP or kubernetes.default.svc. \
      No other usage is guaranteed across distributions of Kubernetes clusters.";
 
-/// See the module.
-pub struct RootCaController {
-    writer: Arc<dyn Writer>,
+/// The cluster's CA.
+pub struct RootCa {
     certificate: String,
-    namespaces: Arc<Informer<Namespace>>,
-    maps: Arc<Informer<ConfigMap>>,
-    queue: Arc<WorkQueue>,
 }
+
+/// See the module.
+pub type RootCaController = PerNamespace<RootCa>;
 
 impl RootCaController {
     /// Publishes `certificate` (PEM). `maps` need hold only those of this name.
@@ -35,80 +34,41 @@ impl RootCaController {
         namespaces: Arc<Informer<Namespace>>,
         maps: Arc<Informer<ConfigMap>>,
     ) -> Arc<Self> {
-        let queue = Arc::new(WorkQueue::default());
-        namespaces.on_change({
-            let queue = queue.clone();
-            move |delta| queue.add(Key::of(&**delta.newest()))
-        });
-        maps.on_change({
-            let queue = queue.clone();
-            move |delta| {
-                let map = delta.newest();
-                if map.metadata.name.as_deref() == Some(NAME) {
-                    queue.add(Key::new(
-                        "",
-                        map.metadata.namespace.clone().unwrap_or_default(),
-                    ));
-                }
-            }
-        });
-        Arc::new(RootCaController {
-            writer,
-            certificate,
-            namespaces,
-            maps,
-            queue,
-        })
+        Self::connect(RootCa { certificate }, writer, namespaces, maps)
     }
 }
 
-#[async_trait::async_trait]
-impl Controller for RootCaController {
-    fn name(&self) -> &'static str {
-        "root-ca-certificate-publisher"
+impl RootCa {
+    fn data(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(FILE.to_owned(), self.certificate.clone())])
+    }
+}
+
+impl Standard for RootCa {
+    type Object = ConfigMap;
+    const CONTROLLER: &'static str = "root-ca-certificate-publisher";
+    const NAME: &'static str = NAME;
+
+    fn missing(&self, namespace: &str) -> Result<ConfigMap, WriteError> {
+        object(json!({
+            "metadata": {
+                "name": NAME, "namespace": namespace,
+                "annotations": {"kubernetes.io/description": DESCRIPTION}
+            },
+            "data": self.data(),
+        }))
     }
 
-    fn queue(&self) -> &Arc<WorkQueue> {
-        &self.queue
-    }
-
-    async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
-        if !self
-            .namespaces
-            .get(key)
-            .is_some_and(|namespace| is_active(&namespace))
-        {
-            return Ok(Action::Done);
+    fn mended(&self, found: &ConfigMap) -> Option<ConfigMap> {
+        if found.data.as_ref() == Some(&self.data()) && found.binary_data.is_none() {
+            return None;
         }
-        let data = BTreeMap::from([(FILE.to_owned(), self.certificate.clone())]);
-        let outcome = match self.maps.get(&Key::new(&*key.name, NAME)) {
-            Some(map) if map.data.as_ref() == Some(&data) => return Ok(Action::Done),
-            Some(map) => {
-                // Everything else that was put there goes: the name stands for the CA alone.
-                let mut wanted = ConfigMap {
-                    data: Some(data),
-                    ..(*map).clone()
-                };
-                wanted.binary_data = None;
-                self.writer.replace_object(&wanted).await
-            }
-            None => {
-                let map: ConfigMap = crate::runtime::writer::object(json!({
-                    "metadata": {
-                        "name": NAME, "namespace": key.name,
-                        "annotations": {"kubernetes.io/description": DESCRIPTION}
-                    },
-                    "data": data,
-                }))?;
-                self.writer.create_object(&map).await
-            }
-        };
-        match outcome {
-            Err(error) if !error.is_already_exists() && !error.is_namespace_terminating() => {
-                Err(error.into())
-            }
-            _ => Ok(Action::Done),
-        }
+        // Everything else that was put there goes: the name stands for the CA alone.
+        Some(ConfigMap {
+            data: Some(self.data()),
+            binary_data: None,
+            ..found.clone()
+        })
     }
 }
 
@@ -116,6 +76,7 @@ impl Controller for RootCaController {
 mod tests {
     use super::*;
     use crate::runtime::fake::FakeApi;
+    use crate::runtime::{Controller, Key};
 
     #[tokio::test]
     async fn publishes_the_certificate_and_mends_what_others_change() {
@@ -125,7 +86,7 @@ mod tests {
         api.seed::<Namespace>(json!({"metadata": {"name": "shop"}}));
         let work = async || {
             api.pump(&controller.namespaces);
-            api.pump(&controller.maps);
+            api.pump(&controller.objects);
             for key in controller.queue.take_all() {
                 controller.reconcile(&key).await.unwrap();
             }

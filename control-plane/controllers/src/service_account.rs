@@ -6,19 +6,15 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use serde_json::json;
 
 use crate::{
-    namespace::is_active,
-    runtime::{Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer},
+    per_namespace::{PerNamespace, Standard},
+    runtime::{Informer, WriteError, Writer, writer::object},
 };
 
-const DEFAULT_ACCOUNT: &str = "default";
+/// The account that pods get when they name none.
+pub struct DefaultAccount;
 
 /// See the module.
-pub struct ServiceAccountController {
-    writer: Arc<dyn Writer>,
-    namespaces: Arc<Informer<Namespace>>,
-    accounts: Arc<Informer<ServiceAccount>>,
-    queue: Arc<WorkQueue>,
-}
+pub type ServiceAccountController = PerNamespace<DefaultAccount>;
 
 impl ServiceAccountController {
     /// Connects the controller to its informers.
@@ -27,65 +23,21 @@ impl ServiceAccountController {
         namespaces: Arc<Informer<Namespace>>,
         accounts: Arc<Informer<ServiceAccount>>,
     ) -> Arc<Self> {
-        let queue = Arc::new(WorkQueue::default());
-        namespaces.on_change({
-            let queue = queue.clone();
-            move |delta| queue.add(Key::of(&**delta.newest()))
-        });
-        accounts.on_change({
-            let queue = queue.clone();
-            move |delta| {
-                if let Delta::Deleted(account) = delta
-                    && account.metadata.name.as_deref() == Some(DEFAULT_ACCOUNT)
-                {
-                    queue.add(Key::new(
-                        "",
-                        account.metadata.namespace.clone().unwrap_or_default(),
-                    ));
-                }
-            }
-        });
-        Arc::new(ServiceAccountController {
-            writer,
-            namespaces,
-            accounts,
-            queue,
-        })
+        Self::connect(DefaultAccount, writer, namespaces, accounts)
     }
 }
 
-#[async_trait::async_trait]
-impl Controller for ServiceAccountController {
-    fn name(&self) -> &'static str {
-        "serviceaccount"
+impl Standard for DefaultAccount {
+    type Object = ServiceAccount;
+    const CONTROLLER: &'static str = "serviceaccount";
+    const NAME: &'static str = "default";
+
+    fn missing(&self, namespace: &str) -> Result<ServiceAccount, WriteError> {
+        object(json!({"metadata": {"name": Self::NAME, "namespace": namespace}}))
     }
 
-    fn queue(&self) -> &Arc<WorkQueue> {
-        &self.queue
-    }
-
-    async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
-        let active = self
-            .namespaces
-            .get(key)
-            .is_some_and(|namespace| is_active(&namespace));
-        if !active
-            || self
-                .accounts
-                .get(&Key::new(&*key.name, DEFAULT_ACCOUNT))
-                .is_some()
-        {
-            return Ok(Action::Done);
-        }
-        let account: ServiceAccount = crate::runtime::writer::object(json!({
-            "metadata": {"name": DEFAULT_ACCOUNT, "namespace": key.name}
-        }))?;
-        match self.writer.create_object(&account).await {
-            Err(error) if !error.is_already_exists() && !error.is_namespace_terminating() => {
-                Err(error.into())
-            }
-            _ => Ok(Action::Done),
-        }
+    fn mended(&self, _: &ServiceAccount) -> Option<ServiceAccount> {
+        None
     }
 }
 
@@ -93,6 +45,7 @@ impl Controller for ServiceAccountController {
 mod tests {
     use super::*;
     use crate::runtime::fake::FakeApi;
+    use crate::runtime::{Controller, Key};
 
     #[tokio::test]
     async fn every_active_namespace_has_a_default_account() {
@@ -107,12 +60,12 @@ mod tests {
             for key in controller.queue.take_all() {
                 controller.reconcile(&key).await.unwrap();
             }
-            api.pump(&controller.accounts);
+            api.pump(&controller.objects);
         };
         work().await;
         assert_eq!(api.take_requests(), ["create serviceaccounts shop/default"]);
         api.remove("serviceaccounts", &Key::new("shop", "default"));
-        api.pump(&controller.accounts);
+        api.pump(&controller.objects);
         work().await;
         assert_eq!(api.take_requests(), ["create serviceaccounts shop/default"]);
         work().await;

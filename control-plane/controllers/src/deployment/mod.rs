@@ -17,7 +17,7 @@ mod proportions;
 mod rollout;
 mod scale;
 mod status;
-mod template_hash;
+pub(crate) mod template_hash;
 #[cfg(test)]
 mod tests;
 
@@ -33,12 +33,14 @@ use k8s_openapi::{
 };
 
 use crate::{
-    adopt::{self, parse_selector, selects},
-    runtime::{
-        Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer,
-        informer::controller_of,
-    },
+    adopt::{self, parse_selector},
+    int_or_percent::resolve,
+    owner,
+    runtime::{Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer},
 };
+
+/// Kubernetes' default of maxSurge and maxUnavailable.
+const DEFAULT_BOUND: &str = "25%";
 
 /// See the module.
 pub struct DeploymentController {
@@ -76,29 +78,18 @@ impl DeploymentController {
         pods: Arc<Informer<Pod>>,
     ) -> Arc<Self> {
         let queue = Arc::new(WorkQueue::default());
-        deployments.on_change({
-            let queue = queue.clone();
-            move |delta| queue.add(Key::of(&**delta.newest()))
-        });
-        sets.on_change({
-            let (deployments, queue) = (deployments.clone(), queue.clone());
-            move |delta| wake_owners(&deployments, &queue, delta)
-        });
+        owner::follow_owners(&deployments, &queue, None);
+        owner::follow(&deployments, &sets, &queue, None);
         pods.on_change({
             let (deployments, sets, queue) = (deployments.clone(), sets.clone(), queue.clone());
             // A Recreate rollout waits for the last old pod to go.
             move |delta| {
                 let Delta::Deleted(pod) = delta else { return };
-                let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-                let owner =
-                    controller_of(&***pod).filter(|reference| reference.kind == "ReplicaSet");
-                let set = owner.and_then(|o| sets.get(&Key::new(namespace.clone(), &*o.name)));
-                if let Some(key) = set.and_then(|set| owner_of(&deployments, &set))
-                    && deployments
-                        .get(&key)
-                        .is_some_and(|deployment| is_recreate(&deployment))
+                let set = owner::owner_of(&sets, &***pod);
+                if let Some(deployment) = set.and_then(|set| owner::owner_of(&deployments, &*set))
+                    && is_recreate(&deployment)
                 {
-                    queue.add(key);
+                    queue.add(Key::of(&*deployment));
                 }
             }
         });
@@ -121,43 +112,6 @@ impl DeploymentController {
                 .iter()
                 .any(|pod| !crate::pods::is_terminal(pod))
         })
-    }
-}
-
-fn owner_of(deployments: &Informer<Deployment>, set: &ReplicaSet) -> Option<Key> {
-    let reference = controller_of(set).filter(|reference| reference.kind == "Deployment")?;
-    let namespace = set.metadata.namespace.clone().unwrap_or_default();
-    let key = Key::new(namespace, reference.name.clone());
-    let deployment = deployments.get(&key)?;
-    (deployment.metadata.uid.as_ref() == Some(&reference.uid)).then_some(key)
-}
-
-fn wake_owners(
-    deployments: &Informer<Deployment>,
-    queue: &WorkQueue,
-    delta: &Delta<'_, ReplicaSet>,
-) {
-    if let Delta::Updated { old, .. } = delta
-        && let Some(key) = owner_of(deployments, old)
-    {
-        queue.add(key);
-    }
-    let set = delta.newest();
-    if let Some(key) = owner_of(deployments, set) {
-        return queue.add(key);
-    }
-    if controller_of(&**set).is_some() {
-        return;
-    }
-    for deployment in
-        deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default())
-    {
-        let Some(spec) = &deployment.spec else {
-            continue;
-        };
-        if parse_selector(&spec.selector, "").is_ok_and(|selector| selects(&selector, &**set)) {
-            queue.add(Key::of(&*deployment));
-        }
     }
 }
 
@@ -195,24 +149,6 @@ pub(crate) struct Bounds {
     pub unavailable: i32,
 }
 
-fn resolve(value: Option<&IntOrString>, default: &str, total: i32, round_up: bool) -> i32 {
-    let percent = |text: &str| {
-        let percent: i64 = text.strip_suffix('%')?.parse().ok()?;
-        let share = percent * i64::from(total);
-        let share = if round_up {
-            (share + 99).div_euclid(100)
-        } else {
-            share.div_euclid(100)
-        };
-        i32::try_from(share).ok()
-    };
-    match value {
-        Some(IntOrString::Int(count)) => *count,
-        Some(IntOrString::String(text)) => percent(text).unwrap_or(0),
-        None => percent(default).unwrap_or(0),
-    }
-}
-
 /// The strategy's bounds. Both 0 would make no progress: then one pod may be unavailable.
 pub(crate) fn bounds(deployment: &Deployment) -> Bounds {
     if is_recreate(deployment) {
@@ -227,18 +163,11 @@ pub(crate) fn bounds(deployment: &Deployment) -> Bounds {
         .and_then(|spec| spec.strategy.as_ref());
     let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
     let total = wanted(deployment);
-    let surge = resolve(
-        rolling.and_then(|r| r.max_surge.as_ref()),
-        "25%",
-        total,
-        true,
-    );
-    let unavailable = resolve(
-        rolling.and_then(|r| r.max_unavailable.as_ref()),
-        "25%",
-        total,
-        false,
-    );
+    let default = IntOrString::String(DEFAULT_BOUND.into());
+    let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref());
+    let surge = resolve(surge.unwrap_or(&default), total, true);
+    let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
+    let unavailable = resolve(unavailable.unwrap_or(&default), total, false);
     if surge == 0 && unavailable == 0 {
         return Bounds {
             surge,

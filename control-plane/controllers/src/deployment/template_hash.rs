@@ -9,7 +9,7 @@ pub(super) const LABEL: &str = "pod-template-hash";
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// FNV-1a over the template's JSON and the collision count.
-pub(super) fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub(crate) fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let mut text = serde_json::to_vec(template).unwrap_or_default();
     if let Some(collisions) = collisions {
         text.extend(collisions.to_le_bytes());

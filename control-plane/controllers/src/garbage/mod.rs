@@ -61,7 +61,7 @@ impl GarbageCollector {
         K: Resource<DynamicType = ()> + std::fmt::Debug + Send + Sync + 'static,
     {
         let resource = resource_of::<K>();
-        self.monitors.followed(&resource);
+        self.monitors.followed(&resource, informer.sync_state());
         let collector = self.clone();
         informer.on_change(move |delta| match delta {
             Delta::Added(object) | Delta::Updated { new: object, .. } => {

@@ -14,6 +14,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::GarbageCollector;
@@ -36,6 +37,9 @@ fn id(resource: &ApiResource) -> Id {
 struct State {
     /// Whether the first list is complete.
     listed: BTreeMap<Id, bool>,
+    /// Kinds whose informers others feed, and whether those are complete.
+    followed: BTreeMap<Id, watch::Receiver<bool>>,
+    served: HashSet<Id>,
     stops: BTreeMap<Id, CancellationToken>,
     discovered: bool,
 }
@@ -47,15 +51,20 @@ pub(crate) struct Monitors {
 }
 
 impl Monitors {
-    /// Somebody else's informer, synced before the controllers start.
-    pub(super) fn followed(&self, resource: &ApiResource) {
-        self.state.lock().listed.insert(id(resource), true);
+    /// Somebody else's informer.
+    pub(super) fn followed(&self, resource: &ApiResource, synced: watch::Receiver<bool>) {
+        self.state.lock().followed.insert(id(resource), synced);
     }
 
     /// Every kind has been found and listed.
     pub(super) fn all_listed(&self) -> bool {
         let state = self.state.lock();
-        state.discovered && state.listed.values().all(|listed| *listed)
+        let complete = |(id, synced): (&Id, &watch::Receiver<bool>)| {
+            !state.served.contains(id) || *synced.borrow()
+        };
+        state.discovered
+            && state.listed.values().all(|listed| *listed)
+            && state.followed.iter().all(complete)
     }
 
     #[cfg(test)]
@@ -110,6 +119,7 @@ impl GarbageCollector {
         let ids: HashSet<Id> = wanted.iter().map(id).collect();
         let mut state = self.monitors.state.lock();
         state.discovered = true;
+        state.served = ids.clone();
         let ended: Vec<Id> = state
             .stops
             .keys()
@@ -123,7 +133,8 @@ impl GarbageCollector {
             state.listed.remove(&id);
         }
         for resource in wanted {
-            if state.listed.contains_key(&id(&resource)) {
+            let known = id(&resource);
+            if state.listed.contains_key(&known) || state.followed.contains_key(&known) {
                 continue;
             }
             let stop = stop.child_token();

@@ -96,7 +96,7 @@ impl NodeLifecycleController {
         let silent = self.health.observe(node, lease.as_deref(), now);
         let never_reported = ready(node).is_none();
         let grace = if never_reported {
-            STARTUP_GRACE_PERIOD
+            STARTUP_GRACE_PERIOD.max(self.grace_period)
         } else {
             self.grace_period
         };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{
-        apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},
+        apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
         core::v1::Pod,
     },
     apimachinery::pkg::apis::meta::v1::Time,
@@ -12,8 +12,8 @@ use k8s_openapi::{
 };
 use serde_json::json;
 
-use super::{ReplicaSetController, replicas::Failure};
-use crate::{pods, runtime::WriteError};
+use super::{ReplicasController, Replicated};
+use crate::{pod_control::Failure, pods, runtime::WriteError};
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
@@ -52,23 +52,22 @@ fn conditions(
     (!conditions.is_empty()).then_some(conditions)
 }
 
-impl ReplicaSetController {
+impl<S: Replicated> ReplicasController<S> {
     /// Writes the status if it differs. Gives when a ready pod becomes available.
     pub(super) async fn write_status(
         &self,
-        set: &ReplicaSet,
+        set: &S,
         owned: &[Arc<Pod>],
         failure: Option<&Failure>,
         now: Timestamp,
     ) -> Result<Option<Duration>, WriteError> {
-        let spec = set.spec.clone().unwrap_or_default();
-        let min_ready = spec.min_ready_seconds.unwrap_or(0);
-        let template_labels = spec
-            .template
-            .and_then(|t| t.metadata)
-            .and_then(|meta| meta.labels);
+        let min_ready = set.min_ready_seconds();
+        let template_labels = set
+            .template()
+            .and_then(|template| template.metadata.as_ref())
+            .and_then(|meta| meta.labels.as_ref());
         let fully_labelled = owned.iter().filter(|pod| {
-            template_labels.iter().flatten().all(|(key, value)| {
+            template_labels.into_iter().flatten().all(|(key, value)| {
                 pod.metadata
                     .labels
                     .as_ref()
@@ -81,13 +80,13 @@ impl ReplicaSetController {
             .filter_map(|pod| pods::available_in(pod, min_ready, now))
             .collect();
         let available = waits.iter().filter(|wait| wait.is_zero()).count();
-        let old = set.status.clone().unwrap_or_default();
+        let old = set.status();
         let status = ReplicaSetStatus {
             replicas: count(owned.iter()),
             fully_labeled_replicas: Some(count(fully_labelled)),
             ready_replicas: Some(count(owned.iter().filter(|pod| pods::is_ready(pod)))),
             available_replicas: Some(i32::try_from(available).unwrap_or(i32::MAX)),
-            observed_generation: set.metadata.generation,
+            observed_generation: set.meta().generation,
             conditions: conditions(old.conditions.as_ref(), failure, now),
             terminating_replicas: old.terminating_replicas,
         };
@@ -101,7 +100,7 @@ impl ReplicaSetController {
                 == status.conditions.clone().unwrap_or_default();
         if !unchanged {
             let patch = json!({
-                "metadata": {"uid": set.metadata.uid},
+                "metadata": {"uid": set.meta().uid},
                 "status": {
                     "replicas": status.replicas,
                     "fullyLabeledReplicas": status.fully_labeled_replicas,
@@ -111,7 +110,12 @@ impl ReplicaSetController {
                     "conditions": status.conditions,
                 },
             });
-            match self.writer.patch_object(set, Some("status"), patch).await {
+            match self
+                .control
+                .writer
+                .patch_object(set, Some("status"), patch)
+                .await
+            {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
             }

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::runtime::fake::{FakeApi, refused};
+use crate::runtime::informer::controller_of;
 
 struct Bench {
     api: Arc<FakeApi>,

@@ -98,6 +98,7 @@ async fn work(controller: &dyn Controller, key: &Key, metrics: &ControllersMetri
         }
         Err(error) => {
             let delay = queue.add_failed(key.clone());
+            metrics.retries.get_or_create(&labels).inc();
             match &error {
                 // Somebody was faster: everyday, and the newer state is on its way.
                 ReconcileError::Write(write) if write.is_conflict() => {

@@ -33,20 +33,16 @@ impl Expectations {
         })
     }
 
-    /// That many objects are about to be created.
-    pub fn expect_creations(&self, owner: &Key, count: usize) {
-        self.set(owner, count, HashSet::new());
-    }
-
-    /// The objects with these uids are about to be deleted.
-    pub fn expect_deletions(&self, owner: &Key, uids: impl IntoIterator<Item = String>) {
-        self.set(owner, 0, uids.into_iter().collect());
-    }
-
-    fn set(&self, owner: &Key, creations: usize, deletions: HashSet<String>) {
+    /// That many objects are about to be created, and those with these uids to be deleted.
+    pub fn expect(
+        &self,
+        owner: &Key,
+        creations: usize,
+        deletions: impl IntoIterator<Item = String>,
+    ) {
         let expected = Expected {
             creations,
-            deletions,
+            deletions: deletions.into_iter().collect(),
             since: Instant::now(),
         };
         self.owners.lock().insert(owner.clone(), expected);

@@ -335,3 +335,25 @@ impl Writer for FakeApi {
         Ok(())
     }
 }
+
+/// Rounds after which a controller counts as one that never comes to rest.
+const MAX_ROUNDS: usize = 100;
+
+/// Works on what is queued until nothing is, with informers that are up to date. Errors are tried
+/// again, so a controller that cannot get on fails the test.
+pub(crate) async fn settle(controller: &dyn super::Controller, pump: impl Fn()) {
+    for _ in 0..MAX_ROUNDS {
+        pump();
+        let keys = controller.queue().take_all();
+        if keys.is_empty() {
+            return;
+        }
+        for key in keys {
+            if let Err(error) = controller.reconcile(&key).await {
+                tracing::debug!(%key, %error, "again");
+                controller.queue().add(key);
+            }
+        }
+    }
+    panic!("{} never comes to rest", controller.name());
+}

@@ -146,6 +146,11 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
         let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
+    /// Shows whether the first list is complete.
+    pub fn sync_state(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
     /// An object was created or changed.
     pub fn apply(&self, object: K) {
         let key = Key::of(&object);
@@ -211,14 +216,29 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
     }
 }
 
-impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Informer<K> {
+impl<K> Informer<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     /// Feeds the informer from the API server for ever.
     pub async fn run(self: Arc<Self>, api: Api<K>, config: watcher::Config) {
         let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+        let mut failing = false;
+        let kind = K::kind(&());
         while let Some(event) = stream.next().await {
             match event {
-                Ok(event) => self.observe(event),
-                Err(error) => tracing::warn!(%error, "watch failed; it is started again"),
+                Ok(event) => {
+                    failing = false;
+                    self.observe(event);
+                }
+                // An API server that does not serve the kind says so for as long as it runs.
+                Err(error) if failing => {
+                    tracing::debug!(%kind, %error, "watch failed again; it is started again");
+                }
+                Err(error) => {
+                    failing = true;
+                    tracing::warn!(%kind, %error, "watch failed; it is started again");
+                }
             }
         }
     }

@@ -1,13 +1,9 @@
 //! Figures of all controllers.
 
+use hull_client::metrics::Figures;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -32,42 +28,29 @@ pub struct ReconcileLabels {
 pub struct ControllersMetrics {
     /// Reconciliations.
     pub reconciles: Family<ReconcileLabels, Counter>,
+    /// Reconciliations that failed and are tried again.
+    pub retries: Family<ControllerLabels, Counter>,
     /// Keys ready in the work queue.
     pub depth: Family<ControllerLabels, Gauge>,
     /// Seconds of a reconciliation.
     pub seconds: Family<ControllerLabels, Histogram>,
 }
 
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 4.0, 10))
-}
-
 impl Default for ControllersMetrics {
     fn default() -> Self {
-        ControllersMetrics {
-            reconciles: Family::default(),
-            depth: Family::default(),
-            seconds: Family::new_with_constructor(seconds),
-        }
+        Self::register(&mut Registry::default())
     }
 }
 
 impl ControllersMetrics {
     /// Metrics that `registry` shows.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        let registry = registry.sub_registry_with_prefix("controller");
-        registry.register(
-            "reconcile",
-            "Reconciliations, by result",
-            metrics.reconciles.clone(),
-        );
-        registry.register("workqueue_depth", "Keys ready", metrics.depth.clone());
-        registry.register(
-            "reconcile_duration_seconds",
-            "Time of a reconciliation",
-            metrics.seconds.clone(),
-        );
-        metrics
+        let mut figures = Figures::of(registry, "controller");
+        ControllersMetrics {
+            reconciles: figures.counters("reconcile", "Reconciliations, by result"),
+            retries: figures.counters("workqueue_retries", "Reconciliations tried again"),
+            depth: figures.gauges("workqueue_depth", "Keys ready"),
+            seconds: figures.durations("reconcile_duration_seconds", "Time of a reconciliation"),
+        }
     }
 }

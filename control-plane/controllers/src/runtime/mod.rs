@@ -22,6 +22,7 @@ pub mod key;
 pub mod metrics;
 pub mod queue;
 pub mod writer;
+pub mod written;
 
 pub use controller::{Action, Controller, ReconcileError};
 pub use expectations::Expectations;
@@ -29,3 +30,4 @@ pub use informer::{Delta, Informer};
 pub use key::Key;
 pub use queue::WorkQueue;
 pub use writer::{Target, WriteError, Writer};
+pub use written::Written;

@@ -91,7 +91,8 @@ impl WorkQueue {
                 if let Some(key) = state.ready.pop_front() {
                     state.dirty.remove(&key);
                     state.working.insert(key.clone());
-                    if !state.ready.is_empty() {
+                    // This worker may have been the one that waited for the delayed keys.
+                    if !state.ready.is_empty() || !state.delayed.is_empty() {
                         self.wake.notify_one();
                     }
                     return key;

@@ -212,6 +212,20 @@ impl dyn Writer {
         serde_json::from_value(replaced).map_err(failed)
     }
 
+    /// Replaces the status of an object that is known, as it was in this version.
+    pub async fn replace_status<K>(&self, object: &K) -> Result<Value, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let resource = resource_of::<K>();
+        let target = target_of(object, &resource);
+        let body = serde_json::to_value(object).map_err(|source| WriteError::Failed {
+            request: format!("replace {target}/status"),
+            source: Box::new(source),
+        })?;
+        self.replace(target, Some("status"), body).await
+    }
+
     /// Patches (RFC 7396) an object that is known.
     pub async fn patch_object<K>(
         &self,
