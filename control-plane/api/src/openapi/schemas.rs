@@ -210,6 +210,9 @@ fn field_schema(object: &ObjectType, field: &Field) -> Value {
     if field.patch.merge {
         strategies.push("merge");
     }
+    if field.patch.replace {
+        strategies.push("replace");
+    }
     if field.patch.retain_keys {
         strategies.push("retainKeys");
     }

@@ -180,7 +180,7 @@ fn merge_field(
                 return Ok(());
             }
             let slot = object.entry(key).or_insert(Value::Null);
-            if !slot.is_object() {
+            if !slot.is_object() || field.is_some_and(|field| field.patch.replace) {
                 *slot = Value::Object(Map::new());
             }
             if let Value::Object(slot) = slot {
@@ -389,6 +389,17 @@ mod tests {
         assert_eq!(
             apply(pod, patch)["metadata"]["finalizers"],
             json!(["c", "b"])
+        );
+    }
+
+    #[test]
+    fn a_budgets_selector_is_replaced_whole() {
+        let mut budget = json!({"spec": {"selector": {"matchLabels": {"a": "1"}}, "minAvailable": 1}});
+        let patch = json!({"spec": {"selector": {"matchLabels": {"b": "2"}}}});
+        strategic_merge("policy.PodDisruptionBudget", &mut budget, &patch).unwrap();
+        assert_eq!(
+            budget,
+            json!({"spec": {"selector": {"matchLabels": {"b": "2"}}, "minAvailable": 1}})
         );
     }
 

@@ -15,7 +15,7 @@
 //!
 //! Types: `string bytes bool int32 int64 float time microTime quantity intOrString fieldsV1
 //! any schemaOrBool schemaOrArray schemaOrStringArray`, `[T]` list, `{T}` map with text keys, `Name` a type of the same package,
-//! `package.Name` one of another. `merge[:key]` and `retainKeys` are patch strategies;
+//! `package.Name` one of another. `merge[:key]`, `replace` and `retainKeys` are patch strategies;
 //! `map:keys`, `set` the list's type (atomic when absent).
 //!
 //! [`conform`] checks an object against its type: wrong types are errors in the words of
@@ -82,6 +82,8 @@ pub struct PatchRule {
     pub merge_key: Option<String>,
     /// `$retainKeys` is expected.
     pub retain_keys: bool,
+    /// The map of the patch takes the old one's place.
+    pub replace: bool,
 }
 
 /// How a list is owned and merged in server-side apply; also in OpenAPI.

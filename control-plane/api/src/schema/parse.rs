@@ -89,6 +89,7 @@ fn parse_field(line: &str, package: &str, types: &HashMap<String, TypeId>) -> Op
                 field.patch.merge = true;
                 field.patch.merge_key = (!key.is_empty()).then(|| key.to_string());
             }
+            ("replace", _) => field.patch.replace = true,
             ("retainKeys", _) => field.patch.retain_keys = true,
             ("set", _) => field.list_type = ListType::Set,
             ("atomic", _) => field.atomic = true,
