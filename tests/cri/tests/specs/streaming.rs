@@ -148,7 +148,7 @@ async fn port_forward(suite: &mut Suite) {
     let pod = suite.pod().await;
     let script = "while true; do echo forwarded | nc -l -p 7070; done";
     let id = suite.running(&["sh", "-c", script], |_| {}).await;
-    let listens = "grep -q :1B9E /proc/net/tcp";
+    let listens = "cat /proc/net/tcp /proc/net/tcp6 | grep -q :1B9E";
     Suite::until("the server listens", async || {
         let answer = suite.node.exec(&id, &["sh", "-c", listens]).await;
         answer.unwrap().exit_code == 0
