@@ -394,7 +394,8 @@ mod tests {
 
     #[test]
     fn a_budgets_selector_is_replaced_whole() {
-        let mut budget = json!({"spec": {"selector": {"matchLabels": {"a": "1"}}, "minAvailable": 1}});
+        let mut budget =
+            json!({"spec": {"selector": {"matchLabels": {"a": "1"}}, "minAvailable": 1}});
         let patch = json!({"spec": {"selector": {"matchLabels": {"b": "2"}}}});
         strategic_merge("policy.PodDisruptionBudget", &mut budget, &patch).unwrap();
         assert_eq!(
