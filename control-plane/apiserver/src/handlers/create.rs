@@ -1,7 +1,12 @@
 //! POST: a new object.
 
 use http::StatusCode;
-use hull_api::{ApiError, Kind, ObjectExt, field::Errors, managed, meta};
+use hull_api::{
+    ApiError, Kind, ObjectExt,
+    field::Errors,
+    kinds::{self, certificate_signing_request::set_requestor},
+    managed, meta,
+};
 use serde_json::Value;
 
 use super::{
@@ -141,6 +146,11 @@ async fn prepare(
         uuid::Uuid::new_v4().to_string(),
     );
     kind.strategy.prepare_create(object);
+    if kind.storage == kinds::CERTIFICATE_SIGNING_REQUESTS.storage {
+        let user = context.user;
+        let extra = serde_json::json!(user.extra);
+        set_requestor(object, &user.name, &user.uid, &user.groups, extra);
+    }
     Ok(())
 }
 

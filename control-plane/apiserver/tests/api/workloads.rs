@@ -302,3 +302,31 @@ async fn both_versions_of_an_autoscaler_are_one_object() {
     let old = client.get(&format!("{}/x", path("v1"))).await.ok();
     assert_eq!(old["spec"]["targetCPUUtilizationPercentage"], 60);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_a_certificate_says_who_really_asks() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let mut object = minimal("CertificateSigningRequest");
+    object["metadata"] = json!({"name": "x"});
+    object["spec"]["username"] = json!("system:node:other");
+    let created = client.post(path, &object).await.ok();
+    assert_ne!(created["spec"]["username"], "system:node:other");
+    assert!(
+        created["spec"]["groups"]
+            .as_array()
+            .is_some_and(|groups| groups.contains(&json!("system:masters"))),
+        "{created}"
+    );
+    let approval = format!("{path}/x/approval");
+    let mut approved = created.clone();
+    approved["spec"]["signerName"] = json!("example.com/other");
+    approved["status"] = json!({"conditions": [{"type": "Approved", "status": "True"}]});
+    let approved = client.put(&approval, &approved).await.ok();
+    assert_eq!(approved["spec"], created["spec"]);
+    assert_eq!(approved["status"]["conditions"][0]["type"], "Approved");
+    let mut denied = approved.clone();
+    denied["status"] = json!({"conditions": [{"type": "Denied", "status": "True"}]});
+    assert_eq!(client.put(&approval, &denied).await.refused().0, 422);
+}
