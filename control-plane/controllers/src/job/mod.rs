@@ -44,7 +44,10 @@ use crate::{
     owner,
     pod_control::PodControl,
     pods::is_terminal,
-    runtime::{Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer},
+    runtime::{
+        Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer, Written,
+        written::version,
+    },
 };
 pub use orphans::JobOrphansController;
 use tally::{RemovedFinalizers, Tally};
@@ -62,6 +65,7 @@ pub struct JobController {
     pods: Arc<Informer<Pod>>,
     queue: Arc<WorkQueue>,
     removed: Arc<RemovedFinalizers>,
+    written: Written,
 }
 
 impl JobController {
@@ -92,6 +96,7 @@ impl JobController {
             pods,
             queue,
             removed,
+            written: Written::default(),
         })
     }
 }
@@ -200,6 +205,13 @@ impl Controller for JobController {
         let Some(selector) = &spec.selector else {
             return Ok(Action::Done);
         };
+        // Pods that were let go count by what we wrote: with an older status they would be missing,
+        // and an index that has succeeded would run again.
+        if !self.written.caught_up(key, |_| Some(version(&*job))) {
+            return Err(ReconcileError::Waiting(format!(
+                "the status of job {key} is not up to date yet"
+            )));
+        }
         // Before the pods are read: what is seen after this may be newer, never older.
         let may_act = self.control.expectations.satisfied(key);
         let selector = parse_selector(selector, &format!("job {key}"))?;

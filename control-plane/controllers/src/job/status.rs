@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     pods::is_ready,
-    runtime::{ReconcileError, WriteError},
+    runtime::{Key, ReconcileError, WriteError, writer::object},
 };
 
 impl JobController {
@@ -59,7 +59,11 @@ impl JobController {
             match self.control.writer.replace_status(&job).await {
                 Err(error) if error.is_not_found() => return Ok(()),
                 Err(error) => return Err(error.into()),
-                Ok(_) => self.announce_end(&sync, &status),
+                Ok(written) => {
+                    let written: Job = object(written)?;
+                    self.written.record(&Key::of(&written), &written);
+                    self.announce_end(&sync, &status);
+                }
             }
         }
         // Only now: what is not written yet must not vanish.
