@@ -38,7 +38,7 @@ pub async fn start(
     config.server_tls = tls;
     config.labels = settings.node_labels.clone();
     config.max_pods = settings.max_pods;
-    if !settings.without_netd {
+    if settings.netd {
         let networks = settings.service_networks.iter().copied();
         config.cluster_dns = networks
             .filter_map(hull_netd::config::dns_address)

@@ -113,9 +113,10 @@ pub struct Settings {
     /// Where netd serves metrics and health; none: nowhere [default: 127.0.0.1:10249]
     #[arg(long, env = "HULL_NETD_LISTEN", value_name = "ADDRESS:PORT|none")]
     pub netd_listen: Option<String>,
-    /// up: leave services, network policy and DNS to something else
-    #[arg(long, env = "HULL_WITHOUT_NETD")]
-    pub without_netd: bool,
+    /// up: run the service network too (services, network policy, DNS); not proven with virtual
+    /// machines yet
+    #[arg(long, env = "HULL_NETD")]
+    pub netd: bool,
     /// Pull images of a registry from elsewhere, REGISTRY=URL (repeatable); http:// means without
     /// TLS
     #[arg(
@@ -165,7 +166,7 @@ pub struct Resolved {
     pub pod_cidr: String,
     pub service_networks: Vec<IpNet>,
     pub netd_listen: Option<SocketAddr>,
-    pub without_netd: bool,
+    pub netd: bool,
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
     pub leader_elect: bool,
     pub log: String,
@@ -197,7 +198,7 @@ impl Settings {
                 Settings {
                     $($option: self.$option.or(below.$option),)*
                     $($list: if self.$list.is_empty() { below.$list } else { self.$list },)*
-                    without_netd: self.without_netd || below.without_netd,
+                    netd: self.netd || below.netd,
                 }
             };
         }
@@ -281,7 +282,7 @@ impl Settings {
             pod_cidr: self.pod_cidr.unwrap_or_else(|| "10.42.0.0/24".into()),
             service_networks,
             netd_listen,
-            without_netd: self.without_netd,
+            netd: self.netd,
             registry_mirrors,
             leader_elect: self.leader_elect.unwrap_or(false),
             log: self.log.unwrap_or_else(|| "info".into()),

@@ -20,7 +20,7 @@ pub async fn run(settings: Resolved) -> anyhow::Result<()> {
     let tls = agent::own_tls(&settings, &control_plane.pki)?;
     let client = in_process(&control_plane.api, UserInfo::node(&settings.node_name));
     agent::start(&settings, client, Some(tls), &mut tasks, &shutdown).await?;
-    if !settings.without_netd {
+    if settings.netd {
         let client = in_process(&control_plane.api, UserInfo::service_network());
         netd::start(&settings, client, &mut tasks, &shutdown)?;
     }

@@ -72,8 +72,6 @@ impl Setup {
             .arg("--pod-log-dir")
             .arg(self.path("logs"))
             .args(["--node-name", "n1", "--node-ip", "127.0.0.1"])
-            // The machine's own network is not the test's to change.
-            .arg("--without-netd")
             .arg("--cri-endpoint")
             .arg(format!("unix://{}", self.path("none.sock").display()))
             .stdin(Stdio::null())

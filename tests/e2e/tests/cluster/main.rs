@@ -7,7 +7,6 @@ mod crashes;
 mod errors;
 mod pods;
 mod scheduling;
-mod services;
 mod volumes;
 
 use std::sync::{Arc, Mutex};
@@ -45,7 +44,6 @@ fn main() {
         volumes::ALL,
         scheduling::ALL,
         controllers::ALL,
-        services::ALL,
         errors::ALL,
         crashes::ALL,
     ]
