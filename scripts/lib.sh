@@ -9,13 +9,15 @@ PROFILE=${PROFILE:-dev}
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 # Cargo takes our own crates of another checkout for those of this one when their files
 # are newer: of a target directory that changes its checkout only the dependencies stay.
-if [ -d "$TARGET_DIR" ] && [ "$(cat "$TARGET_DIR/checkout" 2>/dev/null)" != "$ROOT" ]; then
-    cargo clean --quiet --workspace
-    cargo clean --quiet --workspace --target x86_64-unknown-linux-gnu
+if [ "$(cat "$TARGET_DIR/checkout" 2>/dev/null)" != "$ROOT" ]; then
+    if [ -d "$TARGET_DIR" ]; then
+        cargo clean --quiet --workspace
+        cargo clean --quiet --workspace --target x86_64-unknown-linux-gnu
+    fi
+    mkdir -p "$TARGET_DIR"
+    [ -f "$TARGET_DIR/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$TARGET_DIR/CACHEDIR.TAG"
+    echo "$ROOT" >"$TARGET_DIR/checkout"
 fi
-mkdir -p "$TARGET_DIR"
-[ -f "$TARGET_DIR/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$TARGET_DIR/CACHEDIR.TAG"
-echo "$ROOT" >"$TARGET_DIR/checkout"
 # Cargo calls the dev profile's directory "debug".
 BIN=$TARGET_DIR/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
 TOOLS=$HULL_CACHE_DIR/tools
