@@ -3,6 +3,7 @@
 
 mod admission;
 mod certificates;
+mod custom_resources;
 mod deletion;
 mod discovery;
 mod evictions;
