@@ -86,6 +86,8 @@ pub async fn start(
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("open the store")?);
     let mut config = ApiServerConfig::new(pki.clone());
+    // The controllers make each namespace's default account, the node agent writes the tokens.
+    config.service_account_admission = true;
     let identity = instance_identity(settings);
     let election = |lease: &str| {
         settings

@@ -201,8 +201,8 @@ impl Walk<'_> {
             path: relative,
             content,
             mode: metadata.permissions().mode() & 0o7777,
-            uid: 0,
-            // A pod's fsGroup gave the files their group.
+            // The node agent gave a token to the pod's only user, and the files to its fsGroup.
+            uid: metadata.uid(),
             gid: metadata.gid(),
         });
         Ok(())
