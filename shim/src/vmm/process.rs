@@ -130,6 +130,7 @@ impl HullVmm {
                 mac: request.mac,
                 mtu: request.mtu,
             }],
+            fs: None,
             balloon: true,
             vsock: Some(VsockConfig {
                 guest_cid: GUEST_CID,
