@@ -117,6 +117,7 @@ impl Guest {
             ],
             nets: Vec::new(),
             balloon: false,
+            fs: None,
             vsock: Some(VsockConfig {
                 guest_cid: 3,
                 listener_fd: vsock.as_raw_fd(),
