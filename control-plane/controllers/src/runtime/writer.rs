@@ -58,6 +58,11 @@ impl WriteError {
         self.has_reason("Conflict")
     }
 
+    /// The API server certainly did not do what was asked. Otherwise it may have.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, WriteError::Refused { code, .. } if (400..500).contains(code))
+    }
+
     /// The namespace takes no new objects because it is being deleted.
     pub fn is_namespace_terminating(&self) -> bool {
         matches!(self, WriteError::Refused { code: 403, message, .. }
