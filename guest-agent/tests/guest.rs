@@ -116,6 +116,7 @@ impl Guest {
                 },
             ],
             nets: Vec::new(),
+            fs: None,
             balloon: false,
             fs: None,
             vsock: Some(VsockConfig {
