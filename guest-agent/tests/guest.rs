@@ -118,7 +118,6 @@ impl Guest {
             nets: Vec::new(),
             fs: None,
             balloon: false,
-            fs: None,
             vsock: Some(VsockConfig {
                 guest_cid: 3,
                 listener_fd: vsock.as_raw_fd(),
