@@ -7,6 +7,7 @@ mod crashes;
 mod errors;
 mod pods;
 mod scheduling;
+mod services;
 mod volumes;
 
 use std::sync::{Arc, Mutex};
@@ -44,6 +45,7 @@ fn main() {
         volumes::ALL,
         scheduling::ALL,
         controllers::ALL,
+        services::ALL,
         errors::ALL,
         crashes::ALL,
     ]
