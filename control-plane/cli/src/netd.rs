@@ -19,6 +19,8 @@ fn config(settings: &Resolved) -> anyhow::Result<NetdConfig> {
     config.service_networks = settings.service_networks.clone();
     config.cni_records.push(settings.data_dir.join("shim/cni"));
     config.bridges = vec![cni::BRIDGE.to_string()];
+    config.dns_upstreams = settings.dns_upstreams.clone();
+    config.stub_domains = settings.stub_domains.clone();
     config.metrics_listen = settings.netd_listen;
     config.timeout_scale = hull_node::config::timeout_scale();
     Ok(config)
@@ -39,6 +41,16 @@ pub fn start(
             .context("service network")
     });
     Ok(())
+}
+
+/// Makes the Service of cluster DNS known, some time.
+pub fn publish_dns(settings: &Resolved, client: kube::Client, shutdown: &CancellationToken) {
+    let mut networks = settings.service_networks.iter().copied();
+    let Some(address) = networks.find_map(hull_netd::config::dns_address) else {
+        return;
+    };
+    let publish = hull_netd::dns::service::publish(client, address);
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(publish));
 }
 
 /// `hull netd`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use hull_apiserver::pki::ClusterPki;
-use hull_apiserver::{ApiServer, ApiServerConfig, UserInfo};
+use hull_apiserver::{ApiServer, ApiServerConfig, ServiceNetwork, UserInfo};
 use hull_client::leader::LeaderElection;
 use hull_controllers::certificates::SigningCa;
 use hull_controllers::{ControllersConfig, ControllersMetrics};
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::in_process;
+use crate::doors::{Doors, listen_early};
 use crate::files::{lock_data_dir, make_private_dir, write_atomically};
 use crate::settings::Resolved;
 use crate::signals;
@@ -31,6 +32,16 @@ pub struct ControlPlane {
     pub pki: ClusterPki,
 }
 
+/// What Services are given: the IPv4 network of the settings.
+fn service_network(settings: &Resolved) -> anyhow::Result<ServiceNetwork> {
+    let mut network = ServiceNetwork::default();
+    let mut all = settings.service_networks.iter();
+    if let Some(ipv4) = all.find(|network| network.addr().is_ipv4()) {
+        network.addresses = ipv4.to_string().parse().context("service_cidr")?;
+    }
+    Ok(network)
+}
+
 /// Opens the certificates below the data directory.
 pub fn pki(settings: &Resolved) -> anyhow::Result<ClusterPki> {
     let mut names = settings.tls_san.clone();
@@ -39,6 +50,7 @@ pub fn pki(settings: &Resolved) -> anyhow::Result<ClusterPki> {
     if !settings.listen.ip().is_unspecified() {
         names.push(settings.listen.ip().to_string());
     }
+    names.push(service_network(settings)?.addresses.first().to_string());
     ClusterPki::load_or_create(settings.data_dir.join("pki"), &names).context("certificates")
 }
 
@@ -79,15 +91,22 @@ pub async fn start(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<ControlPlane> {
     let pki = pki(settings)?;
+    let doors = Doors::of(settings);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("API server: listen on {}", settings.listen))?;
+    let mut listeners = vec![listener];
+    if let Some(address) = doors.for_pods {
+        listeners.push(listen_early(address)?);
+    }
     let path = settings.data_dir.join("store.redb");
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("open the store")?);
     let mut config = ApiServerConfig::new(pki.clone());
     // The controllers make each namespace's default account, the node agent writes the tokens.
     config.service_account_admission = true;
+    config.advertise = Some(doors.advertised);
+    config.service_network = service_network(settings)?;
     let identity = instance_identity(settings);
     let election = |lease: &str| {
         settings
@@ -117,14 +136,16 @@ pub async fn start(
     }
     write_atomically(&settings.kubeconfig, &kubeconfig_of(settings, &pki)?, 0o600)?;
     tracing::info!(kubeconfig = %settings.kubeconfig.display(), "kubeconfig written");
-    let server = api.clone();
-    let stop = shutdown.clone();
-    tasks.spawn(async move {
-        server
-            .serve(listener, stop.cancelled_owned())
-            .await
-            .context("API server")
-    });
+    for listener in listeners {
+        let server = api.clone();
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            server
+                .serve(listener, stop.cancelled_owned())
+                .await
+                .context("API server")
+        });
+    }
     let client = in_process(&api, UserInfo::scheduler());
     let stop = shutdown.clone();
     tasks.spawn(async move {
@@ -163,7 +184,9 @@ pub async fn finish(mut tasks: Tasks, shutdown: CancellationToken) -> anyhow::Re
 }
 
 /// `hull server`.
-pub async fn run(settings: Resolved) -> anyhow::Result<()> {
+pub async fn run(mut settings: Resolved) -> anyhow::Result<()> {
+    // It is another process that runs the service network.
+    settings.netd = false;
     let _lock = lock_data_dir(&settings.data_dir, "server")?;
     let shutdown = signals::shutdown()?;
     let mut tasks = Tasks::new();

@@ -12,6 +12,8 @@ use hull_netd::config::DEFAULT_SERVICE_NETWORK;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::name_servers;
+
 /// netd's port for metrics and health; kube-proxy's.
 const NETD_PORT: u16 = 10249;
 /// Read when no --config is given, if it is there.
@@ -113,10 +115,27 @@ pub struct Settings {
     /// Where netd serves metrics and health; none: nowhere [default: 127.0.0.1:10249]
     #[arg(long, env = "HULL_NETD_LISTEN", value_name = "ADDRESS:PORT|none")]
     pub netd_listen: Option<String>,
-    /// up: run the service network too (services, network policy, DNS); not proven with virtual
-    /// machines yet
-    #[arg(long, env = "HULL_NETD")]
-    pub netd: bool,
+    /// up: run the service network (services, network policy, DNS), true or false [default: true]
+    #[arg(long, env = "HULL_NETD", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub netd: Option<bool>,
+    /// DNS servers for names outside of the cluster (repeatable) [default: those of the node's
+    /// resolv.conf]
+    #[arg(
+        long,
+        env = "HULL_DNS_UPSTREAM",
+        value_name = "ADDRESS[:PORT]",
+        value_delimiter = ','
+    )]
+    pub dns_upstream: Vec<String>,
+    /// DNS servers for the names below a domain (repeatable; several of one domain are asked in
+    /// order)
+    #[arg(
+        long,
+        env = "HULL_STUB_DOMAIN",
+        value_name = "DOMAIN=ADDRESS[:PORT]",
+        value_delimiter = ','
+    )]
+    pub stub_domain: Vec<String>,
     /// Pull images of a registry from elsewhere, REGISTRY=URL (repeatable); http:// means without
     /// TLS
     #[arg(
@@ -167,6 +186,8 @@ pub struct Resolved {
     pub service_networks: Vec<IpNet>,
     pub netd_listen: Option<SocketAddr>,
     pub netd: bool,
+    pub dns_upstreams: Vec<SocketAddr>,
+    pub stub_domains: Vec<(String, Vec<SocketAddr>)>,
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
     pub leader_elect: bool,
     pub log: String,
@@ -198,7 +219,6 @@ impl Settings {
                 Settings {
                     $($option: self.$option.or(below.$option),)*
                     $($list: if self.$list.is_empty() { below.$list } else { self.$list },)*
-                    netd: self.netd || below.netd,
                 }
             };
         }
@@ -206,8 +226,9 @@ impl Settings {
             data_dir, run_dir, kubeconfig, leader_elect, listen, node_listen, node_name, node_ip,
             max_pods,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
-            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen, log, log_format;
-            tls_san, node_label, cni_bin_dir, service_cidr, registry_mirror
+            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen,
+            netd, log, log_format;
+            tls_san, node_label, cni_bin_dir, service_cidr, registry_mirror, dns_upstream, stub_domain
         )
     }
 
@@ -282,7 +303,9 @@ impl Settings {
             pod_cidr: self.pod_cidr.unwrap_or_else(|| "10.42.0.0/24".into()),
             service_networks,
             netd_listen,
-            netd: self.netd,
+            netd: self.netd.unwrap_or(true),
+            dns_upstreams: name_servers::upstreams(&self.dns_upstream)?,
+            stub_domains: name_servers::stub_domains(&self.stub_domain)?,
             registry_mirrors,
             leader_elect: self.leader_elect.unwrap_or(false),
             log: self.log.unwrap_or_else(|| "info".into()),
@@ -401,6 +424,8 @@ mod tests {
                 "same IP version",
             ),
             ("netd_listen = 'off'", "netd_listen"),
+            ("dns_upstream = ['dns.example']", "dns_upstream"),
+            ("stub_domain = ['corp.example']", "DOMAIN=ADDRESS"),
         ] {
             let error = parse(text).unwrap().complete().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

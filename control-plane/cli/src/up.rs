@@ -23,6 +23,8 @@ pub async fn run(settings: Resolved) -> anyhow::Result<()> {
     if settings.netd {
         let client = in_process(&control_plane.api, UserInfo::service_network());
         netd::start(&settings, client, &mut tasks, &shutdown)?;
+        let client = in_process(&control_plane.api, UserInfo::controller_manager());
+        netd::publish_dns(&settings, client, &shutdown);
     }
     tracing::info!(listen = %settings.listen, node = settings.node_name, "hull is up");
     finish(tasks, shutdown).await

@@ -75,6 +75,8 @@ impl Setup {
             .arg("--pod-log-dir")
             .arg(self.path("logs"))
             .args(["--node-name", "n1", "--node-ip", "127.0.0.1"])
+            // This machine's own network is no place for a test's tables.
+            .arg("--netd=false")
             .arg("--cri-endpoint")
             .arg(format!("unix://{}", self.path("none.sock").display()))
             .stdin(Stdio::null())

@@ -13,5 +13,6 @@ pub mod forward;
 pub mod metrics;
 pub mod reply;
 pub mod server;
+pub mod service;
 pub mod wire;
 pub mod zone;

@@ -8,6 +8,7 @@ mod errors;
 mod identity;
 mod pods;
 mod scheduling;
+mod services;
 mod volumes;
 
 use std::sync::{Arc, Mutex};
@@ -46,6 +47,7 @@ fn main() {
         identity::ALL,
         scheduling::ALL,
         controllers::ALL,
+        services::ALL,
         errors::ALL,
         crashes::ALL,
     ]
