@@ -71,6 +71,12 @@ async fn request(
             };
             (kind, Vec::new())
         }
+        VolumeKind::Share => {
+            return Err(Error::InvalidArgument(format!(
+                "host path {} is shared, not copied",
+                volume.host_path.display()
+            )));
+        }
         VolumeKind::Files | VolumeKind::File => {
             let path = volume.host_path.clone();
             let limit = max_copied_mib * MIB;
