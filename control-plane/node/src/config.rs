@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::eviction::thresholds::EvictionConfig;
+pub use crate::image_gc::ImageGcConfig;
 pub use hull_client::timeouts::{TIMEOUT_SCALE_VARIABLE, timeout_scale};
 use k8s_openapi::api::core::v1::Taint;
 
@@ -42,6 +44,16 @@ pub struct NodeConfig {
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's domain.
     pub cluster_domain: String,
+    /// A container's log is set aside when it is larger, bytes.
+    pub log_max_bytes: u64,
+    /// Files of one container's log at most, the present one among them.
+    pub log_max_files: usize,
+    /// When unused images are removed.
+    pub image_gc: ImageGcConfig,
+    /// When pods are evicted.
+    pub eviction: EvictionConfig,
+    /// A directory of pod manifests that run whatever the API server says.
+    pub static_pod_dir: Option<PathBuf>,
     /// The parent cgroup of pods on the node.
     pub cgroup_root: String,
     /// Intervals, back-offs and time-outs.
@@ -80,10 +92,20 @@ pub struct Timings {
     pub node_status_report_interval: Duration,
     /// The first delay before a crashed container or a failed pull is tried again; doubles.
     pub backoff_initial: Duration,
-    /// The ceiling of the doubling delay.
+    /// The ceiling of the doubling delay of pulls.
     pub backoff_max: Duration,
+    /// The ceiling of the doubling delay of restarts.
+    pub restart_backoff_max: Duration,
     /// The delay before a pod whose sandbox or volumes failed is tried again.
     pub sync_retry: Duration,
+    /// How often container logs are looked at for rotation.
+    pub log_rotation_interval: Duration,
+    /// How often unused images are looked for.
+    pub image_gc_interval: Duration,
+    /// How often the node's memory, disks and process ids are looked at.
+    pub eviction_interval: Duration,
+    /// How often the directory of static pods is looked at.
+    pub static_pod_interval: Duration,
     /// How often a pod is synchronised although nothing happened.
     pub resync_interval: Duration,
     /// Time-out of RunPodSandbox: network, VMM start, guest boot.
@@ -108,7 +130,12 @@ impl Timings {
             node_status_report_interval: Duration::from_secs(300),
             backoff_initial: Duration::from_secs(10),
             backoff_max: Duration::from_secs(300),
+            restart_backoff_max: Duration::from_secs(300),
             sync_retry: Duration::from_secs(5),
+            log_rotation_interval: Duration::from_secs(10),
+            image_gc_interval: Duration::from_secs(300),
+            eviction_interval: Duration::from_secs(10),
+            static_pod_interval: Duration::from_secs(2),
             resync_interval: Duration::from_secs(60),
             sandbox_timeout: seconds(240),
             runtime_timeout: seconds(120),
@@ -141,6 +168,11 @@ impl NodeConfig {
             resolv_conf: "/etc/resolv.conf".into(),
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
+            log_max_bytes: 10 << 20,
+            log_max_files: 5,
+            image_gc: ImageGcConfig::default(),
+            eviction: EvictionConfig::default(),
+            static_pod_dir: None,
             cgroup_root: "/hull".into(),
             timings: Timings::default(),
         }

@@ -7,9 +7,12 @@ use crate::config::NodeConfig;
 use crate::cri::Cri;
 use crate::env::services::Services;
 use crate::events::Recorder;
+use crate::eviction::Pressure;
+use crate::image_gc::ImageRecords;
 use crate::metrics::Metrics;
 use crate::node_object::NodeResources;
 use crate::objects::Objects;
+use crate::stats::node_usage::CpuMeter;
 
 /// Image pulls that run at once.
 pub(crate) const PARALLEL_PULLS: usize = 4;
@@ -24,5 +27,8 @@ pub(crate) struct NodeContext {
     pub recorder: Recorder,
     pub metrics: Metrics,
     pub resources: NodeResources,
+    pub cpu_meter: CpuMeter,
+    pub images: ImageRecords,
+    pub pressure: Pressure,
     pub pulls: Semaphore,
 }

@@ -25,6 +25,8 @@ pub mod cri;
 pub mod env;
 mod error;
 pub mod events;
+pub mod eviction;
+mod image_gc;
 pub mod images;
 pub mod logs;
 mod manager;
@@ -36,6 +38,7 @@ mod probes;
 pub mod quantity;
 mod registration;
 mod server;
+pub mod stats;
 mod termination_message;
 pub mod volumes;
 
@@ -78,6 +81,9 @@ pub async fn run(
         recorder: events::Recorder::start(client.clone(), shutdown.clone()),
         metrics: metrics::Metrics::default(),
         resources: node_object::NodeResources::read(&config.root_dir),
+        cpu_meter: stats::node_usage::CpuMeter::default(),
+        images: image_gc::ImageRecords::default(),
+        pressure: eviction::Pressure::default(),
         pulls: Semaphore::new(context::PARALLEL_PULLS),
         client,
         config,
@@ -88,6 +94,15 @@ pub async fn run(
         "node agent starts"
     );
     let index = manager::PodIndex::default();
+    let housekeeping = [
+        tokio::spawn(logs::rotate::run(node.clone(), shutdown.clone())),
+        tokio::spawn(image_gc::run(node.clone(), shutdown.clone())),
+        tokio::spawn(eviction::manager::run(
+            node.clone(),
+            index.clone(),
+            shutdown.clone(),
+        )),
+    ];
     let server = server::start(node.clone(), index.clone(), shutdown.clone()).await?;
     let registration = tokio::spawn(registration::run(node.clone(), shutdown.clone()));
     manager::Manager::new(node.clone(), index)
@@ -95,6 +110,9 @@ pub async fn run(
         .await;
     shutdown.cancel();
     let _ = registration.await;
+    for task in housekeeping {
+        let _ = task.await;
+    }
     if let Some(server) = server {
         let _ = server.await;
     }

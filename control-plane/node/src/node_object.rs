@@ -1,6 +1,6 @@
 //! The Node object and its status: what the machine is, what it has, and how it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hull_cri_api::v1 as cri;
@@ -14,13 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::config::{KUBELET_VERSION, NodeConfig};
 use crate::events::seconds;
+use crate::eviction::Condition;
+use crate::stats::node_usage::{Filesystem, meminfo};
 
-/// Free memory below which the node has MemoryPressure (kubelet's default eviction threshold).
-const MEMORY_PRESSURE_BYTES: i64 = 100 << 20;
-/// Share of free disk below which it has DiskPressure, percent.
-const DISK_PRESSURE_PERCENT: u64 = 10;
-/// Share of free process ids below which it has PIDPressure, percent.
-const PID_PRESSURE_PERCENT: u64 = 5;
 /// Images listed in the status at most (kubelet's default).
 const MAX_IMAGES: usize = 50;
 /// Names listed of each image at most.
@@ -41,30 +37,13 @@ impl NodeResources {
     /// Reads the machine.
     pub fn read(root_dir: &Path) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let storage = filesystem(root_dir).map_or(0, |(total, _)| total);
+        let storage = Filesystem::of(root_dir).map_or(0, |found| found.capacity_bytes);
         NodeResources {
             cpu_milli: i64::try_from(cpus).unwrap_or(1) * 1000,
             memory_bytes: meminfo("MemTotal").unwrap_or(0),
             storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
         }
     }
-}
-
-/// Total and available bytes of the filesystem at or above `path`.
-fn filesystem(path: &Path) -> Option<(u64, u64)> {
-    let existing = path.ancestors().find(|path| path.exists())?;
-    let stat = nix::sys::statvfs::statvfs(existing).ok()?;
-    let block = stat.fragment_size();
-    Some((stat.blocks() * block, stat.blocks_available() * block))
-}
-
-fn meminfo(field: &str) -> Option<i64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(&format!("{field}:")))?;
-    let kibibytes: i64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 fn read(path: &str) -> String {
@@ -137,6 +116,7 @@ pub fn status(
     config: &NodeConfig,
     resources: &NodeResources,
     runtime: &RuntimeView,
+    held: &BTreeSet<Condition>,
     old: Option<&NodeStatus>,
     now: Timestamp,
 ) -> NodeStatus {
@@ -163,7 +143,7 @@ pub fn status(
         ]),
         capacity: Some(quantities.clone()),
         allocatable: Some(quantities),
-        conditions: Some(conditions(config, runtime, old, now)),
+        conditions: Some(conditions(held, runtime, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint {
                 port: i32::from(config.listen.port()),
@@ -263,7 +243,7 @@ fn verdict(kind: &'static str, status: bool, reason: &str, message: &str) -> Ver
 }
 
 fn conditions(
-    config: &NodeConfig,
+    held: &BTreeSet<Condition>,
     runtime: &RuntimeView,
     old: Option<&NodeStatus>,
     now: Timestamp,
@@ -272,9 +252,9 @@ fn conditions(
         .and_then(|status| status.conditions.clone())
         .unwrap_or_default();
     let mine = [
-        memory_pressure(),
-        disk_pressure(config),
-        pid_pressure(),
+        pressure(Condition::Memory, held),
+        pressure(Condition::Disk, held),
+        pressure(Condition::ProcessIds, held),
         ready(runtime),
     ];
     let mut conditions: Vec<NodeCondition> = old
@@ -301,68 +281,33 @@ fn conditions(
     conditions
 }
 
-fn memory_pressure() -> Verdict {
-    let kind = "MemoryPressure";
-    if meminfo("MemAvailable").is_some_and(|free| free < MEMORY_PRESSURE_BYTES) {
-        return verdict(
-            kind,
-            true,
+/// What the eviction manager found, in kubelet's words.
+fn pressure(condition: Condition, held: &BTreeSet<Condition>) -> Verdict {
+    let (yes, no, what) = match condition {
+        Condition::Memory => (
             "KubeletHasInsufficientMemory",
-            "kubelet has insufficient memory available",
-        );
-    }
-    verdict(
-        kind,
-        false,
-        "KubeletHasSufficientMemory",
-        "kubelet has sufficient memory available",
-    )
-}
-
-fn disk_pressure(config: &NodeConfig) -> Verdict {
-    let kind = "DiskPressure";
-    let low = filesystem(&config.root_dir).is_some_and(|(total, free)| {
-        free.saturating_mul(100) < total.saturating_mul(DISK_PRESSURE_PERCENT)
-    });
-    if low {
-        return verdict(
-            kind,
-            true,
-            "KubeletHasDiskPressure",
-            "kubelet has disk pressure",
-        );
-    }
-    verdict(
-        kind,
-        false,
-        "KubeletHasNoDiskPressure",
-        "kubelet has no disk pressure",
-    )
-}
-
-fn pid_pressure() -> Verdict {
-    let kind = "PIDPressure";
-    let limit: u64 = read("/proc/sys/kernel/pid_max").parse().unwrap_or(0);
-    // The fourth field of loadavg is "running/all" scheduling entities.
-    let used: u64 = read("/proc/loadavg")
-        .split_whitespace()
-        .nth(3)
-        .and_then(|field| field.split('/').nth(1)?.parse().ok())
-        .unwrap_or(0);
-    let low = limit > 0 && limit.saturating_sub(used) * 100 < limit * PID_PRESSURE_PERCENT;
-    if low {
-        return verdict(
-            kind,
-            true,
+            "KubeletHasSufficientMemory",
+            "memory available",
+        ),
+        Condition::Disk => ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure", ""),
+        Condition::ProcessIds => (
             "KubeletHasInsufficientPID",
-            "kubelet has insufficient PID available",
-        );
-    }
+            "KubeletHasSufficientPID",
+            "PID available",
+        ),
+    };
+    let short = held.contains(&condition);
+    let message = match (condition, short) {
+        (Condition::Disk, true) => "kubelet has disk pressure".into(),
+        (Condition::Disk, false) => "kubelet has no disk pressure".into(),
+        (_, true) => format!("kubelet has insufficient {what}"),
+        (_, false) => format!("kubelet has sufficient {what}"),
+    };
     verdict(
-        kind,
-        false,
-        "KubeletHasSufficientPID",
-        "kubelet has sufficient PID available",
+        condition.kind(),
+        short,
+        if short { yes } else { no },
+        &message,
     )
 }
 
@@ -459,6 +404,7 @@ mod tests {
             &config,
             &resources,
             view,
+            &BTreeSet::new(),
             old,
             Timestamp::from_second(now).unwrap(),
         );
@@ -516,8 +462,15 @@ mod tests {
         };
         let view = runtime(&[("RuntimeReady", true), ("NetworkReady", true)]);
         let at = |second| Timestamp::from_second(second).unwrap();
-        let first = status(&config, &resources, &view, None, at(1));
-        let second = status(&config, &resources, &view, Some(&first), at(50));
+        let held = BTreeSet::from([Condition::Memory]);
+        let first = status(&config, &resources, &view, &held, None, at(1));
+        let pressing = first.conditions.as_ref().unwrap().iter();
+        let pressing = pressing.filter(|c| c.status == "True" && c.type_ != "Ready");
+        assert_eq!(
+            pressing.map(|c| c.type_.as_str()).collect::<Vec<_>>(),
+            ["MemoryPressure"]
+        );
+        let second = status(&config, &resources, &view, &held, Some(&first), at(50));
         assert!(!differs(&first, &second));
         let down = RuntimeView {
             status: Some(Err("gone".into())),
@@ -525,7 +478,7 @@ mod tests {
         };
         assert!(differs(
             &first,
-            &status(&config, &resources, &down, Some(&first), at(60))
+            &status(&config, &resources, &down, &held, Some(&first), at(60))
         ));
     }
 }

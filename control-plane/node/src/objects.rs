@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::env::ConfigError;
+use crate::pod::containers;
 
 /// Which of the two kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -255,11 +256,7 @@ pub fn references(pod: &Pod) -> BTreeSet<(ObjectKind, String)> {
     use ObjectKind::{ConfigMap, Secret};
     let mut found = BTreeSet::new();
     let Some(spec) = &pod.spec else { return found };
-    for container in spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-    {
+    for (_, container) in containers::all(pod) {
         for source in container.env_from.iter().flatten() {
             found.extend(
                 source

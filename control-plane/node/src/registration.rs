@@ -48,6 +48,8 @@ pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
                     status_tick.reset_after(std::time::Duration::from_secs(1));
                 }
             }
+            // A new condition is told at once: the scheduler has to know.
+            () = keeper.node.pressure.changed.notified() => status_tick.reset_immediately(),
             _ = lease_tick.tick() => {
                 if let Err(error) = keeper.renew_lease().await {
                     tracing::warn!(%error, "node lease not renewed, trying again");
@@ -93,7 +95,14 @@ impl Keeper {
         self.refresh_runtime().await;
         let old = existing.status.clone().unwrap_or_default();
         let now = Timestamp::now();
-        let new = node_object::status(config, &node.resources, &self.runtime, Some(&old), now);
+        let new = node_object::status(
+            config,
+            &node.resources,
+            &self.runtime,
+            &node.pressure.conditions(),
+            Some(&old),
+            now,
+        );
         let due = self
             .last_report
             .is_none_or(|at| at.elapsed() >= config.timings.node_status_report_interval);

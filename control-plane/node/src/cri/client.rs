@@ -1,6 +1,5 @@
 //! The CRI client: one method per call the agent makes, each with its time-out.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use hull_cri_api::v1 as cri;
@@ -9,8 +8,6 @@ use hull_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::labels;
-use super::observed::{ObservedContainer, ObservedPod, ObservedSandbox, PodSummary};
 use crate::config::Timings;
 use crate::error::NodeError;
 
@@ -67,9 +64,9 @@ impl CriError {
 /// A client of the container runtime; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cri {
-    runtime: RuntimeServiceClient<Channel>,
-    image: ImageServiceClient<Channel>,
-    timings: Timings,
+    pub(super) runtime: RuntimeServiceClient<Channel>,
+    pub(super) image: ImageServiceClient<Channel>,
+    pub(super) timings: Timings,
 }
 
 impl Cri {
@@ -104,7 +101,7 @@ impl Cri {
         })
     }
 
-    async fn call<T>(
+    pub(super) async fn call<T>(
         &self,
         call: &'static str,
         timeout: Duration,
@@ -326,55 +323,6 @@ impl Cri {
         .map(|_| ())
     }
 
-    /// ImageStatus; `None` when the image is not on the node.
-    pub async fn image_status(&self, image: &str) -> Result<Option<cri::Image>, CriError> {
-        let request = cri::ImageStatusRequest {
-            image: Some(image_spec(image)),
-            verbose: false,
-        };
-        let mut client = self.image.clone();
-        let timeout = self.timings.runtime_timeout;
-        match self
-            .call("ImageStatus", timeout, client.image_status(request))
-            .await
-        {
-            Ok(response) => Ok(response.image),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// PullImage; the reference to create containers with.
-    pub async fn pull_image(
-        &self,
-        image: &str,
-        auth: Option<cri::AuthConfig>,
-        sandbox_config: cri::PodSandboxConfig,
-    ) -> Result<String, CriError> {
-        let request = cri::PullImageRequest {
-            image: Some(image_spec(image)),
-            auth,
-            sandbox_config: Some(sandbox_config),
-        };
-        let mut client = self.image.clone();
-        let timeout = self.timings.pull_timeout;
-        Ok(self
-            .call("PullImage", timeout, client.pull_image(request))
-            .await?
-            .image_ref)
-    }
-
-    /// ListImages, for the node's status.
-    pub async fn list_images(&self) -> Result<Vec<cri::Image>, CriError> {
-        let mut client = self.image.clone();
-        let timeout = self.timings.runtime_timeout;
-        let request = cri::ListImagesRequest { filter: None };
-        Ok(self
-            .call("ListImages", timeout, client.list_images(request))
-            .await?
-            .images)
-    }
-
     /// GetContainerEvents: a stream of changes, where the runtime has it.
     pub async fn events(&self) -> Result<tonic::Streaming<cri::ContainerEventResponse>, CriError> {
         let mut client = self.runtime.clone();
@@ -386,131 +334,6 @@ impl Cri {
             client.get_container_events(request),
         )
         .await
-    }
-
-    /// Every pod the runtime knows, by UID.
-    pub async fn list_pods(&self) -> Result<HashMap<String, PodSummary>, CriError> {
-        let mut client = self.runtime.clone();
-        let timeout = self.timings.runtime_timeout;
-        let sandboxes = self
-            .call(
-                "ListPodSandbox",
-                timeout,
-                client.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }),
-            )
-            .await?
-            .items;
-        let containers = self
-            .call(
-                "ListContainers",
-                timeout,
-                client.list_containers(cri::ListContainersRequest { filter: None }),
-            )
-            .await?
-            .containers;
-        let mut pods: HashMap<String, PodSummary> = HashMap::new();
-        let sandboxes = sandboxes.into_iter().map(|s| (s.labels, s.id, s.state));
-        let containers = containers.into_iter().map(|c| (c.labels, c.id, c.state));
-        for (labels, id, state) in sandboxes.chain(containers) {
-            // Sandboxes without the label belong to someone else's tools: left alone.
-            let Some(uid) = labels.get(labels::POD_UID).filter(|uid| !uid.is_empty()) else {
-                continue;
-            };
-            let summary = pods.entry(uid.clone()).or_default();
-            summary.fingerprint.entries.push((id, state));
-            if summary.name.is_empty() {
-                summary.name = labels.get(labels::POD_NAME).cloned().unwrap_or_default();
-                summary.namespace = labels
-                    .get(labels::POD_NAMESPACE)
-                    .cloned()
-                    .unwrap_or_default();
-            }
-        }
-        for summary in pods.values_mut() {
-            summary.fingerprint.entries.sort();
-        }
-        Ok(pods)
-    }
-
-    /// The sandboxes and containers of one pod with their statuses. What disappears between the
-    /// list and the status call is left out.
-    pub async fn observe(&self, uid: &str) -> Result<ObservedPod, CriError> {
-        let selector: HashMap<String, String> =
-            HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
-        let timeout = self.timings.runtime_timeout;
-        let mut client = self.runtime.clone();
-        let mut pod = ObservedPod::default();
-        let filter = cri::PodSandboxFilter {
-            label_selector: selector.clone(),
-            ..Default::default()
-        };
-        let request = cri::ListPodSandboxRequest {
-            filter: Some(filter),
-        };
-        let sandboxes = self
-            .call("ListPodSandbox", timeout, client.list_pod_sandbox(request))
-            .await?
-            .items;
-        for sandbox in sandboxes.into_iter().filter(|s| belongs(&s.labels, uid)) {
-            let request = cri::PodSandboxStatusRequest {
-                pod_sandbox_id: sandbox.id,
-                verbose: false,
-            };
-            let call = self.call(
-                "PodSandboxStatus",
-                timeout,
-                client.pod_sandbox_status(request),
-            );
-            match call.await {
-                Ok(response) => pod
-                    .sandboxes
-                    .extend(response.status.map(ObservedSandbox::from)),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let filter = cri::ContainerFilter {
-            label_selector: selector,
-            ..Default::default()
-        };
-        let request = cri::ListContainersRequest {
-            filter: Some(filter),
-        };
-        let containers = self
-            .call("ListContainers", timeout, client.list_containers(request))
-            .await?
-            .containers;
-        for container in containers.into_iter().filter(|c| belongs(&c.labels, uid)) {
-            let request = cri::ContainerStatusRequest {
-                container_id: container.id,
-                verbose: false,
-            };
-            let call = self.call("ContainerStatus", timeout, client.container_status(request));
-            match call.await {
-                Ok(response) => pod.containers.extend(response.status.map(|status| {
-                    ObservedContainer::from_status(container.pod_sandbox_id, status)
-                })),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        pod.sort();
-        Ok(pod)
-    }
-}
-
-fn belongs(labels: &HashMap<String, String>, uid: &str) -> bool {
-    labels
-        .get(labels::POD_UID)
-        .is_some_and(|label| label == uid)
-}
-
-/// An ImageSpec for an image as the user wrote it.
-pub fn image_spec(image: &str) -> cri::ImageSpec {
-    cri::ImageSpec {
-        image: image.into(),
-        user_specified_image: image.into(),
-        ..Default::default()
     }
 }
 

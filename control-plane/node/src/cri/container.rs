@@ -11,7 +11,7 @@ use crate::env::expand::expand;
 use crate::env::fields::PodFacts;
 use crate::env::{ConfigError, environment};
 use crate::objects::ObjectSnapshot;
-use crate::pod::qos;
+use crate::pod::{hosts_file, qos};
 use crate::volumes;
 
 /// Where a container writes its termination message unless it says otherwise.
@@ -55,6 +55,10 @@ pub struct ContainerInput<'a> {
     pub termination_message_file: &'a Path,
     /// ConfigMaps and Secrets.
     pub objects: &'a ObjectSnapshot,
+    /// The pod's `/etc/hosts` on the node.
+    pub hosts_file: &'a Path,
+    /// The CRI id of the container whose PID namespace this one joins.
+    pub pid_target: Option<&'a str>,
     /// Service environment variables.
     pub services: &'a [(String, String)],
 }
@@ -98,7 +102,7 @@ pub fn container_config(input: &ContainerInput<'_>) -> Result<cri::ContainerConf
         tty: container.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(qos::container_resources(container)),
-            security_context: Some(security(container, &spec)?),
+            security_context: Some(security(container, &spec, input.pid_target)?),
         }),
         envs: env
             .into_iter()
@@ -188,6 +192,13 @@ fn mounts(
             ..Default::default()
         });
     }
+    if hosts_file::wanted(input.container) {
+        mounts.push(cri::Mount {
+            container_path: hosts_file::CONTAINER_PATH.into(),
+            host_path: input.hosts_file.to_string_lossy().into_owned(),
+            ..Default::default()
+        });
+    }
     mounts.push(cri::Mount {
         container_path: termination_message_path(input.container),
         host_path: input
@@ -237,6 +248,7 @@ fn sub_path(
 fn security(
     container: &Container,
     spec: &PodSpec,
+    pid_target: Option<&str>,
 ) -> Result<cri::LinuxContainerSecurityContext, ConfigError> {
     let own = container.security_context.clone().unwrap_or_default();
     let pod = spec.security_context.clone().unwrap_or_default();
@@ -267,6 +279,11 @@ fn security(
             } as i32,
             localhost_ref: profile.localhost_profile.unwrap_or_default(),
         });
+    let mut namespaces = sandbox::namespace_options(spec);
+    if let Some(target) = pid_target {
+        namespaces.pid = cri::NamespaceMode::Target as i32;
+        namespaces.target_id = target.to_owned();
+    }
     Ok(cri::LinuxContainerSecurityContext {
         capabilities: Some(cri::Capability {
             add_capabilities: capabilities.add.unwrap_or_default(),
@@ -274,7 +291,7 @@ fn security(
             add_ambient_capabilities: Vec::new(),
         }),
         privileged,
-        namespace_options: Some(sandbox::namespace_options(spec)),
+        namespace_options: Some(namespaces),
         run_as_user: user.map(|value| cri::Int64Value { value }),
         run_as_group: own
             .run_as_group
@@ -317,6 +334,8 @@ mod tests {
             pod_dir: Path::new("/r/pods/u"),
             termination_message_file: Path::new("/r/pods/u/containers/c/1"),
             objects: &objects,
+            hosts_file: Path::new("/r/pods/u/etc-hosts"),
+            pid_target: Some("target"),
             services: &[],
         })
     }
@@ -352,12 +371,16 @@ mod tests {
                     "/r/pods/u/volumes/kubernetes.io~empty-dir/tmp/d/x",
                     false
                 ),
+                ("/etc/hosts", "/r/pods/u/etc-hosts", false),
                 ("/dev/termination-log", "/r/pods/u/containers/c/1", false),
             ]
         );
         let security = config.linux.unwrap().security_context.unwrap();
         assert_eq!(security.run_as_user.unwrap().value, 7);
         assert!(security.no_new_privs);
+        let namespaces = security.namespace_options.unwrap();
+        assert_eq!(namespaces.pid, cri::NamespaceMode::Target as i32);
+        assert_eq!(namespaces.target_id, "target");
         let image = config.image.unwrap();
         assert_eq!(
             (image.image.as_str(), image.user_specified_image.as_str()),

@@ -3,6 +3,7 @@
 //! ```text
 //!  pod workers ──► Cri (client.rs) ──gRPC, unix socket──► hull-shim or any CRI runtime
 //!                   │
+//!                   ├─ listing.rs, image_client.rs, stats_client.rs
 //!                   ├─ observed.rs   what CRI reports, reduced to what decisions need
 //!                   ├─ sandbox.rs    Pod -> PodSandboxConfig
 //!                   ├─ container.rs  Container -> ContainerConfig
@@ -14,9 +15,12 @@
 
 mod client;
 pub mod container;
+mod image_client;
 pub mod labels;
+mod listing;
 pub mod observed;
 pub mod sandbox;
+mod stats_client;
 
 pub use client::{Cri, CriError};
 pub use observed::{ContainerPhase, ObservedContainer, ObservedPod, ObservedSandbox};

@@ -27,6 +27,8 @@ pub struct LogReader {
     pending: Vec<u8>,
     selector: Selector,
     follow: bool,
+    /// The file was rotated away; what was written to it before is still to be read.
+    draining: bool,
     done: bool,
 }
 
@@ -48,6 +50,7 @@ impl LogReader {
             pending: Vec::new(),
             follow: options.follow,
             selector: Selector::new(options),
+            draining: false,
             done: false,
         })
     }
@@ -120,7 +123,8 @@ impl LogReader {
         Ok(Some(output))
     }
 
-    /// A new file at the path (rotation), or one cut short, is read from its start.
+    /// A new file at the path (rotation), or one cut short, is read from its start. The old one is
+    /// first read to its end once more: once there is a new one nothing writes it any longer.
     async fn reopen_if_rotated(&mut self) -> std::io::Result<bool> {
         if !self.follow {
             return Ok(false);
@@ -131,6 +135,10 @@ impl LogReader {
         if metadata.ino() == self.inode && metadata.len() >= self.position {
             return Ok(false);
         }
+        if !std::mem::replace(&mut self.draining, true) && metadata.ino() != self.inode {
+            return Ok(true);
+        }
+        self.draining = false;
         self.file = File::open(&self.path).await?;
         self.inode = metadata.ino();
         self.position = 0;

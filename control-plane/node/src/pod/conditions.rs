@@ -1,9 +1,11 @@
 //! Pod conditions. Those of others (the scheduler's PodScheduled, readiness gates) are kept.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 
-use super::plan::is_sidecar;
+use super::restart::is_sidecar;
+use super::status::StatusInput;
+use super::worker::EVICTED;
 use crate::events::seconds;
 
 struct Verdict {
@@ -15,22 +17,22 @@ struct Verdict {
 
 /// The pod's conditions: its present ones with the node agent's replaced. A condition that did not
 /// change keeps its transition time.
-pub fn conditions(
-    pod: &Pod,
-    previous: Option<&PodStatus>,
+pub(super) fn conditions(
+    input: &StatusInput<'_>,
     phase: &str,
-    sandbox_ready: bool,
     inits: &[ContainerStatus],
     apps: &[ContainerStatus],
-    now: Timestamp,
 ) -> Vec<PodCondition> {
+    let (pod, previous, now) = (input.pod, input.previous, input.now);
+    let sandbox_ready = input.observed.ready_sandbox().is_some();
+    let failed = input.memory.failed.as_ref();
     let old: Vec<PodCondition> = pod
         .status
         .as_ref()
         .and_then(|status| status.conditions.clone())
         .unwrap_or_default();
     let ready = containers_ready(phase, apps);
-    let verdicts = [
+    let mut verdicts = vec![
         Verdict {
             kind: "PodReadyToStartContainers",
             holds: sandbox_ready,
@@ -47,6 +49,14 @@ pub fn conditions(
             message: None,
         },
     ];
+    if let Some((_, message)) = failed.filter(|(reason, _)| reason == EVICTED) {
+        verdicts.push(Verdict {
+            kind: "DisruptionTarget",
+            holds: true,
+            reason: Some("TerminationByKubelet"),
+            message: Some(message.clone()),
+        });
+    }
     let mut conditions: Vec<PodCondition> = old
         .iter()
         .filter(|condition| {

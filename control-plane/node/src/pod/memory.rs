@@ -82,11 +82,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty memory with these delays.
-    pub fn new(initial: Duration, max: Duration) -> Self {
+    /// An empty memory with these delays: the first one, and the ceilings of restarts and pulls.
+    pub fn new(initial: Duration, restart_max: Duration, pull_max: Duration) -> Self {
         Memory {
-            restarts: Backoff::new(initial, max),
-            pulls: Backoff::new(initial, max),
+            restarts: Backoff::new(initial, restart_max),
+            pulls: Backoff::new(initial, pull_max),
             start_errors: HashMap::new(),
             sandbox_retry_at: None,
             failed: None,

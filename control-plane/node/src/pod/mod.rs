@@ -18,13 +18,16 @@
 
 pub mod backoff;
 pub mod conditions;
+pub mod containers;
 pub mod health;
+pub mod hosts_file;
 pub mod identity;
 pub mod memory;
 pub mod phase;
 pub mod plan;
 pub mod qos;
 pub mod recover;
+pub mod restart;
 pub(crate) mod start;
 pub mod status;
 pub(crate) mod status_writer;

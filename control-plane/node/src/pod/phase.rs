@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
-use super::plan::{RestartPolicy, is_sidecar};
+use super::restart::{is_sidecar, restarts};
 
 /// `Pending`, `Running`, `Succeeded` or `Failed`. A `terminal` pod starts nothing again: when nothing
 /// of it runs it has succeeded or failed, whatever its restart policy.
@@ -13,7 +13,6 @@ pub fn phase(
     terminal: bool,
 ) -> &'static str {
     let spec = pod.spec.clone().unwrap_or_default();
-    let policy = RestartPolicy::of(pod);
     let find = |statuses: &[ContainerStatus], container: &Container| {
         statuses
             .iter()
@@ -28,11 +27,12 @@ pub fn phase(
                 initializing |= code.is_none() && !status.started.unwrap_or(false);
             }
             Some((Some(0), _)) => {}
-            Some((Some(_), _)) if policy == RestartPolicy::Never => return "Failed",
+            Some((Some(code), _)) if !restarts(pod, container, code) => return "Failed",
             Some(_) => initializing = true,
         }
     }
     let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    let mut restarting = false;
     for container in &spec.containers {
         let Some(status) = find(apps, container) else {
             waiting += 1;
@@ -44,6 +44,7 @@ pub fn phase(
         } else if let Some(code) = exit_code(&status) {
             stopped += 1;
             succeeded += usize::from(code == 0);
+            restarting |= restarts(pod, container, code);
         } else {
             waiting += 1;
         }
@@ -63,11 +64,10 @@ pub fn phase(
             "Running"
         };
     }
-    match policy {
-        RestartPolicy::Always => "Running",
-        _ if stopped == succeeded => "Succeeded",
-        RestartPolicy::Never => "Failed",
-        RestartPolicy::OnFailure => "Running",
+    match (restarting, stopped == succeeded) {
+        (true, _) => "Running",
+        (false, true) => "Succeeded",
+        (false, false) => "Failed",
     }
 }
 

@@ -18,47 +18,13 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::health::Health;
 use super::identity::PodIdentity;
 use super::memory::{Memory, StartError, StartFailure, Waiting};
+use super::restart::{is_sidecar, restarts};
 use crate::cri::{ContainerPhase, ObservedContainer, ObservedPod};
 
 /// How long ErrImagePull is shown before it becomes ImagePullBackOff.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(3);
 /// Attempts of one container whose records and logs are kept: the present one and the one before.
 const KEPT_ATTEMPTS: usize = 2;
-
-/// `spec.restartPolicy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// Whenever it ends.
-    Always,
-    /// When it ends with an error.
-    OnFailure,
-    /// Not.
-    Never,
-}
-
-impl RestartPolicy {
-    /// The pod's policy; Always when absent.
-    pub fn of(pod: &Pod) -> Self {
-        match pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.restart_policy.as_deref())
-        {
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            Some("Never") => RestartPolicy::Never,
-            _ => RestartPolicy::Always,
-        }
-    }
-
-    /// Whether a container that ended with this code is started again.
-    pub fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => exit_code != 0,
-            RestartPolicy::Never => false,
-        }
-    }
-}
 
 /// One thing to do to a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,11 +92,6 @@ impl Plan {
     }
 }
 
-/// A restartable init container (a sidecar).
-pub fn is_sidecar(container: &Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
-}
-
 /// Whether the pod's API status says that it is finished.
 pub fn api_finished(pod: &Pod) -> bool {
     let phase = pod
@@ -196,8 +157,11 @@ impl Planner<'_> {
         let sandbox_id = sandbox.id.clone();
         if self.init_containers(&inits, &apps, &sandbox_id) {
             for container in &apps {
-                self.container(container, RestartPolicy::of(self.pod), &sandbox_id);
+                self.container(container, &sandbox_id);
             }
+        }
+        for container in spec.ephemeral_containers.iter().flatten() {
+            self.ephemeral_container(&container.name, &sandbox_id);
         }
         if self.plan.steps.is_empty() {
             self.collect_garbage();
@@ -225,19 +189,17 @@ impl Planner<'_> {
         if api_finished(self.pod) || self.memory.failed.is_some() {
             return true;
         }
-        let policy = RestartPolicy::of(self.pod);
-        let init_failed = policy == RestartPolicy::Never
-            && inits
-                .iter()
-                .filter(|container| !is_sidecar(container))
-                .filter_map(|container| self.ended(&container.name))
-                .any(|(_, exit_code)| exit_code != 0);
-        let all_done = !apps.is_empty()
-            && apps.iter().all(|container| {
-                self.ended(&container.name)
-                    .is_some_and(|(_, exit_code)| !policy.restarts(exit_code))
-            });
-        init_failed || all_done
+        let done = |container: &&Container| {
+            self.ended(&container.name)
+                .is_some_and(|(_, exit_code)| !restarts(self.pod, container, exit_code))
+        };
+        let failed = |container: &&Container| {
+            self.ended(&container.name)
+                .is_some_and(|(_, exit_code)| exit_code != 0)
+        };
+        let mut run_once = inits.iter().filter(|container| !is_sidecar(container));
+        let init_failed = run_once.any(|container| failed(container) && done(container));
+        init_failed || (!apps.is_empty() && apps.iter().all(done))
     }
 
     fn finish(&mut self) {
@@ -249,11 +211,18 @@ impl Planner<'_> {
             .filter(|s| s.ready)
             .map(|s| s.id.as_str())
             .collect();
-        // What still runs (a sidecar, or everything when the pod was given up) ends gracefully.
-        let running = self.observed.containers.iter().filter(|container| {
-            container.phase == ContainerPhase::Running
-                && ready.contains(&container.sandbox_id.as_str())
-        });
+        // What still runs (a sidecar, or everything when the pod was given up) ends gracefully,
+        // sidecars after what they serve.
+        let mut running: Vec<&ObservedContainer> = self
+            .observed
+            .containers
+            .iter()
+            .filter(|container| {
+                container.phase == ContainerPhase::Running
+                    && ready.contains(&container.sandbox_id.as_str())
+            })
+            .collect();
+        running.sort_by_key(|container| stop_rank(self.pod, &container.name));
         for container in running {
             self.plan.steps.push(Step::KillContainer {
                 id: container.id.clone(),
@@ -306,7 +275,7 @@ impl Planner<'_> {
         for container in inits {
             let latest = self.observed.latest_in(&container.name, sandbox_id);
             if is_sidecar(container) {
-                self.container(container, RestartPolicy::Always, sandbox_id);
+                self.container(container, sandbox_id);
                 let running = latest.filter(|c| c.phase == ContainerPhase::Running);
                 let started =
                     running.is_some_and(|found| self.health.is_started(container, &found.id));
@@ -337,7 +306,26 @@ impl Planner<'_> {
         true
     }
 
-    fn container(&mut self, container: &Container, policy: RestartPolicy, sandbox_id: &str) {
+    /// An ephemeral container runs once, whatever becomes of it and whether the pod is
+    /// initialised or not.
+    fn ephemeral_container(&mut self, name: &str, sandbox_id: &str) {
+        match self.observed.latest(name) {
+            None => self.start(name),
+            // Its start failed halfway.
+            Some(found)
+                if found.phase == ContainerPhase::Created && found.sandbox_id == sandbox_id =>
+            {
+                let found = found.clone();
+                if !self.held_back(name) {
+                    self.discard(&found);
+                    self.start(name);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn container(&mut self, container: &Container, sandbox_id: &str) {
         let name = &container.name;
         let Some(latest) = self.observed.latest(name) else {
             self.start(name);
@@ -369,7 +357,7 @@ impl Planner<'_> {
         }
         let exit_code = self.ended(name).map_or(0, |(_, exit_code)| exit_code);
         let never_ran = latest.phase == ContainerPhase::Created;
-        if never_ran || policy.restarts(exit_code) {
+        if never_ran || restarts(self.pod, container, exit_code) {
             self.start(name);
         }
     }
@@ -502,6 +490,17 @@ impl Planner<'_> {
             .steps
             .extend(empty.into_iter().map(|id| Step::RemoveSandbox { id }));
     }
+}
+
+/// The order in which a pod's containers are stopped: sidecars last, the first of them very last.
+pub(crate) fn stop_rank(pod: &Pod, name: &str) -> usize {
+    let spec = pod.spec.as_ref();
+    let inits = spec.and_then(|spec| spec.init_containers.as_deref());
+    let inits = inits.unwrap_or_default();
+    let position = inits
+        .iter()
+        .position(|container| container.name == name && is_sidecar(container));
+    position.map_or(0, |position| inits.len() - position)
 }
 
 /// `10s`, `1m20s`, `5m0s`: as Go prints durations.

@@ -67,7 +67,11 @@ fn observed(sandboxes: Vec<ObservedSandbox>, containers: Vec<ObservedContainer>)
 }
 
 fn memory() -> Memory {
-    Memory::new(Duration::from_secs(10), Duration::from_secs(300))
+    Memory::new(
+        Duration::from_secs(10),
+        Duration::from_secs(300),
+        Duration::from_secs(300),
+    )
 }
 
 fn plan_at(pod: &Pod, observed: &ObservedPod, memory: &Memory, now: i64) -> Plan {
@@ -91,6 +95,42 @@ fn stop(id: &str) -> Step {
 }
 
 use ContainerPhase::{Created, Exited, Running, Unknown};
+
+#[test]
+fn ephemeral_container_is_started_once() {
+    let pod = pod(
+        json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}],
+        "ephemeralContainers": [{"name": "debug"}]}),
+    );
+    let mut containers = vec![container("i", "s0", 0, Running, 0)];
+    let sandboxes = vec![sandbox("s0", 0, true)];
+    let initializing = observed(sandboxes.clone(), containers.clone());
+    assert_eq!(steps(&pod, &initializing), [start("debug", 0, false)]);
+    containers.push(container("debug", "s0", 0, Exited, 1));
+    assert_eq!(steps(&pod, &observed(sandboxes, containers)), []);
+}
+
+#[test]
+fn sidecars_stop_after_the_others_in_reverse_order() {
+    let pod = pod(
+        json!({"restartPolicy": "Never", "containers": [{"name": "c"}],
+        "initContainers": [{"name": "s1", "restartPolicy": "Always"}, {"name": "i"},
+            {"name": "s2", "restartPolicy": "Always"}]}),
+    );
+    let containers = ["s1", "s2", "c"].map(|name| container(name, "s0", 0, Running, 0));
+    let mut memory = memory();
+    memory.failed = Some(("Evicted".into(), "x".into()));
+    let observed = observed(vec![sandbox("s0", 0, true)], containers.into());
+    let killed: Vec<String> = plan_at(&pod, &observed, &memory, NOW)
+        .steps
+        .into_iter()
+        .filter_map(|step| match step {
+            Step::KillContainer { name, .. } => Some(name),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(killed, ["c", "s2", "s1"]);
+}
 
 #[test]
 fn new_pod_gets_a_sandbox_then_its_containers() {

@@ -18,7 +18,8 @@ pub fn add_lost_containers(pod: &Pod, observed: &mut ObservedPod) {
         .container_statuses
         .iter()
         .flatten()
-        .chain(status.init_container_statuses.iter().flatten());
+        .chain(status.init_container_statuses.iter().flatten())
+        .chain(status.ephemeral_container_statuses.iter().flatten());
     for status in statuses {
         if observed.latest(&status.name).is_none()
             && let Some(container) = lost(status)

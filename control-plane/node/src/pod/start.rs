@@ -4,19 +4,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 
 use super::memory::{StartError, StartFailure};
 use super::plan::{Step, go_duration};
 use super::worker::{PodUpdate, Worker};
+use super::{containers, hosts_file};
 use crate::cri::container::{ContainerInput, container_config, log_path};
-use crate::cri::{ObservedPod, sandbox};
+use crate::cri::{ContainerPhase, ObservedPod, sandbox};
 use crate::env::ConfigError;
 use crate::events::EventType::{Normal, Warning};
 use crate::images::{self, PullPolicy};
+use crate::logs::rotate;
 use crate::objects::ObjectSnapshot;
+use crate::probes::http::Answer;
+use crate::probes::{address, http};
 use crate::termination_message;
 
 /// How long a postStart or preStop command may take when the pod gives no shorter grace.
@@ -79,7 +83,7 @@ impl Worker {
                 let _ = self.node.cri.stop_container(&id, Duration::ZERO).await;
                 let removed = self.node.cri.remove_container(&id).await;
                 if removed.is_ok() {
-                    let _ = std::fs::remove_file(self.log_dir().join(log_path(&name, attempt)));
+                    rotate::remove(&self.log_dir().join(log_path(&name, attempt)));
                     let message = termination_message::file(&self.pod_dir(), &name, attempt);
                     let _ = std::fs::remove_file(message);
                 }
@@ -177,7 +181,8 @@ impl Worker {
         let seconds = spec
             .and_then(|spec| spec.termination_grace_period_seconds)
             .unwrap_or(30);
-        let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let own = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let grace = self.kill_grace.unwrap_or(own);
         let mut ending = self.updates.clone();
         let stop = async {
             if let Some(container) = self.container(name) {
@@ -277,6 +282,9 @@ impl Worker {
             |error: ConfigError| Failure::new(StartFailure::Config, error.to_string());
         let services = self.node.services.environment(pod).await;
         let services = services.map_err(config_failure)?;
+        let domain = &self.node.config.cluster_domain;
+        hosts_file::write(&pod_dir, &facts, domain).map_err(io)?;
+        let pid_target = pid_target(pod, observed, name)?;
         let config = container_config(&ContainerInput {
             facts: &facts,
             container,
@@ -285,6 +293,8 @@ impl Worker {
             pod_dir: &pod_dir,
             termination_message_file: &message_file,
             objects: &objects,
+            hosts_file: &hosts_file::path(&pod_dir),
+            pid_target: pid_target.as_deref(),
             services: &services,
         })
         .map_err(config_failure)?;
@@ -440,6 +450,32 @@ impl Worker {
         }
     }
 
+    /// Any status below 400 is success, as in Kubernetes.
+    async fn hook_get(&self, get: &HTTPGetAction, name: &str, id: &str) -> Result<(), String> {
+        let container = self.container(name).ok_or("container not found")?;
+        let observed = self.node.cri.observe(&self.identity.uid).await;
+        let observed = observed.map_err(|error| error.to_string())?;
+        let sandbox = observed
+            .containers
+            .iter()
+            .find(|container| container.id == id)
+            .map(|container| container.sandbox_id.clone());
+        let address = observed
+            .sandboxes
+            .iter()
+            .find(|found| Some(&found.id) == sandbox.as_ref())
+            .and_then(|found| found.ips.first()?.parse().ok());
+        let pod_ip = match self.pod().spec.as_ref().and_then(|spec| spec.host_network) {
+            Some(true) => Some(self.node.config.node_ip),
+            _ => address,
+        };
+        let (host, port) = address::of(get.host.as_deref(), &get.port, pod_ip, &container)?;
+        match http::get(get, &host, port).await? {
+            Answer::Status(code) if code >= 400 => Err(format!("status code {code}")),
+            _ => Ok(()),
+        }
+    }
+
     async fn run_hook(
         &self,
         hook: &LifecycleHandler,
@@ -465,9 +501,33 @@ impl Worker {
             tokio::time::sleep(wanted.min(timeout)).await;
             return Ok(());
         }
+        if let Some(get) = &hook.http_get {
+            let asked = tokio::time::timeout(timeout, self.hook_get(get, name, id)).await;
+            return match asked {
+                Ok(done) => done.map_err(|error| format!("HTTP hook of container {name}: {error}")),
+                Err(_) => Err(format!(
+                    "HTTP hook of container {name}: no answer within {} s",
+                    timeout.as_secs()
+                )),
+            };
+        }
         Err(format!(
-            "unimplemented: lifecycle hook of container {name} that is neither exec nor sleep"
+            "lifecycle hook of container {name} is of a kind that cannot be run (tcpSocket hooks never were)"
         ))
+    }
+}
+
+/// The running container whose processes an ephemeral container was asked to see.
+fn pid_target(pod: &Pod, observed: &ObservedPod, name: &str) -> Result<Option<String>, Failure> {
+    let Some(target) = containers::target_of(pod, name) else {
+        return Ok(None);
+    };
+    match observed.latest(target) {
+        Some(found) if found.phase == ContainerPhase::Running => Ok(Some(found.id.clone())),
+        _ => Err(Failure::new(
+            StartFailure::Config,
+            format!("unable to find target container {target}: it does not run"),
+        )),
     }
 }
 

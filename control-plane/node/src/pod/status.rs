@@ -9,12 +9,14 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::conditions;
+use super::containers::{self, Role};
 use super::health::Health;
 use super::memory::{Memory, Waiting};
 use super::phase::phase;
-use super::plan::{Plan, is_sidecar};
+use super::plan::Plan;
 use super::qos;
 use super::recover::{LOST_EXIT_CODE, LOST_REASON};
+use super::restart::is_sidecar;
 use crate::cri::{ContainerPhase, ObservedContainer, ObservedPod};
 use crate::events::seconds;
 
@@ -47,17 +49,14 @@ pub struct StatusInput<'a> {
 pub fn status(input: &StatusInput<'_>) -> PodStatus {
     let spec = input.pod.spec.clone().unwrap_or_default();
     let old = input.pod.status.clone().unwrap_or_default();
-    let inits: Vec<ContainerStatus> = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .map(|container| container_status(input, container, true))
-        .collect();
-    let apps: Vec<ContainerStatus> = spec
-        .containers
-        .iter()
-        .map(|container| container_status(input, container, false))
-        .collect();
+    let of_role = |wanted: Role| -> Vec<ContainerStatus> {
+        containers::all(input.pod)
+            .filter(|(role, _)| *role == wanted)
+            .map(|(role, container)| container_status(input, &container, role))
+            .collect()
+    };
+    let (inits, apps) = (of_role(Role::Init), of_role(Role::App));
+    let ephemerals = of_role(Role::Ephemeral);
     let (phase, reason, message) = overall(input, &old, &inits, &apps);
     let ready_sandbox = input.observed.ready_sandbox();
     let ips: Vec<String> = if spec.host_network.unwrap_or(false) {
@@ -76,20 +75,13 @@ pub fn status(input: &StatusInput<'_>) -> PodStatus {
             })
     };
     PodStatus {
-        conditions: Some(conditions(
-            input.pod,
-            input.previous,
-            &phase,
-            ready_sandbox.is_some(),
-            &inits,
-            &apps,
-            input.now,
-        )),
+        conditions: Some(conditions(input, &phase, &inits, &apps)),
         phase: Some(phase),
         reason,
         message,
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(apps),
+        ephemeral_container_statuses: (!ephemerals.is_empty()).then_some(ephemerals),
         host_ip: Some(input.host_ip.to_owned()),
         host_ips: Some(vec![HostIP {
             ip: input.host_ip.to_owned(),
@@ -130,28 +122,29 @@ fn overall(
     )
 }
 
-fn container_status(input: &StatusInput<'_>, container: &Container, init: bool) -> ContainerStatus {
+fn container_status(input: &StatusInput<'_>, container: &Container, role: Role) -> ContainerStatus {
     let name = &container.name;
     let latest = input.observed.latest(name);
     let previous = input.observed.previous(name);
     let waiting = input.plan.waiting.get(name);
     let (state, last) = match latest {
         None => (
-            waiting_state(waiting.cloned().unwrap_or_else(|| creating(input, init))),
+            waiting_state(waiting.cloned().unwrap_or_else(|| creating(input, role))),
             None,
         ),
         Some(latest) => states(latest, previous, waiting),
     };
     let running = latest.filter(|_| state.running.is_some());
     let started = running.is_some_and(|found| input.health.is_started(container, &found.id));
-    let ready = match (init, is_sidecar(container)) {
-        (true, false) => state
+    let ready = match (role, is_sidecar(container)) {
+        (Role::Ephemeral, _) => false,
+        (Role::Init, false) => state
             .terminated
             .as_ref()
             .is_some_and(|end| end.exit_code == 0),
         _ => running.is_some_and(|found| input.health.is_ready(container, &found.id)),
     };
-    let old = old_status(input.pod, name, init);
+    let old = old_status(input.pod, name, role);
     let image_id = latest
         .map(|found| found.image_ref.clone())
         .filter(|image| !image.is_empty());
@@ -166,17 +159,17 @@ fn container_status(input: &StatusInput<'_>, container: &Container, init: bool) 
         state: Some(state),
         last_state: Some(last.map(terminated_state).unwrap_or_default()),
         ready,
-        started: Some(started),
+        started: (role != Role::Ephemeral).then_some(started),
         ..Default::default()
     }
 }
 
-fn old_status(pod: &Pod, name: &str, init: bool) -> Option<ContainerStatus> {
+fn old_status(pod: &Pod, name: &str, role: Role) -> Option<ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let statuses = if init {
-        &status.init_container_statuses
-    } else {
-        &status.container_statuses
+    let statuses = match role {
+        Role::Init => &status.init_container_statuses,
+        Role::App => &status.container_statuses,
+        Role::Ephemeral => &status.ephemeral_container_statuses,
     };
     statuses
         .iter()
@@ -186,14 +179,14 @@ fn old_status(pod: &Pod, name: &str, init: bool) -> Option<ContainerStatus> {
 }
 
 /// The reason of a container that has not been created yet.
-fn creating(input: &StatusInput<'_>, init: bool) -> Waiting {
+fn creating(input: &StatusInput<'_>, role: Role) -> Waiting {
     let spec = input.pod.spec.as_ref();
     let has_inits = spec.is_some_and(|s| s.init_containers.iter().flatten().next().is_some());
     let planned = input.plan.steps.iter().any(|step| {
         matches!(step, super::plan::Step::StartContainer { name, .. }
             if spec.is_some_and(|s| s.containers.iter().any(|c| c.name == *name)))
     });
-    let reason = if init || (has_inits && !planned) {
+    let reason = if role == Role::Init || (role == Role::App && has_inits && !planned) {
         "PodInitializing"
     } else {
         "ContainerCreating"

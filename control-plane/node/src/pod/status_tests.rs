@@ -59,7 +59,11 @@ fn observed(containers: Vec<ObservedContainer>) -> ObservedPod {
 }
 
 fn status_of(pod: &Pod, observed: &ObservedPod, plan: &Plan, health: &Health) -> PodStatus {
-    let memory = Memory::new(Duration::from_secs(10), Duration::from_secs(300));
+    let memory = Memory::new(
+        Duration::from_secs(10),
+        Duration::from_secs(300),
+        Duration::from_secs(300),
+    );
     status(&StatusInput {
         pod,
         observed,

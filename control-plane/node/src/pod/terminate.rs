@@ -1,6 +1,7 @@
 //! Bringing a pod down: containers stop within the grace period, then the sandbox, the volumes and
 //! the logs go, and last the API object.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
-use super::plan::Plan;
+use super::plan::{Plan, stop_rank};
 use super::worker::{PodUpdate, Worker};
 use crate::cri::{ContainerPhase, CriError, ObservedContainer, ObservedPod};
 use crate::events::EventType::Normal;
@@ -94,20 +95,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Stops containers side by side. A shorter grace period that arrives meanwhile takes effect
+    /// Stops the containers. A shorter grace period that arrives meanwhile takes effect
     /// at once.
     async fn stop_containers(&mut self, running: Vec<ObservedContainer>) -> Result<(), CriError> {
         loop {
             let grace = grace(&self.updates.borrow_and_update());
             let mut updates = self.updates.clone();
-            let stop = join_all(
-                running
-                    .iter()
-                    .map(|container| self.stop_one(container, grace)),
-            );
+            let stop = self.stop_in_order(&running, grace);
             let shorter = updates.wait_for(|update| self::grace(update) < grace);
             tokio::select! {
-                results = stop => return results.into_iter().collect(),
+                result = stop => return result,
                 changed = shorter => {
                     if changed.is_err() {
                         // The agent shuts down; the runtime goes on stopping them.
@@ -116,6 +113,30 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Sidecars after the others, one after the other in reverse order, within one grace period.
+    async fn stop_in_order(
+        &self,
+        running: &[ObservedContainer],
+        grace: Duration,
+    ) -> Result<(), CriError> {
+        let begun = tokio::time::Instant::now();
+        let pod = self.pod();
+        let mut ranked: BTreeMap<usize, Vec<&ObservedContainer>> = BTreeMap::new();
+        for container in running {
+            let rank = stop_rank(&pod, &container.name);
+            ranked.entry(rank).or_default().push(container);
+        }
+        for containers in ranked.values() {
+            let left = grace.saturating_sub(begun.elapsed()).max(MIN_GRACE);
+            let stops = containers.iter().map(|found| self.stop_one(found, left));
+            join_all(stops)
+                .await
+                .into_iter()
+                .collect::<Result<(), _>>()?;
+        }
+        Ok(())
     }
 
     async fn stop_one(&self, running: &ObservedContainer, grace: Duration) -> Result<(), CriError> {

@@ -1,6 +1,6 @@
 //! The task of one pod: observes, plans, carries out, reports, until the pod is gone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::containers;
 use super::health::Health;
 use super::identity::PodIdentity;
 use super::memory::Memory;
@@ -21,13 +22,16 @@ use crate::context::NodeContext;
 use crate::cri::{ContainerPhase, CriError, ObservedPod, sandbox};
 use crate::env::fields::PodFacts;
 use crate::events::EventType;
-use crate::objects::Watched;
+use crate::objects::{ObjectKind, Watched, references};
 use crate::probes::Probes;
 use crate::volumes::tokens::PodTokens;
 use crate::{termination_message, volumes};
 
 /// Plans carried out in one synchronisation before other pods' events are looked at again.
 const MAX_ROUNDS: usize = 32;
+
+/// The status reason of a pod that had to go because the node was short of something.
+pub(crate) const EVICTED: &str = "Evicted";
 
 /// The newest state of a pod in the API.
 #[derive(Debug, Clone)]
@@ -65,7 +69,11 @@ pub(crate) struct Worker {
     pub(super) probes: Probes,
     pub(super) status: StatusWriter,
     pub(super) subscriptions: Vec<Arc<Watched>>,
+    /// What the subscriptions are for.
+    referred: BTreeSet<(ObjectKind, String)>,
     tokens: PodTokens,
+    /// What a container gets to end by itself, where the pod's own grace does not count.
+    pub(super) kill_grace: Option<Duration>,
     start_time: Timestamp,
     reported_waits: HashSet<(String, String)>,
 }
@@ -82,13 +90,18 @@ impl Worker {
         let timings = &node.config.timings;
         let health: Arc<Mutex<Health>> = Arc::default();
         let subscriptions = node.objects.subscribe(&pod, &poke);
+        node.pressure.register(&identity.uid, poke.clone());
+        let (initial, max) = (timings.backoff_initial, timings.backoff_max);
+        let restart_max = timings.restart_backoff_max;
         Worker {
-            memory: Memory::new(timings.backoff_initial, timings.backoff_max),
+            memory: Memory::new(initial, restart_max, max),
             probes: Probes::new(node.clone(), identity.clone(), health.clone(), poke.clone()),
             status: StatusWriter::start(node.client.clone(), identity.clone()),
             health,
             subscriptions,
+            referred: references(&pod),
             tokens: PodTokens::default(),
+            kill_grace: None,
             start_time: Timestamp::now(),
             reported_waits: HashSet::new(),
             node,
@@ -105,6 +118,7 @@ impl Worker {
             match self.lifecycle() {
                 Lifecycle::Terminating => {
                     self.terminate().await;
+                    self.node.pressure.unregister(&self.identity.uid);
                     tracing::info!(pod = %self.identity, "pod worker ends");
                     return;
                 }
@@ -155,15 +169,7 @@ impl Worker {
         message: String,
     ) {
         let pod = self.pod();
-        let inits = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.init_containers.iter().flatten());
-        let list = if inits.into_iter().any(|container| container.name == name) {
-            "initContainers"
-        } else {
-            "containers"
-        };
+        let list = containers::find(&pod, name).map_or("containers", |(role, _)| role.list());
         let reference = self
             .identity
             .reference(Some(format!("spec.{list}{{{name}}}")));
@@ -236,6 +242,7 @@ impl Worker {
             self.probes.reconcile(&pod, &observed);
             let now = Timestamp::now();
             let deadline = self.check_deadline(&pod, now);
+            self.check_eviction(&pod);
             let mut plan = plan::plan(
                 &pod,
                 &observed,
@@ -246,6 +253,8 @@ impl Worker {
             if plan.finished {
                 // Nothing of a finished pod runs again: its objects need no watch.
                 self.subscriptions.clear();
+            } else {
+                self.follow_references(&pod);
             }
             self.publish(&pod, &observed, &plan);
             self.report_waits(&plan);
@@ -268,6 +277,28 @@ impl Worker {
             }
         }
         Duration::from_millis(100)
+    }
+
+    /// An ephemeral container that was added may refer to further objects.
+    fn follow_references(&mut self, pod: &Pod) {
+        let referred = references(pod);
+        if referred != self.referred {
+            self.subscriptions = self.node.objects.subscribe(pod, &self.poke);
+            self.referred = referred;
+        }
+    }
+
+    /// Gives the pod up when the node is short of something.
+    fn check_eviction(&mut self, pod: &Pod) {
+        if plan::api_finished(pod) || self.memory.failed.is_some() {
+            return;
+        }
+        let Some(verdict) = self.node.pressure.verdict(&self.identity.uid) else {
+            return;
+        };
+        self.event(EventType::Warning, "Evicted", verdict.message.clone());
+        self.kill_grace = Some(verdict.grace);
+        self.memory.failed = Some((EVICTED.into(), verdict.message));
     }
 
     /// Gives the pod up when its activeDeadlineSeconds have passed; the time left otherwise.
@@ -350,15 +381,10 @@ impl Worker {
         self.reported_waits = present;
     }
 
-    /// A container or init container of the pod by name.
+    /// A container of the pod by name, whatever its role.
     pub(super) fn container(&self, name: &str) -> Option<Container> {
         let pod = self.pod();
-        let spec = pod.spec.as_ref()?;
-        let mut all = spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten());
-        all.find(|container| container.name == name).cloned()
+        containers::find(&pod, name).map(|(_, container)| container.into_owned())
     }
 
     /// Writes volumes; `Err` with the delay when the pod cannot go on without them.

@@ -15,6 +15,7 @@ use crate::context::NodeContext;
 use crate::cri::{ContainerPhase, ObservedContainer, container};
 use crate::logs::reader::LogReader;
 use crate::logs::select::{LogOptions, Streams};
+use crate::pod::containers;
 use crate::pod::identity::PodIdentity;
 
 /// Pieces that may wait for a slow client.
@@ -30,14 +31,7 @@ pub(super) async fn serve(
     let Some(identity) = PodIdentity::of(&pod) else {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "pod has no identity"));
     };
-    let known = pod.spec.iter().any(|spec| {
-        let mut all = spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten());
-        all.any(|container| container.name == name)
-    });
-    if !known {
+    if containers::find(&pod, &name).is_none() {
         return Err(Refusal::new(
             StatusCode::BAD_REQUEST,
             format!("container {name} is not valid for pod {}", identity.name),
@@ -103,6 +97,7 @@ fn no_log(
             .iter()
             .flatten()
             .chain(status.init_container_statuses.iter().flatten())
+            .chain(status.ephemeral_container_statuses.iter().flatten())
     });
     let waiting = statuses
         .filter(|status| status.name == name)

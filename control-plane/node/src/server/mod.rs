@@ -5,10 +5,12 @@
 //!  API server ──TLS, client certificate──► axum router
 //!      /containerLogs/NS/POD/CONTAINER   logs.rs       reads the CRI log file
 //!      /exec, /attach, /portForward      streaming.rs  asks CRI for a URL, splices the upgrade
+//!      /stats, /metrics/...              stats.rs      what the node and its pods use
 //!      /pods /metrics /healthz           here
 //! ```
 
 mod logs;
+mod stats;
 mod streaming;
 mod tls;
 
@@ -114,6 +116,9 @@ pub(crate) async fn start(
     let router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/metrics", get(metrics))
+        .route("/stats/summary", get(stats::serve_summary))
+        .route("/metrics/resource", get(stats::serve_resource))
+        .route("/metrics/cadvisor", get(stats::serve_cadvisor))
         .route("/pods", get(pods))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",

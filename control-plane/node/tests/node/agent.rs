@@ -299,7 +299,7 @@ async fn volumes_are_made_before_the_sandbox_and_follow_their_objects() {
         .iter()
         .map(|m| m.container_path.as_str())
         .collect();
-    assert_eq!(mounts, ["/v", "/e", "/dev/termination-log"]);
+    assert_eq!(mounts, ["/v", "/e", "/etc/hosts", "/dev/termination-log"]);
     let file = std::path::Path::new(&made.config.mounts[0].host_path).join("k");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "default");

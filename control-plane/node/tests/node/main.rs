@@ -4,6 +4,8 @@
 
 mod agent;
 mod fake_cri;
+mod housekeeping;
 mod identity;
+mod lifecycle;
 mod server;
 mod support;

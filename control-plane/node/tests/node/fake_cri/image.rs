@@ -52,12 +52,27 @@ impl ImageService for FakeCri {
         Ok(Response::new(PullImageResponse { image_ref: id }))
     }
 
-    async fn remove_image(&self, _: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
-        Err(Status::unimplemented("RemoveImage"))
+    async fn remove_image(
+        &self,
+        request: Request<RemoveImageRequest>,
+    ) -> Answer<RemoveImageResponse> {
+        let id = request.into_inner().image.unwrap_or_default().image;
+        let mut state = self.state.lock();
+        state.calls.push(format!("RemoveImage {id}"));
+        state.images.retain(|_, image| image.id != id);
+        Ok(Response::new(RemoveImageResponse {}))
     }
 
     async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Answer<ImageFsInfoResponse> {
-        Err(Status::unimplemented("ImageFsInfo"))
+        Ok(Response::new(ImageFsInfoResponse {
+            image_filesystems: vec![FilesystemUsage {
+                fs_id: Some(FilesystemIdentifier {
+                    mountpoint: "/".into(),
+                }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }))
     }
 
     type StreamImagesStream =

@@ -3,6 +3,7 @@
 
 mod image;
 mod runtime;
+mod stats;
 mod streaming;
 
 use std::collections::{BTreeMap, HashMap};

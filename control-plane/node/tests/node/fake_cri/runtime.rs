@@ -355,9 +355,16 @@ impl RuntimeService for FakeCri {
     }
     async fn reopen_container_log(
         &self,
-        _: Request<ReopenContainerLogRequest>,
+        request: Request<ReopenContainerLogRequest>,
     ) -> Answer<ReopenContainerLogResponse> {
-        absent("ReopenContainerLog")
+        let id = request.into_inner().container_id;
+        let mut state = self.state.lock();
+        state.calls.push(format!("ReopenContainerLog {id}"));
+        let Some(container) = state.containers.get(&id) else {
+            return Err(Status::not_found(id));
+        };
+        std::fs::File::create_new(&container.log_path).unwrap();
+        ok(ReopenContainerLogResponse {})
     }
     async fn container_stats(
         &self,
@@ -381,7 +388,8 @@ impl RuntimeService for FakeCri {
         &self,
         _: Request<ListPodSandboxStatsRequest>,
     ) -> Answer<ListPodSandboxStatsResponse> {
-        absent("ListPodSandboxStats")
+        let stats = self.state.lock().pod_stats();
+        ok(ListPodSandboxStatsResponse { stats })
     }
     async fn update_runtime_config(
         &self,
@@ -406,13 +414,32 @@ impl RuntimeService for FakeCri {
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Answer<ListMetricDescriptorsResponse> {
-        absent("ListMetricDescriptors")
+        let descriptor = MetricDescriptor {
+            name: "container_memory_usage_bytes".into(),
+            help: "Memory.".into(),
+            label_keys: vec!["pod".into()],
+        };
+        ok(ListMetricDescriptorsResponse {
+            descriptors: vec![descriptor],
+        })
     }
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Answer<ListPodSandboxMetricsResponse> {
-        absent("ListPodSandboxMetrics")
+        let metric = Metric {
+            name: "container_memory_usage_bytes".into(),
+            metric_type: MetricType::Gauge as i32,
+            label_values: vec!["p".into()],
+            value: Some(UInt64Value { value: 7 }),
+            ..Default::default()
+        };
+        ok(ListPodSandboxMetricsResponse {
+            pod_metrics: vec![PodSandboxMetrics {
+                metrics: vec![metric],
+                ..Default::default()
+            }],
+        })
     }
     async fn runtime_config(
         &self,

@@ -1,5 +1,9 @@
 //! A real API server on a real store, in process, with a node agent on the fake runtime.
 
+mod https;
+
+pub use https::{connect, get};
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -209,10 +213,15 @@ fn config(directory: PathBuf, pki: &ClusterPki) -> NodeConfig {
         key_pem: pair.key_pem.into_bytes(),
         client_ca_pem: pki.ca_pem().as_bytes().to_vec(),
     });
+    // What the machine of the tests has is not the tests' matter.
+    config.eviction.thresholds.clear();
     let timings = &mut config.timings;
     timings.relist_interval = Duration::from_millis(50);
     timings.backoff_initial = Duration::from_millis(1500);
     timings.sync_retry = Duration::from_millis(200);
+    timings.eviction_interval = Duration::from_millis(100);
+    timings.log_rotation_interval = Duration::from_millis(100);
+    timings.static_pod_interval = Duration::from_millis(100);
     timings.node_status_interval = Duration::from_millis(500);
     config
 }
