@@ -21,6 +21,7 @@
 //! * [`managed`] is about who owns which field, and server-side apply.
 //! * [`status`] holds the errors, with Kubernetes' reasons, codes and messages.
 
+pub mod cel;
 pub mod cron;
 pub mod custom;
 pub mod decode;

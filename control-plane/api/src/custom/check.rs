@@ -69,7 +69,7 @@ pub fn check_schema(schema: &Value, path: &Path, errors: &mut Errors) {
     structure(schema, Level::Root, path, &mut found);
     words(schema, path, true, None, &mut found);
     if found.is_empty() {
-        match Node::compile(schema) {
+        match Node::compile_at(schema, path, &mut found) {
             Ok(node) => defaults(&node, schema, path, true, &mut found),
             Err(CompileError::TooLarge) => {
                 found.invalid(path, "", CompileError::TooLarge.to_string());

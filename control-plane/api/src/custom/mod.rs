@@ -6,6 +6,7 @@
 //!        └─ definition ──► one CustomResource per served version
 //!                             node      the schema in a form that can be walked
 //!                             prune     unknown fields out, defaults in
+//!                             rules     x-kubernetes-validations (crate::cel)
 //!                             validate  values, lists, embedded resources
 //!                             columns   what kubectl prints (json_path)
 //!                             scale     where the replicas are
@@ -32,6 +33,7 @@ mod open_api;
 mod patterns;
 mod prune;
 mod resource;
+mod rules;
 mod scale;
 mod strategy;
 mod trail;
@@ -41,7 +43,7 @@ pub use check::check_schema;
 pub use definition::{Definition, version_order};
 pub use json_path::{JsonPath, JsonPathError};
 pub use kinds::{CustomKinds, TooManyKinds};
-pub use node::{CompileError, MAX_NODES, Node};
+pub use node::{Additional, CompileError, MAX_NODES, Node, ValueType};
 pub use open_api::{type_name, without_alternatives};
 pub use resource::CustomResource;
 pub use scale::ScalePaths;

@@ -6,8 +6,14 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::patterns::{PatternError, Patterns};
-use crate::ObjectExt;
+use super::{
+    patterns::{PatternError, Patterns},
+    rules::{self, Validation},
+};
+use crate::{
+    ObjectExt,
+    field::{Errors, Path},
+};
 
 /// Schemas in one version of a definition, nested ones counted: more would cost more memory
 /// than any honest definition does.
@@ -163,6 +169,10 @@ pub struct Node {
     pub rules: Option<Box<Rules>>,
     /// Something in here, or below, has a default.
     pub has_defaults: bool,
+    /// `x-kubernetes-validations`.
+    pub(super) validations: Vec<Validation>,
+    /// There are such rules in here, or below.
+    pub(super) has_validations: bool,
 }
 
 impl Node {
@@ -171,11 +181,26 @@ impl Node {
     /// # Errors
     /// When the schema is too large or one of its patterns cannot be used.
     pub fn compile(schema: &Value) -> Result<Node, CompileError> {
-        Compiler {
+        Self::compile_at(schema, &Path::default(), &mut Errors::default())
+    }
+
+    /// Reads the schema at `path` of a definition; what is wrong with its rules goes into
+    /// `errors`, and such rules are left out.
+    ///
+    /// # Errors
+    /// When the schema is too large or one of its patterns cannot be used.
+    pub fn compile_at(
+        schema: &Value,
+        path: &Path,
+        errors: &mut Errors,
+    ) -> Result<Node, CompileError> {
+        let mut node = Compiler {
             patterns: Patterns::default(),
             nodes: 0,
         }
-        .node(schema)
+        .node(schema)?;
+        rules::attach(&mut node, schema, path, errors);
+        Ok(node)
     }
 
     /// The schema of a field.
@@ -235,6 +260,8 @@ impl Compiler {
             list,
             rules: self.rules(schema)?,
             has_defaults,
+            validations: Vec::new(),
+            has_validations: false,
         })
     }
 

@@ -6,7 +6,7 @@ use super::{
     columns::{self, CustomColumn},
     definition::Definition,
     node::{CompileError, Node},
-    prune,
+    prune, rules,
     scale::ScalePaths,
     validate,
 };
@@ -109,7 +109,9 @@ impl CustomResource {
 
     /// What is wrong with the object's values.
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        validate::validate(&self.node, object, old)
+        let mut errors = validate::validate(&self.node, object, old);
+        rules::check(&self.node, object, old, &mut errors);
+        errors
     }
 
     /// A stored object in this version.

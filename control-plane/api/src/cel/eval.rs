@@ -1,0 +1,580 @@
+//! Evaluation, with a price on every step.
+
+use std::{cmp::Ordering, rc::Rc};
+
+use super::{
+    Program,
+    ast::{Binary, Expr, Literal, Loop, Macro},
+    functions,
+    value::{List, Map, Text, Value},
+};
+
+/// Bytes or elements of a text or list that cost as much as one step.
+const BYTES_PER_STEP: usize = 10;
+
+/// Why an expression has no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvalError {
+    /// It costs more than there was left.
+    #[error("operation cancelled: actual cost limit exceeded")]
+    Cost,
+    /// An operator or function is not made for such values.
+    #[error("no such overload: {0}")]
+    Overload(String),
+    /// A map without such a key, or an object without such a field.
+    #[error("no such key: {0}")]
+    NoSuchKey(String),
+    /// Anything else: overflow, division by zero, an index out of bounds …
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A name and what it stands for, innermost first.
+struct Scope<'s, 'a> {
+    name: &'s str,
+    value: Value<'a>,
+    outer: Option<&'s Scope<'s, 'a>>,
+}
+
+type Outcome<'a> = Result<Value<'a>, EvalError>;
+
+pub(super) fn evaluate<'a>(
+    program: &'a Program,
+    names: &[(&str, Value<'a>)],
+    budget: &mut u64,
+) -> Outcome<'a> {
+    let mut run = Run {
+        program,
+        names,
+        left: *budget,
+    };
+    let outcome = run.eval(&program.root, None);
+    *budget = run.left;
+    outcome
+}
+
+/// One evaluation.
+pub(super) struct Run<'r, 'a> {
+    pub program: &'a Program,
+    names: &'r [(&'r str, Value<'a>)],
+    left: u64,
+}
+
+pub(super) fn failed(why: impl Into<String>) -> EvalError {
+    EvalError::Failed(why.into())
+}
+
+fn no_overload<'a>(operator: Binary, a: &Value<'a>, b: &Value<'a>) -> EvalError {
+    EvalError::Overload(format!(
+        "{}({}, {})",
+        operator.symbol(),
+        a.type_name(),
+        b.type_name()
+    ))
+}
+
+impl<'a> Run<'_, 'a> {
+    /// Takes the price of work on something of a size.
+    pub(super) fn spend(&mut self, size: usize) -> Result<(), EvalError> {
+        let price = u64::try_from(size / BYTES_PER_STEP).unwrap_or(u64::MAX);
+        match self.left.checked_sub(price.saturating_add(1)) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => {
+                self.left = 0;
+                Err(EvalError::Cost)
+            }
+        }
+    }
+
+    fn eval(&mut self, expr: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        self.spend(0)?;
+        match expr {
+            Expr::Literal(literal) => Ok(constant(literal)),
+            Expr::Ident(name) => self.name(name, scope),
+            Expr::Select(operand, field, optional) => {
+                let value = self.eval(operand, scope)?;
+                self.select(value, field, *optional)
+            }
+            Expr::Has(operand, field) => match self.eval(operand, scope)? {
+                Value::Map(map) => Ok(Value::Bool(map.field(field).is_some())),
+                Value::Optional(Some(inner)) => match *inner {
+                    Value::Map(map) => Ok(Value::Bool(map.field(field).is_some())),
+                    _ => Ok(Value::Bool(false)),
+                },
+                Value::Optional(None) | Value::Null => Ok(Value::Bool(false)),
+                other => Err(EvalError::Overload(format!("has({})", other.type_name()))),
+            },
+            Expr::Index(operand, index, optional) => {
+                let value = self.eval(operand, scope)?;
+                let index = self.eval(index, scope)?;
+                self.index(value, &index, *optional)
+            }
+            Expr::Not(inner) => match self.eval(inner, scope)? {
+                Value::Bool(value) => Ok(Value::Bool(!value)),
+                other => Err(EvalError::Overload(format!("!_({})", other.type_name()))),
+            },
+            Expr::Negate(inner) => match self.eval(inner, scope)? {
+                Value::Int(value) => value
+                    .checked_neg()
+                    .map(Value::Int)
+                    .ok_or_else(|| failed("integer overflow")),
+                Value::Double(value) => Ok(Value::Double(-value)),
+                Value::Duration(value) => Ok(Value::Duration(-value)),
+                other => Err(EvalError::Overload(format!("-_({})", other.type_name()))),
+            },
+            Expr::Binary(operator @ (Binary::And | Binary::Or), left, right) => {
+                self.logic(*operator == Binary::Or, left, right, scope)
+            }
+            Expr::Binary(operator, left, right) => {
+                let left = self.eval(left, scope)?;
+                let right = self.eval(right, scope)?;
+                self.binary(*operator, &left, &right)
+            }
+            Expr::Conditional(condition, yes, no) => match self.eval(condition, scope)? {
+                Value::Bool(true) => self.eval(yes, scope),
+                Value::Bool(false) => self.eval(no, scope),
+                other => Err(EvalError::Overload(format!("_?_:_({})", other.type_name()))),
+            },
+            Expr::List(items) => self.list(items, scope),
+            Expr::Map(entries) => self.map(entries, scope),
+            Expr::Call(target, name, arguments) => {
+                let mut values = Vec::with_capacity(arguments.len() + 1);
+                if let Some(target) = target {
+                    values.push(self.eval(target, scope)?);
+                }
+                for argument in arguments {
+                    values.push(self.eval(argument, scope)?);
+                }
+                functions::call(self, name, target.is_some(), &values)
+            }
+            Expr::Loop(inner) => self.each(inner, scope),
+            Expr::Bind(name, value, body) => {
+                let value = self.eval(value, scope)?;
+                let inner = Scope {
+                    name,
+                    value,
+                    outer: scope,
+                };
+                self.eval(body, Some(&inner))
+            }
+            Expr::OptionalMap(target, name, body, flat) => match self.eval(target, scope)? {
+                Value::Optional(None) => Ok(Value::Optional(None)),
+                Value::Optional(Some(value)) => {
+                    let inner = Scope {
+                        name,
+                        value: *value,
+                        outer: scope,
+                    };
+                    let mapped = self.eval(body, Some(&inner))?;
+                    Ok(if *flat {
+                        mapped
+                    } else {
+                        Value::Optional(Some(Box::new(mapped)))
+                    })
+                }
+                other => Err(EvalError::Overload(format!(
+                    "optMap({})",
+                    other.type_name()
+                ))),
+            },
+        }
+    }
+
+    fn name(&self, name: &'a str, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        let mut here = scope;
+        while let Some(found) = here {
+            if found.name == name {
+                return Ok(found.value.clone());
+            }
+            here = found.outer;
+        }
+        if let Some((_, value)) = self.names.iter().find(|(known, _)| *known == name) {
+            return Ok(value.clone());
+        }
+        functions::type_by_name(name)
+            .map(Value::Type)
+            .ok_or_else(|| failed(format!("no such attribute: {name}")))
+    }
+
+    fn select(&mut self, value: Value<'a>, field: &str, optional: bool) -> Outcome<'a> {
+        match value {
+            Value::Map(map) => match (map.field(field), optional) {
+                (Some(value), false) => Ok(value),
+                (found, true) => Ok(Value::Optional(found.map(Box::new))),
+                (None, false) => Err(EvalError::NoSuchKey(field.to_string())),
+            },
+            // Selecting on something that may be absent gives the like.
+            Value::Optional(None) => Ok(Value::Optional(None)),
+            Value::Optional(Some(inner)) => self.select(*inner, field, true),
+            Value::Null if optional => Ok(Value::Optional(None)),
+            other => Err(EvalError::Overload(format!(
+                "{}.{field}",
+                other.type_name()
+            ))),
+        }
+    }
+
+    fn index(&mut self, value: Value<'a>, index: &Value<'a>, optional: bool) -> Outcome<'a> {
+        let found = match (value, index) {
+            (Value::Optional(None), _) => return Ok(Value::Optional(None)),
+            (Value::Optional(Some(inner)), index) => return self.index(*inner, index, true),
+            (Value::List(list), index) => {
+                let position = match index {
+                    Value::Int(at) => usize::try_from(*at).ok(),
+                    Value::Uint(at) => usize::try_from(*at).ok(),
+                    other => {
+                        return Err(EvalError::Overload(format!(
+                            "_[_](list, {})",
+                            other.type_name()
+                        )));
+                    }
+                };
+                let found = position.filter(|at| *at < list.len()).map(|at| list.at(at));
+                found.ok_or_else(|| {
+                    let index = index.to_text().unwrap_or_default();
+                    failed(format!("index out of bounds: {index}"))
+                })
+            }
+            (Value::Map(map), index) => map
+                .get(index)
+                .ok_or_else(|| EvalError::NoSuchKey(index.to_text().unwrap_or_default())),
+            (other, index) => Err(EvalError::Overload(format!(
+                "_[_]({}, {})",
+                other.type_name(),
+                index.type_name()
+            ))),
+        };
+        if optional && !matches!(found, Err(EvalError::Overload(_))) {
+            return Ok(Value::Optional(found.ok().map(Box::new)));
+        }
+        found
+    }
+
+    /// `&&` and `||`: an error on one side does not matter when the other side decides.
+    fn logic(
+        &mut self,
+        decides: bool,
+        left: &'a Expr,
+        right: &'a Expr,
+        scope: Option<&Scope<'_, 'a>>,
+    ) -> Outcome<'a> {
+        let truth = |outcome: Outcome<'a>| match outcome {
+            Ok(Value::Bool(value)) => Ok(value),
+            Ok(other) => Err(EvalError::Overload(format!(
+                "{}({})",
+                if decides { "_||_" } else { "_&&_" },
+                other.type_name()
+            ))),
+            Err(error) => Err(error),
+        };
+        match truth(self.eval(left, scope)) {
+            Ok(value) if value == decides => Ok(Value::Bool(decides)),
+            Err(EvalError::Cost) => Err(EvalError::Cost),
+            first => match (first, truth(self.eval(right, scope))) {
+                (_, Ok(value)) if value == decides => Ok(Value::Bool(decides)),
+                (_, Err(EvalError::Cost)) => Err(EvalError::Cost),
+                (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+                (Ok(_), Ok(value)) => Ok(Value::Bool(value)),
+            },
+        }
+    }
+
+    fn binary(&mut self, operator: Binary, a: &Value<'a>, b: &Value<'a>) -> Outcome<'a> {
+        self.spend(a.size().min(b.size()))?;
+        match operator {
+            Binary::Equal => Ok(Value::Bool(self.equal(a, b)?)),
+            Binary::NotEqual => Ok(Value::Bool(!self.equal(a, b)?)),
+            Binary::In => match b {
+                Value::List(list) => {
+                    self.spend(list.len() * BYTES_PER_STEP)?;
+                    Ok(Value::Bool(list.iter().any(|item| item.equals(a))))
+                }
+                Value::Map(map) => Ok(Value::Bool(map.get(a).is_some())),
+                _ => Err(no_overload(operator, a, b)),
+            },
+            Binary::Less | Binary::LessOrEqual | Binary::Greater | Binary::GreaterOrEqual => {
+                let nan =
+                    matches!((a, b), (Value::Double(x), _) | (_, Value::Double(x)) if x.is_nan());
+                let Some(order) = a.order(b) else {
+                    return if nan {
+                        Ok(Value::Bool(false))
+                    } else {
+                        Err(no_overload(operator, a, b))
+                    };
+                };
+                Ok(Value::Bool(match operator {
+                    Binary::Less => order == Ordering::Less,
+                    Binary::LessOrEqual => order != Ordering::Greater,
+                    Binary::Greater => order == Ordering::Greater,
+                    _ => order != Ordering::Less,
+                }))
+            }
+            _ => self.arithmetic(operator, a, b),
+        }
+    }
+
+    /// Equality walks both values.
+    fn equal(&mut self, a: &Value<'a>, b: &Value<'a>) -> Result<bool, EvalError> {
+        if let (Value::List(_) | Value::Map(_), Value::List(_) | Value::Map(_)) = (a, b) {
+            self.spend(weight(a).min(weight(b)))?;
+        }
+        Ok(a.equals(b))
+    }
+
+    fn arithmetic(&mut self, operator: Binary, a: &Value<'a>, b: &Value<'a>) -> Outcome<'a> {
+        let overflow = || failed("integer overflow");
+        match (operator, a, b) {
+            (_, Value::Int(a), Value::Int(b)) => whole(operator, *b == 0, || match operator {
+                Binary::Add => a.checked_add(*b),
+                Binary::Subtract => a.checked_sub(*b),
+                Binary::Multiply => a.checked_mul(*b),
+                Binary::Divide => a.checked_div(*b),
+                _ => a.checked_rem(*b),
+            })
+            .map(Value::Int),
+            (_, Value::Uint(a), Value::Uint(b)) => whole(operator, *b == 0, || match operator {
+                Binary::Add => a.checked_add(*b),
+                Binary::Subtract => a.checked_sub(*b),
+                Binary::Multiply => a.checked_mul(*b),
+                Binary::Divide => a.checked_div(*b),
+                _ => a.checked_rem(*b),
+            })
+            .map(Value::Uint),
+            (Binary::Add, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a + b)),
+            (Binary::Subtract, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a - b)),
+            (Binary::Multiply, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a * b)),
+            (Binary::Divide, Value::Double(a), Value::Double(b)) => Ok(Value::Double(a / b)),
+            (Binary::Add, Value::String(a), Value::String(b)) => {
+                self.spend(a.as_str().len() + b.as_str().len())?;
+                Ok(Value::owned(format!("{}{}", a.as_str(), b.as_str())))
+            }
+            (Binary::Add, Value::Bytes(a), Value::Bytes(b)) => {
+                self.spend(a.len() + b.len())?;
+                Ok(Value::Bytes([&**a, &**b].concat().into()))
+            }
+            (Binary::Add, Value::List(a), Value::List(b)) => {
+                self.spend((a.len() + b.len()) * BYTES_PER_STEP)?;
+                Ok(Value::list(a.iter().chain(b.iter()).collect()))
+            }
+            (Binary::Add, Value::Timestamp(time), Value::Duration(by))
+            | (Binary::Add, Value::Duration(by), Value::Timestamp(time)) => {
+                let sum = time.checked_add(*by).map_err(|_| overflow())?;
+                Ok(Value::Timestamp(sum))
+            }
+            (Binary::Subtract, Value::Timestamp(time), Value::Duration(by)) => {
+                let difference = time.checked_sub(*by).map_err(|_| overflow())?;
+                Ok(Value::Timestamp(difference))
+            }
+            (Binary::Subtract, Value::Timestamp(a), Value::Timestamp(b)) => {
+                Ok(Value::Duration(a.duration_since(*b)))
+            }
+            (Binary::Add, Value::Duration(a), Value::Duration(b)) => {
+                a.checked_add(*b).map(Value::Duration).ok_or_else(overflow)
+            }
+            (Binary::Subtract, Value::Duration(a), Value::Duration(b)) => {
+                a.checked_sub(*b).map(Value::Duration).ok_or_else(overflow)
+            }
+            _ => Err(no_overload(operator, a, b)),
+        }
+    }
+
+    fn list(&mut self, items: &'a [(Expr, bool)], scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        let mut out = Vec::with_capacity(items.len());
+        for (item, optional) in items {
+            match (self.eval(item, scope)?, optional) {
+                (Value::Optional(found), true) => out.extend(found.map(|value| *value)),
+                (value, _) => out.push(value),
+            }
+        }
+        Ok(Value::list(out))
+    }
+
+    fn map(
+        &mut self,
+        entries: &'a [(Expr, Expr, bool)],
+        scope: Option<&Scope<'_, 'a>>,
+    ) -> Outcome<'a> {
+        let mut out: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(entries.len());
+        for (key, value, optional) in entries {
+            let key = self.eval(key, scope)?;
+            let value = match (self.eval(value, scope)?, optional) {
+                (Value::Optional(None), true) => continue,
+                (Value::Optional(Some(value)), true) => *value,
+                (value, _) => value,
+            };
+            self.spend(out.len())?;
+            if out.iter().any(|(known, _)| known.equals(&key)) {
+                let key = key.to_text().unwrap_or_default();
+                return Err(failed(format!("Failed with repeated key: {key}")));
+            }
+            out.push((key, value));
+        }
+        Ok(Value::Map(Map::Owned(Rc::new(out))))
+    }
+
+    /// What a macro goes over: index or key, and value.
+    fn entries(&self, over: &Value<'a>) -> Result<Vec<(Value<'a>, Value<'a>)>, EvalError> {
+        match over {
+            Value::List(list) => Ok(list
+                .iter()
+                .enumerate()
+                .map(|(at, value)| (Value::Int(i64::try_from(at).unwrap_or(i64::MAX)), value))
+                .collect()),
+            Value::Map(map) => Ok(map.entries().collect()),
+            other => Err(EvalError::Overload(format!(
+                "expected an iterable, found {}",
+                other.type_name()
+            ))),
+        }
+    }
+
+    fn each(&mut self, each: &'a Loop, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
+        let over = self.eval(&each.over, scope)?;
+        let is_list = matches!(over, Value::List(_));
+        self.spend(over.size() * BYTES_PER_STEP)?;
+        let mut state = Gathered::default();
+        for (key, value) in self.entries(&over)? {
+            let first = match (&each.second, is_list) {
+                (None, true) => value.clone(),
+                _ => key.clone(),
+            };
+            let outer = Scope {
+                name: &each.first,
+                value: first.clone(),
+                outer: scope,
+            };
+            let inner;
+            let scope = match &each.second {
+                None => &outer,
+                Some(name) => {
+                    inner = Scope {
+                        name,
+                        value,
+                        outer: Some(&outer),
+                    };
+                    &inner
+                }
+            };
+            if let Some(filter) = &each.filter {
+                match self.eval(filter, Some(scope))? {
+                    Value::Bool(true) => {}
+                    Value::Bool(false) => continue,
+                    other => return Err(EvalError::Overload(other.type_name().to_string())),
+                }
+            }
+            let outcome = self.eval(&each.body, Some(scope));
+            if state.take(each.what, outcome, first)? {
+                break;
+            }
+        }
+        state.finish(each.what)
+    }
+}
+
+/// What a macro has found so far.
+#[derive(Default)]
+struct Gathered<'a> {
+    items: Vec<Value<'a>>,
+    entries: Vec<(Value<'a>, Value<'a>)>,
+    count: usize,
+    decided: bool,
+    error: Option<EvalError>,
+}
+
+impl<'a> Gathered<'a> {
+    /// True: the rest does not matter.
+    fn take(
+        &mut self,
+        what: Macro,
+        outcome: Outcome<'a>,
+        first: Value<'a>,
+    ) -> Result<bool, EvalError> {
+        match what {
+            Macro::All | Macro::Exists => {
+                match outcome {
+                    Ok(Value::Bool(value)) if value == (what == Macro::Exists) => {
+                        self.decided = true;
+                        return Ok(true);
+                    }
+                    Ok(Value::Bool(_)) => {}
+                    Ok(other) => {
+                        let error = EvalError::Overload(other.type_name().to_string());
+                        self.error.get_or_insert(error);
+                    }
+                    Err(EvalError::Cost) => return Err(EvalError::Cost),
+                    Err(error) => drop(self.error.get_or_insert(error)),
+                }
+                return Ok(false);
+            }
+            Macro::ExistsOne => self.count += usize::from(matches!(outcome?, Value::Bool(true))),
+            Macro::Filter => {
+                if let Value::Bool(true) = outcome? {
+                    self.items.push(first);
+                }
+            }
+            Macro::Map | Macro::TransformList => self.items.push(outcome?),
+            Macro::TransformMap => self.entries.push((first, outcome?)),
+        }
+        Ok(false)
+    }
+
+    fn finish(self, what: Macro) -> Outcome<'a> {
+        match what {
+            Macro::All | Macro::Exists => match self.error {
+                Some(error) if !self.decided => Err(error),
+                _ => Ok(Value::Bool(self.decided == (what == Macro::Exists))),
+            },
+            Macro::ExistsOne => Ok(Value::Bool(self.count == 1)),
+            Macro::Map | Macro::Filter | Macro::TransformList => Ok(Value::list(self.items)),
+            Macro::TransformMap => Ok(Value::Map(Map::Owned(Rc::new(self.entries)))),
+        }
+    }
+}
+
+fn constant(literal: &Literal) -> Value<'_> {
+    match literal {
+        Literal::Null => Value::Null,
+        Literal::Bool(value) => Value::Bool(*value),
+        Literal::Int(value) => Value::Int(*value),
+        Literal::Uint(value) => Value::Uint(*value),
+        Literal::Double(value) => Value::Double(*value),
+        Literal::String(text) => Value::String(Text::Borrowed(text)),
+        Literal::Bytes(bytes) => Value::Bytes(bytes.as_slice().into()),
+    }
+}
+
+fn whole<T>(
+    operator: Binary,
+    by_zero: bool,
+    compute: impl Fn() -> Option<T>,
+) -> Result<T, EvalError> {
+    match operator {
+        Binary::Divide if by_zero => return Err(failed("division by zero")),
+        Binary::Remainder if by_zero => return Err(failed("modulus by zero")),
+        _ => {}
+    }
+    compute().ok_or_else(|| failed("integer overflow"))
+}
+
+/// Everything in a value, counted, as far as it matters.
+fn weight(value: &Value<'_>) -> usize {
+    const ENOUGH: usize = 1 << 20;
+    let mut waiting = vec![value.clone()];
+    let mut total: usize = 0;
+    while let Some(value) = waiting.pop() {
+        total += 1 + value.size();
+        if total > ENOUGH {
+            break;
+        }
+        match &value {
+            Value::List(list @ List::Json(..)) => waiting.extend(list.iter()),
+            Value::List(list) => waiting.extend(list.iter()),
+            Value::Map(map) => waiting.extend(map.entries().map(|(_, value)| value)),
+            _ => {}
+        }
+    }
+    total
+}

@@ -1,0 +1,588 @@
+//! `x-kubernetes-validations`: rules in CEL, for a value and for its change.
+
+use serde_json::Value;
+
+use super::{
+    json_path::JsonPath,
+    node::{Additional, ListRule, Node, ValueType},
+    trail::Trail,
+};
+use crate::{
+    ObjectExt,
+    cel::{self, CALL_COST, Declared, EvalError, OBJECT_COST, Program},
+    field::{ErrorKind, Errors, FieldError, Path},
+};
+
+const REASONS: [&str; 4] = [
+    "FieldValueDuplicate",
+    "FieldValueForbidden",
+    "FieldValueInvalid",
+    "FieldValueRequired",
+];
+/// Longest message that an expression may make, in bytes; Kubernetes' limit.
+const MAX_MESSAGE_BYTES: usize = 5 * 1024;
+/// Errors reported at most.
+const MAX_ERRORS: usize = 128;
+
+/// One rule.
+#[derive(Debug)]
+pub(super) struct Validation {
+    rule: String,
+    program: Program,
+    message: String,
+    message_expression: Option<Program>,
+    kind: ErrorKind,
+    /// Appended to the value's path.
+    field_path: Vec<String>,
+    optional_old_self: bool,
+    uses_old_self: bool,
+}
+
+/// Compiles the rules of a schema and of everything below it.
+pub(super) fn attach(node: &mut Node, schema: &Value, path: &Path, errors: &mut Errors) {
+    Attach { errors }.node(node, schema, path, true, None);
+}
+
+struct Attach<'e> {
+    errors: &'e mut Errors,
+}
+
+impl Attach<'_> {
+    fn node(
+        &mut self,
+        node: &mut Node,
+        schema: &Value,
+        path: &Path,
+        root: bool,
+        // Below this nothing old can be told to be the same.
+        uncorrelated: Option<&Path>,
+    ) {
+        let mut has_validations = false;
+        let properties = path.child("properties");
+        for (name, inner) in &mut node.properties {
+            if let Some(schema) = schema.get("properties").and_then(|all| all.get(name)) {
+                self.node(inner, schema, &properties.key(name), false, uncorrelated);
+                has_validations |= inner.has_validations;
+            }
+        }
+        if let (Some(inner), Some(schema)) = (&mut node.items, schema.get("items")) {
+            let correlated = matches!(node.list, ListRule::Map(_));
+            let below = if correlated {
+                uncorrelated
+            } else {
+                uncorrelated.or(Some(path))
+            };
+            self.node(inner, schema, &path.child("items"), false, below);
+            has_validations |= inner.has_validations;
+        }
+        if let (Additional::Schema(inner), Some(schema)) =
+            (&mut node.additional, schema.get("additionalProperties"))
+        {
+            let at = path.child("additionalProperties");
+            self.node(inner, schema, &at, false, uncorrelated);
+            has_validations |= inner.has_validations;
+        }
+        let mut rules = Vec::new();
+        let list = schema
+            .get("x-kubernetes-validations")
+            .and_then(Value::as_array);
+        for (index, rule) in list.into_iter().flatten().enumerate() {
+            let at = path.child("x-kubernetes-validations").index(index);
+            rules.extend(self.rule(node, rule, &at, root, uncorrelated));
+        }
+        node.has_validations = has_validations || !rules.is_empty();
+        node.validations = rules;
+    }
+
+    fn rule(
+        &mut self,
+        node: &Node,
+        rule: &Value,
+        at: &Path,
+        root: bool,
+        uncorrelated: Option<&Path>,
+    ) -> Option<Validation> {
+        let text = rule.str_at("/rule").trim();
+        if text.is_empty() {
+            self.errors
+                .required(&at.child("rule"), "rule is not specified");
+            return None;
+        }
+        self.words(rule, text, at);
+        let declared = |name| Declared {
+            name,
+            schema: Some(node),
+            is_resource: root || node.embedded,
+        };
+        let names = [declared("self"), declared("oldSelf")];
+        let program = match Program::compile(text, &names) {
+            Ok(program) => program,
+            Err(error) => {
+                let detail = format!("compilation failed: {error}");
+                self.errors.invalid(&at.child("rule"), rule.clone(), detail);
+                return None;
+            }
+        };
+        let message_expression = match rule.str_at("/messageExpression").trim() {
+            "" => None,
+            text => match Program::compile(text, &names) {
+                Ok(program) => Some(program),
+                Err(error) => {
+                    self.errors.invalid(
+                        &at.child("messageExpression"),
+                        rule.clone(),
+                        format!("messageExpression compilation failed: {error}"),
+                    );
+                    None
+                }
+            },
+        };
+        let uses_old_self = program.uses("oldSelf");
+        match (uses_old_self, uncorrelated) {
+            (true, Some(within)) => self.errors.invalid(
+                &at.child("rule"),
+                text,
+                format!(
+                    "oldSelf cannot be used on the uncorrelatable portion of the schema within {within}"
+                ),
+            ),
+            (false, _) if rule.get("optionalOldSelf").is_some() => self.errors.invalid(
+                &at.child("optionalOldSelf"),
+                rule.bool_at("/optionalOldSelf"),
+                "may not be set if oldSelf is not used in rule",
+            ),
+            _ => {}
+        }
+        Some(Validation {
+            rule: text.to_string(),
+            program,
+            message: rule.str_at("/message").trim().to_string(),
+            message_expression,
+            kind: match rule.str_at("/reason") {
+                "FieldValueRequired" => ErrorKind::Required,
+                "FieldValueForbidden" => ErrorKind::Forbidden,
+                "FieldValueDuplicate" => ErrorKind::Duplicate,
+                _ => ErrorKind::Invalid,
+            },
+            field_path: self.field_path(node, rule.str_at("/fieldPath"), at),
+            optional_old_self: rule.bool_at("/optionalOldSelf"),
+            uses_old_self,
+        })
+    }
+
+    /// Rules of what stands beside the rule.
+    fn words(&mut self, rule: &Value, text: &str, at: &Path) {
+        let breaks = |text: &str| text.contains(['\n', '\r']);
+        if let Some(Value::String(message)) = rule.get("message")
+            && !message.is_empty()
+        {
+            if message.trim().is_empty() {
+                self.errors.invalid(
+                    &at.child("message"),
+                    message.as_str(),
+                    "must be non-empty if specified",
+                );
+            } else if breaks(message.trim()) {
+                self.errors.invalid(
+                    &at.child("message"),
+                    message.as_str(),
+                    "must not contain line breaks",
+                );
+            }
+        } else if breaks(text) {
+            self.errors.required(
+                &at.child("message"),
+                "message must be specified if rule contains line breaks",
+            );
+        }
+        if let Some(Value::String(reason)) = rule.get("reason") {
+            self.errors
+                .check_supported(&at.child("reason"), reason, &REASONS);
+        }
+    }
+
+    fn field_path(&mut self, node: &Node, text: &str, at: &Path) -> Vec<String> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let parsed = JsonPath::parse(text).ok();
+        let fields = parsed.as_ref().and_then(JsonPath::fields);
+        let known = fields.filter(|fields| {
+            fields
+                .iter()
+                .try_fold(node, |node, name| node.field(name))
+                .is_some()
+        });
+        match known {
+            Some(fields) => fields.into_iter().map(str::to_string).collect(),
+            None => {
+                self.errors
+                    .invalid(&at.child("fieldPath"), text, "must be a valid path");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Checks the rules for an object and, with `old`, for its change. An object that is not even of
+/// the right form is not looked at.
+pub(super) fn check(
+    node: &Node,
+    object: &Value,
+    old: Option<&Value>,
+    errors: &mut Vec<FieldError>,
+) {
+    if !node.has_validations {
+        return;
+    }
+    let blocks = |error: &FieldError| {
+        matches!(
+            error.kind,
+            ErrorKind::NotSupported
+                | ErrorKind::Required
+                | ErrorKind::TooLong
+                | ErrorKind::TooMany
+                | ErrorKind::TypeInvalid
+        )
+    };
+    if errors.iter().any(blocks) {
+        errors.push(FieldError {
+            kind: ErrorKind::Invalid,
+            field: "<nil>".to_string(),
+            value: Some(Value::Null),
+            detail: "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation".to_string(),
+        });
+        return;
+    }
+    let mut check = Check {
+        errors,
+        left: OBJECT_COST,
+        stopped: false,
+    };
+    check.value(node, object, old, &Trail::Root);
+}
+
+struct Check<'e> {
+    errors: &'e mut Vec<FieldError>,
+    left: u64,
+    stopped: bool,
+}
+
+impl Check<'_> {
+    fn value(&mut self, node: &Node, value: &Value, old: Option<&Value>, at: &Trail<'_>) {
+        if !node.has_validations || self.stopped || value.is_null() {
+            return;
+        }
+        // A list's old elements are known by their keys only, all else by its place.
+        let old = old.filter(|old| !old.is_null());
+        for rule in &node.validations {
+            self.rule(rule, node, value, old, at);
+            if self.stopped {
+                return;
+            }
+        }
+        match value {
+            Value::Object(map) => {
+                for (name, item) in map {
+                    if let Some(inner) = node.field(name) {
+                        let old = old.and_then(|old| old.get(name));
+                        self.value(inner, item, old, &Trail::Field(at, name));
+                    }
+                }
+            }
+            Value::Array(items) => {
+                let Some(inner) = &node.items else { return };
+                for (index, item) in items.iter().enumerate() {
+                    let before = match &node.list {
+                        ListRule::Map(keys) => same_element(keys, item, index, old),
+                        _ => None,
+                    };
+                    self.value(inner, item, before, &Trail::Index(at, index));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn rule(
+        &mut self,
+        rule: &Validation,
+        node: &Node,
+        value: &Value,
+        old: Option<&Value>,
+        at: &Trail<'_>,
+    ) {
+        let unchanged = old.is_some_and(|old| old == value);
+        if (rule.uses_old_self && old.is_none() && !rule.optional_old_self)
+            || (!rule.uses_old_self && unchanged)
+        {
+            return;
+        }
+        let mut names = vec![("self", cel::Value::typed(value, Some(node)))];
+        let old = old.map(|old| cel::Value::typed(old, Some(node)));
+        if rule.optional_old_self {
+            names.push(("oldSelf", cel::Value::Optional(old.map(Box::new))));
+        } else if let Some(old) = old {
+            names.push(("oldSelf", old));
+        }
+        let says = match self.evaluate(&rule.program, &names) {
+            Ok(cel::Value::Bool(true)) => return,
+            Ok(cel::Value::Bool(false)) => None,
+            Ok(other) => Some(format!(
+                "rule evaluated to {} instead of bool: {}",
+                other.type_name(),
+                rule.shown()
+            )),
+            Err(error) => Some(self.complaint(&error, rule)),
+        };
+        let failed = says.is_none();
+        let detail = says.unwrap_or_else(|| self.message(rule, &names));
+        let structured = matches!(node.value_type, Some(ValueType::Object | ValueType::Array));
+        let shows_value =
+            !structured && !matches!(rule.kind, ErrorKind::Required | ErrorKind::Forbidden);
+        let mut field = if matches!(at, Trail::Root) {
+            String::new()
+        } else {
+            at.to_string()
+        };
+        for name in &rule.field_path {
+            if !field.is_empty() {
+                field.push('.');
+            }
+            field.push_str(name);
+        }
+        if field.is_empty() {
+            field = "<nil>".to_string();
+        }
+        if self.errors.len() >= MAX_ERRORS {
+            self.stopped = true;
+            return;
+        }
+        self.errors.push(FieldError {
+            kind: if failed {
+                rule.kind
+            } else {
+                ErrorKind::Invalid
+            },
+            field,
+            value: shows_value.then(|| value.clone()),
+            detail,
+        });
+    }
+
+    /// Takes the cost from what is left for the object.
+    fn evaluate<'a>(
+        &mut self,
+        program: &'a Program,
+        names: &[(&str, cel::Value<'a>)],
+    ) -> Result<cel::Value<'a>, EvalError> {
+        let allowed = self.left.min(CALL_COST);
+        let mut budget = allowed;
+        let outcome = program.evaluate(names, &mut budget);
+        self.left -= allowed - budget;
+        outcome
+    }
+
+    fn complaint(&mut self, error: &EvalError, rule: &Validation) -> String {
+        match error {
+            EvalError::Cost if self.left == 0 => {
+                self.stopped = true;
+                "validation failed due to running out of cost budget, no further validation rules will be run".to_string()
+            }
+            EvalError::Cost => {
+                self.stopped = true;
+                format!(
+                    "'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {}",
+                    rule.shown()
+                )
+            }
+            EvalError::Overload(_) => format!(
+                "'{error}': call arguments did not match a supported operator, function or macro signature for rule: {}",
+                rule.shown()
+            ),
+            _ => format!("{error} evaluating rule: {}", rule.shown()),
+        }
+    }
+
+    fn message<'a>(&mut self, rule: &'a Validation, names: &[(&str, cel::Value<'a>)]) -> String {
+        let made = rule.message_expression.as_ref().and_then(|program| {
+            let text = self.evaluate(program, names).ok()?;
+            let cel::Value::String(text) = text else {
+                return None;
+            };
+            let text = text.as_str().trim();
+            let fits =
+                !text.is_empty() && text.len() <= MAX_MESSAGE_BYTES && !text.contains(['\n', '\r']);
+            fits.then(|| text.to_string())
+        });
+        made.unwrap_or_else(|| match rule.message.as_str() {
+            "" => format!("failed rule: {}", rule.rule),
+            message => message.to_string(),
+        })
+    }
+}
+
+impl Validation {
+    /// How errors speak of it.
+    fn shown(&self) -> &str {
+        if self.message.is_empty() {
+            &self.rule
+        } else {
+            &self.message
+        }
+    }
+}
+
+/// The old element with the same keys.
+fn same_element<'v>(
+    keys: &[String],
+    item: &Value,
+    index: usize,
+    old: Option<&'v Value>,
+) -> Option<&'v Value> {
+    let old = old?.as_array()?;
+    let same = |other: &&Value| keys.iter().all(|key| other.get(key) == item.get(key));
+    // Nearly always at the same place.
+    old.get(index)
+        .filter(same)
+        .or_else(|| old.iter().find(same))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node(spec: Value) -> Node {
+        Node::compile(&json!({"type": "object", "properties": {"spec": spec}})).unwrap()
+    }
+
+    fn messages(node: &Node, spec: Value, old: Option<Value>) -> Vec<String> {
+        let mut errors = Vec::new();
+        let old = old.map(|spec| json!({ "spec": spec }));
+        check(node, &json!({ "spec": spec }), old.as_ref(), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn replicas(rules: Value) -> Node {
+        node(
+            json!({"type": "object", "x-kubernetes-validations": rules, "properties": {
+            "min": {"type": "integer"}, "max": {"type": "integer"},
+            "name": {"type": "string", "x-kubernetes-validations": [
+                {"rule": "self == oldSelf", "message": "name is immutable"}]},
+            "when": {"type": "string", "format": "date-time"},
+            "ports": {"type": "array", "items": {"type": "object", "properties": {
+                "port": {"type": "integer"}}}}}}),
+        )
+    }
+
+    #[test]
+    fn rules_speak_with_their_message_reason_and_path() {
+        let node = replicas(json!([
+            {"rule": "self.min <= self.max"},
+            {"rule": "self.max < 10", "messageExpression": "'max is ' + string(self.max)",
+                "reason": "FieldValueForbidden", "fieldPath": ".max"},
+        ]));
+        assert!(messages(&node, json!({"min": 1, "max": 2}), None).is_empty());
+        assert_eq!(
+            messages(&node, json!({"min": 30, "max": 20}), None),
+            [
+                "spec: Invalid value: failed rule: self.min <= self.max",
+                "spec.max: Forbidden: max is 20"
+            ]
+        );
+        assert_eq!(
+            messages(&node, json!({"min": 3}), None)[0],
+            "spec: Invalid value: no such key: max evaluating rule: self.min <= self.max"
+        );
+    }
+
+    #[test]
+    fn transition_rules_need_something_old() {
+        let node = replicas(json!([
+            {"rule": "oldSelf.hasValue() || self.min == 1", "optionalOldSelf": true, "message": "begins with 1"}]));
+        let (a, b) = (
+            json!({"name": "a", "min": 1}),
+            json!({"name": "b", "min": 2}),
+        );
+        assert!(messages(&node, a.clone(), None).is_empty());
+        assert_eq!(
+            messages(&node, b.clone(), None),
+            ["spec: Invalid value: begins with 1"]
+        );
+        assert_eq!(
+            messages(&node, b, Some(a)),
+            ["spec.name: Invalid value: \"b\": name is immutable"]
+        );
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_checked_again() {
+        let node = replicas(json!([{"rule": "self.max < 10"}]));
+        let wrong = json!({"max": 20});
+        assert!(messages(&node, wrong.clone(), Some(wrong)).is_empty());
+    }
+
+    #[test]
+    fn expensive_rules_end_with_an_error() {
+        let rule =
+            "self.ports.all(a, self.ports.all(b, self.ports.all(c, a.port + b.port + c.port > 0)))";
+        let node = replicas(json!([{ "rule": rule, "message": "all" }]));
+        let ports: Vec<Value> = (1..400).map(|port| json!({ "port": port })).collect();
+        let found = messages(&node, json!({ "ports": ports }), None);
+        assert_eq!(
+            found,
+            [
+                "spec: Invalid value: 'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: all"
+            ]
+        );
+    }
+
+    #[test]
+    fn rules_that_cannot_be_are_refused_with_the_definition() {
+        let schema = |rule: Value| {
+            json!({"type": "object", "x-kubernetes-validations": [rule], "properties": {
+                "a": {"type": "string"},
+                "l": {"type": "array", "items": {"type": "string",
+                    "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}}})
+        };
+        for (rule, message) in [
+            ("self.b == 1", "undefined field 'b'"),
+            (
+                "self.a.nope()",
+                "undeclared reference to 'nope' (in container '')",
+            ),
+            (
+                "nope > 1",
+                "undeclared reference to 'nope' (in container '')",
+            ),
+            (
+                "self.a ==",
+                "ERROR: <input>:1:10: Syntax error: mismatched input",
+            ),
+            (
+                "self.a.startsWith()",
+                "found no matching overload for 'startsWith'",
+            ),
+            (
+                "self.a.matches('(')",
+                "invalid matches argument: error parsing regexp",
+            ),
+        ] {
+            let mut errors = Errors::default();
+            Node::compile_at(
+                &schema(json!({ "rule": rule })),
+                &Path::new("s"),
+                &mut errors,
+            )
+            .unwrap();
+            let found: Vec<String> = errors.into_vec().iter().map(ToString::to_string).collect();
+            assert!(found.iter().any(|one| one.contains(message)), "{found:?}");
+            assert!(
+                found.iter().any(|one| one
+                    .contains("uncorrelatable portion of the schema within s.properties[l]")),
+                "{found:?}"
+            );
+        }
+    }
+}
