@@ -326,4 +326,42 @@ mod tests {
         }
         std::fs::remove_dir_all(path).unwrap();
     }
+
+    /// mount(2) with C strings.
+    fn mount(kind: &CStr, target: &Path, flags: libc::c_ulong) {
+        let target = std::ffi::CString::new(target.to_str().unwrap()).unwrap();
+        let kind = kind.as_ptr();
+        // SAFETY: every string outlives the call; the result is checked.
+        let mounted = unsafe { libc::mount(kind, target.as_ptr(), kind, flags, std::ptr::null()) };
+        assert_eq!(mounted, 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn later_mounts_of_the_host_are_seen_only_when_asked_for() {
+        let seen = std::thread::spawn(|| {
+            // SAFETY: plain system call; the namespace is this thread's.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) }, 0);
+            mount(c"", Path::new("/"), libc::MS_REC | libc::MS_PRIVATE);
+            let path = directory();
+            mount(c"tmpfs", &path, 0);
+            mount(c"", &path, libc::MS_SHARED);
+            std::fs::create_dir(path.join("later")).unwrap();
+            let seen = [Propagation::Private, Propagation::FromHost].map(|propagation| {
+                let share = detach(&path, Access::ReadWrite, propagation).unwrap();
+                mount(c"tmpfs", &path.join("later"), 0);
+                std::fs::write(path.join("later/file"), "x").unwrap();
+                let seen = open_in(&share.root, c"later/file", libc::O_RDONLY).is_ok();
+                let later = std::ffi::CString::new(path.join("later").to_str().unwrap()).unwrap();
+                // SAFETY: plain system call.
+                unsafe { libc::umount2(later.as_ptr(), libc::MNT_DETACH) };
+                seen
+            });
+            let own = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+            // SAFETY: plain system call.
+            unsafe { libc::umount2(own.as_ptr(), libc::MNT_DETACH) };
+            std::fs::remove_dir(path).unwrap();
+            seen
+        });
+        assert_eq!(seen.join().unwrap(), [false, true]);
+    }
 }
