@@ -1,5 +1,7 @@
 //! Clients of an API server that runs elsewhere.
 
+use std::path::Path;
+
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
@@ -7,8 +9,13 @@ use crate::settings::Resolved;
 
 /// A client as the settings' kubeconfig says.
 pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
-    let kubeconfig = Kubeconfig::read_from(&settings.kubeconfig)
-        .with_context(|| format!("kubeconfig {}", settings.kubeconfig.display()))?;
+    client_of(&settings.kubeconfig).await
+}
+
+/// A client as a kubeconfig says.
+pub async fn client_of(file: &Path) -> anyhow::Result<kube::Client> {
+    let kubeconfig =
+        Kubeconfig::read_from(file).with_context(|| format!("kubeconfig {}", file.display()))?;
     let config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)

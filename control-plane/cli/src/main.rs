@@ -5,6 +5,7 @@
 //!           ├─ agent.rs   node agent                                  (also: hull node)
 //!           ├─ netd.rs    service network                             (also: hull netd)
 //!           └─ shim.rs    hull-shim as a supervised child process
+//!  hull fake-nodes  nodes that run nothing, for load tests (fake_nodes.rs)
 //!  hull doctor, kubeconfig, config check, completion, version
 //! ```
 //! Settings come from flags, the environment (`HULL_...`) and `/etc/hull/hull.toml`, in this order
@@ -15,6 +16,7 @@ mod args;
 mod client;
 mod cni;
 mod doctor;
+mod fake_nodes;
 mod files;
 mod kubeconfig;
 mod logging;
@@ -32,9 +34,6 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, ConfigCommand};
 use settings::Settings;
-
-/// The exit code of something that is not there yet, and of a wrong command line.
-const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -75,13 +74,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("kubernetes API {}", hull_node::config::KUBELET_VERSION);
             Ok(ExitCode::SUCCESS)
         }
-        Command::FakeNodes { .. } => unimplemented_command("fake-nodes"),
+        Command::FakeNodes(args) => fake_nodes::run(args),
     }
-}
-
-fn unimplemented_command(name: &str) -> anyhow::Result<ExitCode> {
-    eprintln!("hull: unimplemented: {name}");
-    Ok(ExitCode::from(EXIT_USAGE))
 }
 
 /// Runs a long-lived command on a tokio runtime, until SIGTERM or SIGINT.

@@ -25,6 +25,7 @@ pub mod cri;
 pub mod env;
 mod error;
 pub mod events;
+pub mod fake;
 pub mod images;
 pub mod logs;
 mod manager;
