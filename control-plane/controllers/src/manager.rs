@@ -12,7 +12,9 @@ use kube::{Api, Client, runtime::watcher};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cluster_role_aggregation::ClusterRoleAggregationController,
     cronjob::CronJobController,
+    csr_cleaner::CsrCleanerController,
     daemonset::DaemonSetController,
     deployment::DeploymentController,
     disruption::{DisruptionController, Scales},
@@ -193,6 +195,11 @@ impl Wiring {
         self.control(|i| PodGcController::new(self.writer(), i.of(), i.of(), kept));
     }
 
+    fn access(&self) {
+        self.control(|i| ClusterRoleAggregationController::new(self.writer(), i.of()));
+        self.control(|i| CsrCleanerController::new(self.writer(), i.of()));
+    }
+
     fn namespaces(&self) {
         self.control(|i| NamespaceController::new(self.writer(), i.of()));
         self.control(|i| ServiceAccountController::new(self.writer(), i.of(), i.of()));
@@ -262,6 +269,7 @@ async fn work(
     wiring.services();
     wiring.nodes();
     wiring.namespaces();
+    wiring.access();
     let monitor = collector.clone().monitor(client, wiring.stop.clone());
     wiring.tasks.spawn(monitor);
     wiring.control(|_| collector);
