@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::fake_nodes::FakeNodes;
 use crate::join::JoinArgs;
 use crate::settings::Settings;
 use crate::token::TokenCommand;
@@ -60,11 +61,8 @@ pub enum Command {
     Version,
     /// Run services, network policy and cluster DNS alone, against the API server of --kubeconfig
     Netd(Settings),
-    /// Register nodes that run nothing, for load tests (unimplemented)
-    FakeNodes {
-        /// How many
-        count: u32,
-    },
+    /// Register nodes that run nothing and keep them alive, for load tests
+    FakeNodes(FakeNodes),
 }
 
 /// `hull node ...`.

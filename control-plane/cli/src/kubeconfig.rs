@@ -1,18 +1,25 @@
 //! Clients of an API server that runs elsewhere.
 
+use std::path::Path;
+
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::settings::Resolved;
 
-/// What the settings' kubeconfig says.
-pub async fn config(settings: &Resolved) -> anyhow::Result<kube::Config> {
-    let kubeconfig = Kubeconfig::read_from(&settings.kubeconfig)
-        .with_context(|| format!("kubeconfig {}", settings.kubeconfig.display()))?;
-    Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
-}
-
 /// A client as the settings' kubeconfig says.
 pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
-    Ok(kube::Client::try_from(config(settings).await?)?)
+    client_of(&settings.kubeconfig).await
+}
+
+/// A client as a kubeconfig says.
+pub async fn client_of(file: &Path) -> anyhow::Result<kube::Client> {
+    Ok(kube::Client::try_from(config_of(file).await?)?)
+}
+
+/// What a kubeconfig says.
+pub async fn config_of(file: &Path) -> anyhow::Result<kube::Config> {
+    let kubeconfig =
+        Kubeconfig::read_from(file).with_context(|| format!("kubeconfig {}", file.display()))?;
+    Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
 }

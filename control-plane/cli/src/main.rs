@@ -5,6 +5,7 @@
 //!           ├─ agent.rs   node agent                                  (also: hull node)
 //!           ├─ netd.rs    service network                             (also: hull netd)
 //!           └─ shim.rs    hull-shim as a supervised child process
+//!  hull fake-nodes  nodes that run nothing, for load tests (fake_nodes.rs)
 //!  hull node join: certificates by a token, then agent.rs and netd.rs (join/)
 //!  hull token, doctor, kubeconfig, config check, completion, version
 //! ```
@@ -17,6 +18,7 @@ mod client;
 mod cni;
 mod doctor;
 mod doors;
+mod fake_nodes;
 mod files;
 mod join;
 mod kubeconfig;
@@ -39,9 +41,6 @@ use args::{Cli, Command, ConfigCommand, NodeCommand};
 use join::Invitation;
 use settings::Settings;
 use token::TokenCommand;
-
-/// The exit code of something that is not there yet, and of a wrong command line.
-const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -95,13 +94,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("kubernetes API {}", hull_node::config::KUBELET_VERSION);
             Ok(ExitCode::SUCCESS)
         }
-        Command::FakeNodes { .. } => unimplemented_command("fake-nodes"),
+        Command::FakeNodes(args) => fake_nodes::run(args),
     }
-}
-
-fn unimplemented_command(name: &str) -> anyhow::Result<ExitCode> {
-    eprintln!("hull: unimplemented: {name}");
-    Ok(ExitCode::from(EXIT_USAGE))
 }
 
 /// Runs a long-lived command on a tokio runtime, until SIGTERM or SIGINT.

@@ -336,7 +336,7 @@ fn pair(text: &str, key: &str, form: &str) -> anyhow::Result<(String, String)> {
     }
 }
 
-fn default_kubeconfig() -> PathBuf {
+pub(crate) fn default_kubeconfig() -> PathBuf {
     std::env::home_dir()
         .unwrap_or_else(|| "/root".into())
         .join(".hull/kubeconfig")

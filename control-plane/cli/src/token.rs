@@ -103,7 +103,7 @@ pub async fn create(
         data: Some(data.collect()),
         ..Secret::default()
     };
-    let config = kubeconfig::config(&settings).await?;
+    let config = kubeconfig::config_of(&settings.kubeconfig).await?;
     let authority = config.root_cert.iter().flatten().next();
     let hash = ca::hash_of(authority.context("the kubeconfig has no CA")?)?;
     secrets(&settings)

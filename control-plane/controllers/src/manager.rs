@@ -13,7 +13,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     certificates::{CertificatesController, SigningCa},
+    cluster_role_aggregation::ClusterRoleAggregationController,
     cronjob::CronJobController,
+    csr_cleaner::CsrCleanerController,
     daemonset::DaemonSetController,
     deployment::DeploymentController,
     disruption::{DisruptionController, Scales},
@@ -203,6 +205,11 @@ impl Wiring {
         }
     }
 
+    fn access(&self) {
+        self.control(|i| ClusterRoleAggregationController::new(self.writer(), i.of()));
+        self.control(|i| CsrCleanerController::new(self.writer(), i.of()));
+    }
+
     fn namespaces(&self) {
         self.control(|i| NamespaceController::new(self.writer(), i.of()));
         self.control(|i| ServiceAccountController::new(self.writer(), i.of(), i.of()));
@@ -273,6 +280,7 @@ async fn work(
     wiring.nodes();
     wiring.namespaces();
     wiring.certificates();
+    wiring.access();
     let monitor = collector.clone().monitor(client, wiring.stop.clone());
     wiring.tasks.spawn(monitor);
     wiring.control(|_| collector);

@@ -27,6 +27,7 @@ mod error;
 pub mod events;
 pub mod eviction;
 mod image_gc;
+pub mod fake;
 pub mod images;
 pub mod logs;
 mod manager;

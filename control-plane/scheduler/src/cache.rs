@@ -135,8 +135,10 @@ pub struct Cache {
     namespaces: NamespaceLabels,
     budgets: Budgets,
     images: HashMap<String, usize>,
-    /// Pods that room is being made for.
+    /// Pods that room is being made for, with the node.
     nominated: HashMap<Arc<str>, (Arc<PodInfo>, Arc<str>)>,
+    /// The same by node.
+    nominated_to: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
 }
 
 fn differences(old: &Node, new: &Node, allocatable: bool) -> NodeChanges {
@@ -274,7 +276,7 @@ impl Cache {
         match target {
             Some(node) => {
                 let old = self.remove(&info.uid);
-                self.nominated.remove(&info.uid);
+                self.forget_nomination(&info.uid);
                 self.insert(info.clone(), node.into(), false);
                 match old {
                     None => PodChange::Placed,
@@ -303,13 +305,13 @@ impl Cache {
 
     /// A pod was deleted.
     pub fn delete_pod(&mut self, uid: &str) -> PodChange {
-        self.nominated.remove(uid);
+        self.forget_nomination(uid);
         self.left(uid)
     }
 
     /// We decided that the pod goes there.
     pub fn assume(&mut self, info: Arc<PodInfo>, node: Arc<str>) {
-        self.nominated.remove(&info.uid);
+        self.forget_nomination(&info.uid);
         self.remove(&info.uid.clone());
         self.insert(info, node, true);
     }
@@ -333,7 +335,22 @@ impl Cache {
 
     /// Room is being made for the pod on the node.
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: Arc<str>) {
+        self.forget_nomination(&pod.uid);
+        let there = self.nominated_to.entry(node.clone()).or_default();
+        there.push(pod.clone());
         self.nominated.insert(pod.uid.clone(), (pod, node));
+    }
+
+    fn forget_nomination(&mut self, uid: &str) {
+        let Some((_, node)) = self.nominated.remove(uid) else {
+            return;
+        };
+        if let Some(there) = self.nominated_to.get_mut(&node) {
+            there.retain(|pod| *pod.uid != *uid);
+            if there.is_empty() {
+                self.nominated_to.remove(&node);
+            }
+        }
     }
 
     /// Where room is being made for the pod.
@@ -343,18 +360,17 @@ impl Cache {
 
     /// The node with the pods that room is being made for there, if any is as important as `pod`.
     pub fn with_nominated(&self, node: &NodeInfo, pod: &PodInfo) -> Option<NodeInfo> {
-        let mut others = self
-            .nominated
-            .values()
-            .filter(|(other, there)| {
-                **there == *node.name()
-                    && other.uid != pod.uid
-                    && other.priority() >= pod.priority()
-            })
+        if self.nominated_to.is_empty() {
+            return None;
+        }
+        let there = self.nominated_to.get(node.name())?;
+        let mut others = there
+            .iter()
+            .filter(|other| other.uid != pod.uid && other.priority() >= pod.priority())
             .peekable();
         others.peek()?;
         let mut fuller = node.clone();
-        for (other, _) in others {
+        for other in others {
             fuller.add(other);
         }
         Some(fuller)

@@ -280,6 +280,40 @@ pub struct Feasible {
     pub evaluated: usize,
 }
 
+/// The entries to look at.
+enum Walk {
+    /// So many, beginning anywhere.
+    All(usize),
+    These(Vec<usize>),
+}
+
+impl Walk {
+    fn len(&self) -> usize {
+        match self {
+            Walk::All(count) => *count,
+            Walk::These(these) => these.len(),
+        }
+    }
+
+    fn index(&self, step: usize) -> usize {
+        match self {
+            Walk::All(count) => step % count.max(&1),
+            Walk::These(these) => these.get(step).copied().unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// The entries of these nodes, each once.
+fn named(cache: &Cache, names: &[String]) -> Walk {
+    let there = names.iter().filter(|name| cache.node(name).is_some());
+    let mut these: Vec<usize> = there
+        .filter_map(|name| cache.entries().get_index_of(&**name))
+        .collect();
+    these.sort_unstable();
+    these.dedup();
+    Walk::These(these)
+}
+
 impl Framework {
     /// Looks for up to `wanted` nodes, beginning at entry `start`.
     pub fn find_feasible(
@@ -306,8 +340,21 @@ impl Framework {
             nodes: Vec::new(),
             evaluated: 0,
         };
-        for offset in 0..entries.len() {
-            let index = (start + offset) % entries.len();
+        // Named nodes are looked up: a daemon's pod must not cost a walk over all of them.
+        let (first, walk) = match &only {
+            Some(names) => (0, named(cache, names)),
+            None => (start, Walk::All(entries.len())),
+        };
+        if let Walk::These(these) = &walk
+            && these.len() < cache.node_count()
+        {
+            let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
+            let others = cache.node_count() - these.len();
+            diagnosis.reasons.insert(reason.into(), others);
+            diagnosis.refused_by = u64::MAX;
+        }
+        for offset in 0..walk.len() {
+            let index = walk.index(first + offset);
             let Some((name, node)) = entries.get_index(index) else {
                 continue;
             };
@@ -315,14 +362,6 @@ impl Framework {
                 continue;
             }
             feasible.evaluated += 1;
-            if let Some(only) = &only
-                && !only.iter().any(|allowed| **allowed == **name)
-            {
-                let reason = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
-                *diagnosis.reasons.entry(reason.into()).or_default() += 1;
-                diagnosis.refused_by |= u64::MAX;
-                continue;
-            }
             if self.filter(cache, state, pod, (name, node), &mut diagnosis) {
                 feasible.nodes.push(index);
                 if feasible.nodes.len() >= wanted {

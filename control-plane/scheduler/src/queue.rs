@@ -34,8 +34,10 @@ struct Entry {
     last_failure: Option<Instant>,
     /// Filters that refused, see [`crate::framework::Diagnosis::refused_by`].
     refused_by: u64,
-    /// Something that may help happened while it was in flight.
-    moved: bool,
+    /// It changed while it was in flight.
+    changed: bool,
+    /// [`Queue::moves`] when it was taken: a difference means that something happened since.
+    taken_at: u64,
 }
 
 /// Sizes of the parts.
@@ -58,8 +60,9 @@ pub struct Queue {
     backoff: BTreeSet<(Instant, Arc<str>)>,
     unschedulable: BTreeSet<(Instant, Arc<str>)>,
     gated: HashSet<Arc<str>>,
-    in_flight: HashSet<Arc<str>>,
     sequence: u64,
+    /// Happenings so far that may have helped somebody.
+    moves: u64,
     initial_backoff: Duration,
     max_backoff: Duration,
     unschedulable_retry: Duration,
@@ -78,8 +81,8 @@ impl Queue {
             backoff: BTreeSet::new(),
             unschedulable: BTreeSet::new(),
             gated: HashSet::new(),
-            in_flight: HashSet::new(),
             sequence: 0,
+            moves: 0,
             initial_backoff,
             max_backoff,
             unschedulable_retry,
@@ -97,7 +100,8 @@ impl Queue {
                 attempts: 0,
                 last_failure: None,
                 refused_by: 0,
-                moved: false,
+                changed: false,
+                taken_at: 0,
             };
             self.entries.insert(uid.clone(), entry);
             if gated {
@@ -112,7 +116,7 @@ impl Queue {
         entry.info = info;
         match entry.place {
             _ if !changed => {}
-            Place::InFlight => entry.moved = true,
+            Place::InFlight => entry.changed = true,
             Place::Gated if !gated => self.activate(&uid, rank),
             Place::Unschedulable { .. } => self.wake(&uid, rank, now),
             _ => {}
@@ -136,21 +140,22 @@ impl Queue {
     pub fn pop(&mut self) -> Option<Arc<PodInfo>> {
         let (_, _, uid) = self.active.pop_first()?;
         let entry = self.entries.get_mut(&uid)?;
-        self.in_flight.insert(uid);
         entry.place = Place::InFlight;
         entry.attempts = entry.attempts.saturating_add(1);
-        entry.moved = false;
+        entry.changed = false;
+        entry.taken_at = self.moves;
         Some(entry.info.clone())
     }
 
     /// No node does for the pod in flight.
     pub fn no_node(&mut self, uid: &str, refused_by: u64, rank: (i64, i64), now: Instant) {
+        let moves = self.moves;
         let Some((uid, entry)) = self.in_flight(uid) else {
             return;
         };
         entry.last_failure = Some(now);
         entry.refused_by = refused_by;
-        if entry.moved {
+        if entry.changed || entry.taken_at != moves {
             self.wake(&uid, rank, now);
         } else {
             self.unlink(&uid);
@@ -175,11 +180,7 @@ impl Queue {
         rank: impl Fn(&PodInfo) -> (i64, i64),
         helps: impl Fn(u64, &PodInfo) -> bool,
     ) {
-        for uid in &self.in_flight {
-            if let Some(entry) = self.entries.get_mut(uid) {
-                entry.moved = true;
-            }
-        }
+        self.moves += 1;
         let woken: Vec<_> = self
             .unschedulable
             .iter()
@@ -309,9 +310,7 @@ impl Queue {
             Place::Gated => {
                 self.gated.remove(uid);
             }
-            Place::InFlight => {
-                self.in_flight.remove(uid);
-            }
+            Place::InFlight => {}
         }
     }
 }
