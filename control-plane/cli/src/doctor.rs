@@ -33,6 +33,7 @@ pub fn run(settings: &Resolved) -> ExitCode {
         ("cni plugins", plugins(settings)),
         ("cni configuration", network(settings)),
         ("iptables", iptables()),
+        ("nftables", nftables(settings)),
         ("api port", port(settings.listen)),
         ("node port", port(settings.node_listen)),
     ];
@@ -184,6 +185,19 @@ fn network(settings: &Resolved) -> Verdict {
             settings.cni_conf_dir.display(),
             settings.pod_cidr
         )),
+    }
+}
+
+fn nftables(settings: &Resolved) -> Verdict {
+    if !settings.netd {
+        return Good("not needed without the service network".into());
+    }
+    match find_program("nft") {
+        Some(program) => Good(program.display().to_string()),
+        None => Warning(
+            "nft is missing (Debian package nftables): services and network policies do not work"
+                .into(),
+        ),
     }
 }
 
