@@ -340,7 +340,8 @@ mod tests {
     fn later_mounts_of_the_host_are_seen_only_when_asked_for() {
         let seen = std::thread::spawn(|| {
             // SAFETY: plain system call; the namespace is this thread's.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) }, 0);
+            let left = unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) };
+            assert_eq!(left, 0);
             mount(c"", Path::new("/"), libc::MS_REC | libc::MS_PRIVATE);
             let path = directory();
             mount(c"tmpfs", &path, 0);

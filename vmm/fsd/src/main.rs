@@ -43,6 +43,12 @@ fn main() -> anyhow::Result<()> {
     let span = tracing::info_span!("fsd", id = %config.id);
     let _entered = span.enter();
     config::check(&config)?;
+    // A thread that is lost alone would leave the guest waiting; the front end answers for a
+    // process that is gone.
+    std::panic::set_hook(Box::new(|info| {
+        tracing::error!("hull-fsd panicked: {info}");
+        std::process::exit(1);
+    }));
     run(&config)
 }
 

@@ -181,8 +181,12 @@ impl Backend {
     }
 
     /// Takes the queues back. When it returns, the back end touches them no more.
-    pub fn stop(&mut self, queues: usize) -> Result<(), FsError> {
-        for index in 0..queues {
+    pub fn stop(&mut self, queues: &[Option<VirtQueue>]) -> Result<(), FsError> {
+        let started = queues
+            .iter()
+            .enumerate()
+            .filter(|(_, queue)| queue.is_some());
+        for (index, _) in started {
             self.frontend
                 .get_vring_base(index)
                 .map_err(FsError::request("take a queue from"))?;

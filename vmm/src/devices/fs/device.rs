@@ -47,6 +47,12 @@ impl FsStatus {
     }
 }
 
+/// A driver leaves off the queues for which it has no CPU, but never the first two.
+fn first_missing(queues: &[Option<VirtQueue>]) -> Option<usize> {
+    let needed = queues.iter().take(URGENT_QUEUES + 1);
+    needed.into_iter().position(Option::is_none)
+}
+
 /// See the module.
 pub struct Fs {
     config: [u8; CONFIG_BYTES],
@@ -207,7 +213,7 @@ impl VirtioDevice for Fs {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceFault> {
-        if let Some(missing) = activation.queues.iter().position(Option::is_none) {
+        if let Some(missing) = first_missing(&activation.queues) {
             return Err(DeviceFault::MissingQueue(missing));
         }
         let active = self.active.insert(activation);
@@ -225,7 +231,6 @@ impl VirtioDevice for Fs {
     }
 
     fn reset(&mut self) {
-        let queues = self.queues();
         let Some(active) = self.active.take() else {
             return;
         };
@@ -237,7 +242,7 @@ impl VirtioDevice for Fs {
             }
         }
         if let Some(backend) = &mut self.backend
-            && let Err(error) = backend.stop(queues)
+            && let Err(error) = backend.stop(&active.queues)
         {
             tracing::error!(error = %chain(&error), "The back end of virtio-fs does not stop");
             if let Some(backend) = self.backend.take() {

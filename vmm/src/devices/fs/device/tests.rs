@@ -55,3 +55,15 @@ fn a_driver_without_request_queues_is_refused() {
         Err(DeviceFault::MissingQueue(1))
     ));
 }
+
+#[test]
+fn a_driver_with_fewer_cpus_than_queues_leaves_some_off() {
+    let poller = EventLoop::new().unwrap().poller();
+    let mut device = Fs::new("hull", 3, poller, Arc::default()).unwrap();
+    let memory = memory();
+    let (urgent, requests) = (Driver::new(&memory, 0), Driver::new(&memory, 1));
+    let mut given = activation(&[&urgent, &requests], 0);
+    given.queues.extend([None, None]);
+    device.activate(given).unwrap();
+    device.reset();
+}
