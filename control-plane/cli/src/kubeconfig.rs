@@ -7,16 +7,19 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::settings::Resolved;
 
-/// A client as the settings' kubeconfig says.
-pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
-    client_of(&settings.kubeconfig).await
+/// What the settings' kubeconfig says.
+pub async fn config(settings: &Resolved) -> anyhow::Result<kube::Config> {
+    config_of(&settings.kubeconfig).await
 }
 
-/// A client as a kubeconfig says.
-pub async fn client_of(file: &Path) -> anyhow::Result<kube::Client> {
+/// What a kubeconfig says.
+pub async fn config_of(file: &Path) -> anyhow::Result<kube::Config> {
     let kubeconfig =
         Kubeconfig::read_from(file).with_context(|| format!("kubeconfig {}", file.display()))?;
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(kube::Client::try_from(config)?)
+    Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+}
+
+/// A client as the settings' kubeconfig says.
+pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
+    Ok(kube::Client::try_from(config(settings).await?)?)
 }

@@ -4,9 +4,9 @@
 //! started by [`run`]. They talk to nothing but the API server.
 
 pub mod adopt;
+pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cronjob;
-pub mod csr_cleaner;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;

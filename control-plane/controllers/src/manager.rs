@@ -12,9 +12,9 @@ use kube::{Api, Client, runtime::watcher};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    certificates::{CertificatesController, SigningCa},
     cluster_role_aggregation::ClusterRoleAggregationController,
     cronjob::CronJobController,
-    csr_cleaner::CsrCleanerController,
     daemonset::DaemonSetController,
     deployment::DeploymentController,
     disruption::{DisruptionController, Scales},
@@ -49,6 +49,8 @@ pub struct ControllersConfig {
     pub terminated_pods_kept: usize,
     /// The cluster's CA (PEM), published to each namespace if it is given.
     pub cluster_ca: Option<String>,
+    /// What certificate signing requests are signed with; `None`: nobody answers them.
+    pub signing_ca: Option<SigningCa>,
     /// With several instances: only the leader works. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
     /// Where the figures go.
@@ -62,6 +64,7 @@ impl Default for ControllersConfig {
             node_monitor_grace_period: MONITOR_GRACE_PERIOD.mul_f64(timeout_scale()),
             terminated_pods_kept: TERMINATED_PODS_KEPT,
             cluster_ca: None,
+            signing_ca: None,
             leader_election: None,
             metrics: ControllersMetrics::default(),
         }
@@ -197,7 +200,12 @@ impl Wiring {
 
     fn access(&self) {
         self.control(|i| ClusterRoleAggregationController::new(self.writer(), i.of()));
-        self.control(|i| CsrCleanerController::new(self.writer(), i.of()));
+    }
+
+    fn certificates(&self) {
+        if let Some(ca) = self.config.signing_ca.clone() {
+            self.control(|i| CertificatesController::new(self.writer(), ca, i.of(), i.of()));
+        }
     }
 
     fn namespaces(&self) {
@@ -270,6 +278,7 @@ async fn work(
     wiring.nodes();
     wiring.namespaces();
     wiring.access();
+    wiring.certificates();
     let monitor = collector.clone().monitor(client, wiring.stop.clone());
     wiring.tasks.spawn(monitor);
     wiring.control(|_| collector);

@@ -315,10 +315,14 @@ impl Daemon {
 
     fn observe(&mut self, input: Input) {
         match input {
-            Input::Service(Change::Applied(service)) => self.services.apply_service(service),
+            Input::Service(Change::Applied(service)) => {
+                self.zone.write().apply_service(service.clone());
+                self.services.apply_service(service);
+            }
             Input::Service(Change::Deleted(namespace, name)) => {
-                self.services
-                    .remove_service(&ServiceKey { namespace, name });
+                let key = ServiceKey { namespace, name };
+                self.zone.write().remove_service(&key);
+                self.services.remove_service(&key);
             }
             Input::Service(Change::Synced) => self.services_synced = true,
             Input::Slice(Change::Applied(slice)) => {
@@ -434,6 +438,7 @@ impl Daemon {
                 }
             }
             let Some(mac) = node_macs[name] else { continue };
+            bridge::allow_hairpin(&attachment.port);
             let unit = format!("port {}", attachment.port.as_str());
             let fragment = ports::ruleset::port(attachment, mac);
             self.port_table.table.set_fragment(&unit, Some(fragment));

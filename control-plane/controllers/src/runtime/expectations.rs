@@ -154,7 +154,10 @@ mod tests {
         assert!(expectations.relisted(Instant::now()).is_empty());
         expectations.answered(&owner);
         assert!(expectations.relisted(early).is_empty());
-        assert_eq!(expectations.relisted(Instant::now()), vec![owner.clone()]);
+        assert_eq!(
+            expectations.relisted(Instant::now()),
+            std::slice::from_ref(&owner)
+        );
         assert!(!expectations.satisfied(&owner), "the deletion is not seen");
         expectations.deletion_over(&owner, "uid");
         assert!(expectations.satisfied(&owner));

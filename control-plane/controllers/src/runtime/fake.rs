@@ -26,6 +26,7 @@ struct State {
     requests: Vec<String>,
     revision: u64,
     failures: Vec<(String, WriteError)>,
+    allowed: Vec<String>,
     /// Everything that a watch would have said.
     log: Vec<Change>,
     /// Pods on nodes end only when the node says so, as in real life.
@@ -94,6 +95,11 @@ impl FakeApi {
         let mut state = self.state.lock();
         let stored = state.store(&resource.plural, object);
         serde_json::from_value(stored).unwrap()
+    }
+
+    /// Access reviews of this user and `resource/subresource` are answered with yes.
+    pub(crate) fn allow(&self, user: &str, resource: &str) {
+        self.state.lock().allowed.push(format!("{user} {resource}"));
     }
 
     /// The next request that begins with `request` (e.g. `create pods`) fails.
@@ -325,6 +331,16 @@ impl State {
         }
     }
 
+    fn reviewed(&self, mut review: Value) -> Value {
+        let spec = &review["spec"];
+        let what = &spec["resourceAttributes"];
+        let asked = [&spec["user"], &what["resource"], &what["subresource"]]
+            .map(|part| part.as_str().unwrap_or_default());
+        let asked = format!("{} {}/{}", asked[0], asked[1], asked[2]);
+        review["status"] = json!({"allowed": self.allowed.contains(&asked)});
+        review
+    }
+
     fn existing(&mut self, target: Target<'_>) -> Result<&mut Value, WriteError> {
         self.objects
             .get_mut(&path(target))
@@ -387,6 +403,9 @@ impl Writer for FakeApi {
     async fn create(&self, target: Target<'_>, body: Value) -> Result<Value, WriteError> {
         let mut state = self.state.lock();
         state.request("create", target, None)?;
+        if target.resource.kind == "SubjectAccessReview" {
+            return Ok(state.reviewed(body));
+        }
         if !target.name.is_empty() && state.objects.contains_key(&path(target)) {
             return Err(refused(
                 409,

@@ -11,6 +11,20 @@ use crate::sysctl;
 /// `addr_assign_type` of a MAC that somebody chose (linux/netdevice.h, NET_ADDR_SET).
 const CHOSEN: &str = "3";
 
+/// Lets a port get back what its own pod sent. With br_netfilter the kernel bridges a translated
+/// frame instead of routing it, and a pod that calls itself through a Service is such a case.
+pub fn allow_hairpin(port: &InterfaceName) {
+    let path = Path::new("/sys/class/net").join(port.as_str());
+    let path = path.join("brport/hairpin_mode");
+    if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == "1") {
+        return;
+    }
+    // A port that is gone is met by the next record.
+    if let Err(error) = std::fs::write(&path, "1") {
+        tracing::debug!(port = port.as_str(), %error, "hairpin mode");
+    }
+}
+
 /// The bridge's own MAC; `None` when there is no such bridge. A MAC that follows the ports' (the
 /// kernel takes the smallest) is pinned to what it is now: pods know it as their gateway's.
 ///

@@ -67,12 +67,12 @@ const SETS: [SetDeclaration; 13] = [
     set(
         "endpoints4",
         "map",
-        "typeof ip daddr . meta l4proto . th dport . numgen random mod 2 : ip daddr . th dport;",
+        "typeof ip daddr . meta l4proto . th dport . numgen random mod 2 : ip daddr . ct original proto-dst;",
     ),
     set(
         "endpoints6",
         "map",
-        "typeof ip6 daddr . meta l4proto . th dport . numgen random mod 2 : ip6 daddr . th dport;",
+        "typeof ip6 daddr . meta l4proto . th dport . numgen random mod 2 : ip6 daddr . ct original proto-dst;",
     ),
 ];
 /// Endpoints of node ports, keyed (protocol, port, n).
@@ -80,12 +80,12 @@ const NODE_ENDPOINTS: [SetDeclaration; 2] = [
     set(
         "node_endpoints4",
         "map",
-        "typeof meta l4proto . th dport . numgen random mod 2 : ip daddr . th dport;",
+        "typeof meta l4proto . th dport . numgen random mod 2 : ip daddr . ct original proto-dst;",
     ),
     set(
         "node_endpoints6",
         "map",
-        "typeof meta l4proto . th dport . numgen random mod 2 : ip6 daddr . th dport;",
+        "typeof meta l4proto . th dport . numgen random mod 2 : ip6 daddr . ct original proto-dst;",
     ),
 ];
 

@@ -66,7 +66,7 @@ async fn world_with(index: &mut ServiceIndex, bridge_netfilter: bool) -> World {
 
 async fn change(world: &mut World, index: &mut ServiceIndex) {
     index.update(world.table());
-    world.sync().await;
+    world.change_services().await;
 }
 
 async fn pods_reach_services_on_their_own_bridge(bridge_netfilter: bool) {
@@ -104,6 +104,21 @@ async fn pods_reach_services_with_bridge_netfilter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_reach_services_without_bridge_netfilter() {
     pods_reach_services_on_their_own_bridge(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_service_of_its_size_is_told_as_a_change() {
+    let mut index = index();
+    let mut world = world_with(&mut index, false).await;
+    apply_service(&mut index, "web", web(json!({})));
+    apply_slice(&mut index, "web", "TCP", &[("10.42.0.12", "n1")]);
+    change(&mut world, &mut index).await;
+    assert_eq!(world.ask("p1", "10.43.0.5:80").unwrap(), "p2 10.42.0.11");
+    assert_eq!(world.ask("c", "192.0.2.1:30080").unwrap(), "p2 10.42.0.1");
+    let both = [("10.42.0.11", "n1"), ("10.42.0.12", "n1")];
+    apply_slice(&mut index, "web", "TCP", &both);
+    change(&mut world, &mut index).await;
+    assert!(world.ask("c", "192.0.2.1:30080").is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +251,8 @@ async fn a_udp_flow_leaves_the_endpoint_that_went() {
     apply_service(&mut index, "dns", spec);
     apply_slice(&mut index, "dns", "UDP", &[("10.42.0.11", "n1")]);
     let mut world = World::new(false);
-    change(&mut world, &mut index).await;
+    index.update(world.table());
+    world.sync().await;
     world.serve_udp("p1", 8080);
     world.serve_udp("p2", 8080);
     // One client socket all along: its flow has no end of its own.
@@ -273,12 +289,14 @@ async fn tables_that_somebody_took_away_are_written_again() {
     // A change that the kernel refuses is followed by the whole table.
     nft.apply("delete table inet hull\n").await.unwrap();
     apply_slice(&mut index, "web", "TCP", &[("10.42.0.11", "n1")]);
-    change(&mut world, &mut index).await;
+    index.update(world.table());
+    world.sync().await;
     assert!(world.ask("c", "10.43.0.5:80").unwrap().starts_with("p1"));
     index.remove_service(&ServiceKey {
         namespace: "a".into(),
         name: "web".into(),
     });
-    change(&mut world, &mut index).await;
+    index.update(world.table());
+    world.sync().await;
     assert!(world.ask("c", "10.43.0.5:80").is_err());
 }

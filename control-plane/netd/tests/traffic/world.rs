@@ -146,6 +146,15 @@ impl World {
         self.policies.sync(&self.nft, &self.metrics).await.unwrap();
     }
 
+    /// Tells the node's kernel what changed in the services' table: a change that is refused would
+    /// be made up for by the whole table, at a price.
+    pub async fn change_services(&mut self) {
+        if let Some(change) = self.services.table.transaction() {
+            self.nft.apply(&change).await.unwrap();
+            self.services.table.commit();
+        }
+    }
+
     pub fn table(&mut self) -> &mut Table {
         &mut self.services.table
     }

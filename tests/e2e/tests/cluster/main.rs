@@ -5,6 +5,7 @@
 mod controllers;
 mod crashes;
 mod errors;
+mod identity;
 mod pods;
 mod scheduling;
 mod volumes;
@@ -42,6 +43,7 @@ fn main() {
     let scenarios = [
         pods::ALL,
         volumes::ALL,
+        identity::ALL,
         scheduling::ALL,
         controllers::ALL,
         errors::ALL,
