@@ -83,7 +83,7 @@ pub fn run(args: FakeNodes) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let client = kubeconfig::client_of(&file).await?;
+        let client = kube::Client::try_from(kubeconfig::config_of(&file).await?)?;
         let shutdown = signals::shutdown()?;
         let progress = Arc::new(Progress::default());
         let reports = tokio::spawn(report(progress.clone(), shutdown.clone()));

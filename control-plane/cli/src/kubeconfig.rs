@@ -7,14 +7,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::settings::Resolved;
 
-/// A client as the settings' kubeconfig says.
-pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
-    client_of(&settings.kubeconfig).await
-}
-
-/// A client as a kubeconfig says.
-pub async fn client_of(file: &Path) -> anyhow::Result<kube::Client> {
-    Ok(kube::Client::try_from(config_of(file).await?)?)
+/// What the settings' kubeconfig says.
+pub async fn config(settings: &Resolved) -> anyhow::Result<kube::Config> {
+    config_of(&settings.kubeconfig).await
 }
 
 /// What a kubeconfig says.
@@ -22,4 +17,9 @@ pub async fn config_of(file: &Path) -> anyhow::Result<kube::Config> {
     let kubeconfig =
         Kubeconfig::read_from(file).with_context(|| format!("kubeconfig {}", file.display()))?;
     Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+}
+
+/// A client as the settings' kubeconfig says.
+pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
+    Ok(kube::Client::try_from(config(settings).await?)?)
 }

@@ -5,7 +5,7 @@
 //!           ├─ agent.rs   node agent                                  (also: hull node)
 //!           ├─ netd.rs    service network                             (also: hull netd)
 //!           └─ shim.rs    hull-shim as a supervised child process
-//!  hull fake-nodes  nodes that run nothing, for load tests (fake_nodes.rs)
+//!  hull fake-nodes: nodes that run nothing, for load tests (fake_nodes.rs)
 //!  hull node join: certificates by a token, then agent.rs and netd.rs (join/)
 //!  hull token, doctor, kubeconfig, config check, completion, version
 //! ```

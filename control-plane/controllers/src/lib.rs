@@ -7,7 +7,6 @@ pub mod adopt;
 pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cronjob;
-pub mod csr_cleaner;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;

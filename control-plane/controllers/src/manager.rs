@@ -15,7 +15,6 @@ use crate::{
     certificates::{CertificatesController, SigningCa},
     cluster_role_aggregation::ClusterRoleAggregationController,
     cronjob::CronJobController,
-    csr_cleaner::CsrCleanerController,
     daemonset::DaemonSetController,
     deployment::DeploymentController,
     disruption::{DisruptionController, Scales},
@@ -199,15 +198,14 @@ impl Wiring {
         self.control(|i| PodGcController::new(self.writer(), i.of(), i.of(), kept));
     }
 
+    fn access(&self) {
+        self.control(|i| ClusterRoleAggregationController::new(self.writer(), i.of()));
+    }
+
     fn certificates(&self) {
         if let Some(ca) = self.config.signing_ca.clone() {
             self.control(|i| CertificatesController::new(self.writer(), ca, i.of(), i.of()));
         }
-    }
-
-    fn access(&self) {
-        self.control(|i| ClusterRoleAggregationController::new(self.writer(), i.of()));
-        self.control(|i| CsrCleanerController::new(self.writer(), i.of()));
     }
 
     fn namespaces(&self) {
@@ -279,8 +277,8 @@ async fn work(
     wiring.services();
     wiring.nodes();
     wiring.namespaces();
-    wiring.certificates();
     wiring.access();
+    wiring.certificates();
     let monitor = collector.clone().monitor(client, wiring.stop.clone());
     wiring.tasks.spawn(monitor);
     wiring.control(|_| collector);

@@ -6,12 +6,14 @@
 //! memory     /proc          PSS of a pod's processes without guest RAM, and of the daemons
 //! apiserver  API server     requests per second, p50, p99 at many objects
 //! scheduler  API server     pods bound per second on many fake nodes
+//! engine     nothing        the same without API server and store, in the shapes of workload.rs
 //! ```
 //!
 //! `scripts/bench.sh` runs it where KVM is, with a cluster of its own.
 
 mod apiserver;
 mod cri;
+mod engine;
 mod load;
 mod machine;
 mod memory;
@@ -21,6 +23,7 @@ mod sandbox;
 mod scheduler;
 mod stats;
 mod table;
+mod workload;
 
 use std::path::PathBuf;
 
@@ -49,6 +52,8 @@ enum Command {
     Apiserver(Options),
     /// Pods bound per second.
     Scheduler(Options),
+    /// Pods placed per second by the scheduler's engine alone.
+    Engine(Options),
     /// All of them, in this order.
     All(Options),
 }
@@ -86,6 +91,9 @@ pub struct Options {
     /// Pods to bind to them.
     #[arg(long, default_value_t = 2_000)]
     bindings: usize,
+    /// The engine's only workload; without it all are measured.
+    #[arg(long)]
+    workload: Option<workload::Workload>,
     /// Longest wait for one pod or for all bindings, seconds.
     #[arg(long, default_value_t = 300)]
     patience_seconds: u64,
@@ -113,6 +121,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Memory(options) => show("memory", memory::measure(&options).await),
         Command::Apiserver(options) => show("apiserver", apiserver::measure(&options).await),
         Command::Scheduler(options) => show("scheduler", scheduler::measure(&options).await),
+        Command::Engine(options) => show("engine", engine::measure(&options)),
         Command::All(options) => {
             // One that cannot be measured does not keep the others from it.
             let results = [
@@ -121,6 +130,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 show("memory", memory::measure(&options).await),
                 show("apiserver", apiserver::measure(&options).await),
                 show("scheduler", scheduler::measure(&options).await),
+                show("engine", engine::measure(&options)),
             ];
             let failed = results.iter().filter(|result| result.is_err()).count();
             anyhow::ensure!(failed == 0, "{failed} benchmarks could not be run");

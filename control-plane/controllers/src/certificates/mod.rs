@@ -1,14 +1,16 @@
-//! CertificateSigningRequests: approves what nodes ask for themselves, and signs what was
-//! approved. Old ones go with `csr_cleaner.rs`.
+//! CertificateSigningRequests: approves what nodes ask for themselves, signs what was approved,
+//! and removes what is settled or forgotten.
 //!
 //! ```text
 //! new ─► approve: a node for itself, and the authorizer agrees? ─► Approved
 //!                  else a person decides (kubectl certificate approve)
 //! Approved ─► sign: the signer's rules hold? ─► status.certificate
 //!                                       else ─► Failed, with the rule
+//! signed, denied, failed for an hour, or waiting for a day ─► deleted
 //! ```
 
 mod approve;
+mod clean;
 mod request;
 mod sign;
 #[cfg(test)]
@@ -25,7 +27,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
+use kube::api::DeleteParams;
+
 use crate::{
+    pod_gc::ignore_gone,
     runtime::{Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer},
 };
 pub use request::{CLIENT_SIGNER, NODE_CLIENT_SIGNER, NODE_SERVING_SIGNER};
@@ -197,6 +202,15 @@ impl Controller for CertificatesController {
         let Some(request) = self.requests.get(key) else {
             return Ok(Action::Done);
         };
+        let left = clean::left(&request, Timestamp::now());
+        if left.is_zero() {
+            tracing::info!(request = key.name, "certificate request removed");
+            let gone = self
+                .writer
+                .delete_object(&*request, DeleteParams::default());
+            ignore_gone(gone.await)?;
+            return Ok(Action::Done);
+        }
         let settled = is_signed(&request) || has(&request, "Denied") || has(&request, "Failed");
         if let Some(signer) = Signer::of(&request)
             && !settled
@@ -207,6 +221,6 @@ impl Controller for CertificatesController {
                 self.approve(&request, signer).await?;
             }
         }
-        Ok(Action::Done)
+        Ok(Action::After(left))
     }
 }

@@ -269,3 +269,29 @@ async fn other_signers_requests_and_denied_ones_are_left_alone() {
     assert_eq!(world.outcome().await.unwrap_err(), "pending");
     assert!(world.api.take_requests().is_empty());
 }
+
+#[tokio::test]
+async fn old_requests_go() {
+    let now = Timestamp::now();
+    let ago = |hours: i64| (now - Duration::from_secs(3600 * hours as u64)).to_string();
+    let settled = |kind: &str, at: i64| {
+        json!({"status": {
+            "certificate": STANDARD.encode("x"),
+            "conditions": [{"type": kind, "status": "True", "lastUpdateTime": ago(at)}],
+        }})
+    };
+    for (created, status, stays) in [
+        (23, json!({}), true),
+        (25, json!({}), false),
+        (30, settled("Approved", 0), true),
+        (30, settled("Approved", 2), false),
+        (1, settled("Denied", 2), false),
+        (1, settled("Failed", 2), false),
+    ] {
+        let world = World::new();
+        world.ask("eve", "example.com/own", &node_request(), NODE_CLIENT);
+        world.change(json!({"metadata": {"creationTimestamp": ago(created)}}));
+        world.change(status.clone());
+        assert_eq!(world.work().await.is_some(), stays, "{created} {status}");
+    }
+}

@@ -106,7 +106,7 @@ async fn beat_once(shared: &Shared, turn: usize, turns: usize) {
                 Some(()) = beats.next(), if !beats.is_empty() => {}
             }
         }
-        beats.push(beat(shared, number, (number + turn) % turns == 0));
+        beats.push(beat(shared, number, (number + turn).is_multiple_of(turns)));
     }
     while beats.next().await.is_some() {}
     sleep_until(begun + shared.config.lease_interval).await;
