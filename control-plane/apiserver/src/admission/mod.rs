@@ -1,6 +1,7 @@
 //! What a write must fulfil beyond the rules of its kind, and what the cluster adds to it. One
 //! file per rule, named as Kubernetes names its admission plugins.
 
+pub(crate) mod dynamic;
 mod limit_range;
 mod namespace;
 mod node_restriction;
@@ -20,6 +21,7 @@ use crate::handlers::Context;
 pub(crate) async fn admit_create(
     context: &Context<'_>,
     object: &mut Value,
+    dry_run: bool,
 ) -> Result<(), ApiError> {
     let (storage, kind) = (&context.backend.storage, context.kind);
     if kind.namespaced {
@@ -35,6 +37,11 @@ pub(crate) async fn admit_create(
         kinds::pod::default_tolerations(object);
     }
     limit_range::admit(context.backend, kind, object)?;
+    if dynamic::mutate(context, dynamic::Operation::Create, object, None, dry_run).await? {
+        context.complete(object)?;
+        limit_range::admit(context.backend, kind, object)?;
+    }
+    // After the webhooks: what they add must be allowed too.
     if kind.schema == kinds::PODS.schema {
         pod_security::check_pod(storage, object).await?;
     }

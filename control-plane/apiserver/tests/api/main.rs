@@ -5,6 +5,7 @@ mod admission;
 mod custom_resources;
 mod deletion;
 mod discovery;
+mod dynamic_admission;
 mod evictions;
 mod harness;
 mod hostile;
