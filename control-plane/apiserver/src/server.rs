@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     ApiServerConfig, LocalService, ServerError, UserInfo,
-    admission::resource_quota::QuotaTurns,
+    admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
     bootstrap,
@@ -74,6 +74,7 @@ impl ApiServer {
             tokens,
             metrics: Metrics::new(config.registry),
             quota_turns: QuotaTurns::default(),
+            dynamic: Dynamic::default(),
             service_account_admission: config.service_account_admission,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hull_api::{ApiError, registry::Subresource, selector::FieldSelector, status::Reason};
 use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 
 use crate::{
@@ -218,6 +219,7 @@ where
         body::collect(request_body).await?
     };
     let custom = kind.strategy.custom();
+    let warnings = Mutex::default();
     let context = Context {
         backend: &shared.backend,
         user,
@@ -231,8 +233,12 @@ where
         headers: &parts.headers,
         body: request_body,
         accept,
+        warnings: &warnings,
     };
     let mut response = handlers::handle(info.verb, context).await?;
+    for warning in warnings.into_inner() {
+        add_warning(response.headers_mut(), &warning);
+    }
     if let Some(warning) = custom.and_then(|custom| custom.warning.clone()) {
         add_warning(response.headers_mut(), &warning);
     }

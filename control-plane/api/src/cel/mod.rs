@@ -32,7 +32,7 @@ use regex::{Regex, RegexBuilder};
 use crate::custom::Node;
 
 pub use eval::EvalError;
-pub use value::Value;
+pub use value::{Map, Value};
 
 /// Longest expression, in bytes.
 const MAX_BYTES: usize = 16 * 1024;

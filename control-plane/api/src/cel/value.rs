@@ -338,7 +338,7 @@ pub(super) fn unescape(name: &str) -> String {
 
 impl<'a> Map<'a> {
     /// Number of entries.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Map::Json(map, _) => map.len(),
             Map::Owned(entries) => entries.len(),

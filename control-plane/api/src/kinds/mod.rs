@@ -1,5 +1,6 @@
 //! The rules of each served kind, one file per kind, and the table of them all.
 
+mod admission_registration;
 pub mod authorization;
 pub mod certificate_signing_request;
 mod config_map;
@@ -48,6 +49,11 @@ mod volume_attachment;
 mod volume_attributes_class;
 mod workload;
 
+pub use admission_registration::{
+    MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_ADMISSION_POLICIES,
+    VALIDATING_ADMISSION_POLICY_BINDINGS, VALIDATING_WEBHOOK_CONFIGURATIONS,
+    compile_policy_expression,
+};
 pub use certificate_signing_request::CERTIFICATE_SIGNING_REQUESTS;
 pub use controller_revision::CONTROLLER_REVISIONS;
 pub use cron_job::CRON_JOBS;
@@ -149,6 +155,10 @@ pub static ALL: &[&Kind] = &[
     &FLOW_SCHEMAS,
     &PRIORITY_LEVEL_CONFIGURATIONS,
     &CUSTOM_RESOURCE_DEFINITIONS,
+    &MUTATING_WEBHOOK_CONFIGURATIONS,
+    &VALIDATING_ADMISSION_POLICIES,
+    &VALIDATING_ADMISSION_POLICY_BINDINGS,
+    &VALIDATING_WEBHOOK_CONFIGURATIONS,
 ];
 
 /// The part of the table that most kinds share.

@@ -2,6 +2,7 @@
 //! file per rule, named as Kubernetes names its admission plugins.
 
 mod certificates;
+pub(crate) mod dynamic;
 mod limit_range;
 mod namespace;
 mod node_restriction;
@@ -21,6 +22,7 @@ use crate::handlers::Context;
 pub(crate) async fn admit_create(
     context: &Context<'_>,
     object: &mut Value,
+    dry_run: bool,
 ) -> Result<(), ApiError> {
     let (storage, kind) = (&context.backend.storage, context.kind);
     if kind.namespaced {
@@ -36,6 +38,11 @@ pub(crate) async fn admit_create(
         kinds::pod::default_tolerations(object);
     }
     limit_range::admit(context.backend, kind, object)?;
+    if dynamic::mutate(context, dynamic::Operation::Create, object, None, dry_run).await? {
+        context.complete(object)?;
+        limit_range::admit(context.backend, kind, object)?;
+    }
+    // After the webhooks: what they add must be allowed too.
     if kind.schema == kinds::PODS.schema {
         pod_security::check_pod(storage, object).await?;
     }

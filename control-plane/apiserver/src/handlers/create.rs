@@ -16,7 +16,11 @@ use super::{
     update::Ownership,
 };
 use crate::{
-    admission::{self, resource_quota},
+    admission::{
+        self,
+        dynamic::{self, Operation},
+        resource_quota,
+    },
     authorization::check_grant,
     http::Output,
     limits,
@@ -88,7 +92,7 @@ pub(super) async fn create_object(
             let name = generate_name(object.str_at("/metadata/generateName"));
             attempt.set_at(&["metadata", "name"], Value::from(name));
         }
-        prepare(context, &mut attempt, ownership).await?;
+        prepare(context, &mut attempt, ownership, dry_run).await?;
         validate(kind, &attempt)?;
         check_grant(
             &context.backend.authorizer,
@@ -97,6 +101,8 @@ pub(super) async fn create_object(
             &attempt,
             None,
         )?;
+        let create = Operation::Create;
+        dynamic::validate(context, create, Some(&attempt), None, dry_run).await?;
         // The turn of the namespace is kept until the object is stored.
         let reservation = resource_quota::reserve(context, &attempt, None).await?;
         let network = &context.backend.service_network;
@@ -139,6 +145,7 @@ async fn prepare(
     context: &Context<'_>,
     object: &mut Value,
     ownership: Ownership,
+    dry_run: bool,
 ) -> Result<(), ApiError> {
     let kind = context.kind;
     kind.strategy.apply_defaults(object);
@@ -154,7 +161,7 @@ async fn prepare(
             &owner.write(),
         );
     }
-    admission::admit_create(context, object).await?;
+    admission::admit_create(context, object, dry_run).await?;
     meta::fill_on_create(
         object,
         jiff::Timestamp::now(),

@@ -6,7 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, HandlerResult, list, read_body::read_delete_options, selection::Selection};
 use crate::{
-    admission,
+    admission::{
+        self,
+        dynamic::{self, Operation},
+    },
     http::{Output, json_response},
     limits,
     storage::{Outcome, Storage, Stored},
@@ -188,6 +191,12 @@ pub(super) async fn delete_object(
 ) -> Result<Deletion, ApiError> {
     let admit = |object: &Value| admission::admit_delete(context, object);
     let storage = &context.backend.storage;
+    if dynamic::is_asked(context) {
+        let stored = storage.must_get(context.kind, namespace, name).await?;
+        let old = context.kind.to_served(stored.object);
+        let delete = Operation::Delete;
+        dynamic::validate(context, delete, None, Some(&old), options.dry_run).await?;
+    }
     delete_admitted(storage, context.kind, (namespace, name), options, admit).await
 }
 

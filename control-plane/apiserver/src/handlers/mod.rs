@@ -24,10 +24,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use hull_api::{ApiError, Kind, custom::CustomResource, registry::Subresource};
+use parking_lot::Mutex;
+use serde_json::Value;
 
 use crate::{
     ApiBody, UserInfo,
-    admission::resource_quota::QuotaTurns,
+    admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
     auth::tokens::Tokens,
     authorization::Authorizer,
     custom_resources::ServedKinds,
@@ -52,6 +54,8 @@ pub(crate) struct Backend {
     pub authorizer: Authorizer,
     pub tokens: Tokens,
     pub quota_turns: QuotaTurns,
+    /// Policies and webhooks.
+    pub dynamic: Dynamic,
     pub service_account_admission: bool,
 }
 
@@ -71,6 +75,35 @@ pub(crate) struct Context<'a> {
     pub headers: &'a HeaderMap,
     pub body: Bytes,
     pub accept: Accept,
+    /// What the client is told besides the answer.
+    pub warnings: &'a Mutex<Vec<String>>,
+}
+
+/// Warnings to a client at most.
+const MAX_WARNINGS: usize = 64;
+
+impl Context<'_> {
+    /// Tells the client something besides the answer.
+    pub(crate) fn warn(&self, warning: String) {
+        let mut warnings = self.warnings.lock();
+        if warnings.len() < MAX_WARNINGS {
+            warnings.push(warning);
+        }
+    }
+
+    /// Brings an object that a webhook changed into the form of its kind.
+    pub(crate) fn complete(&self, object: &mut Value) -> Result<(), ApiError> {
+        let api_version = self.kind.group_version();
+        let expected = read_body::Expected::own(self, &api_version);
+        expected.conform(object).map_err(|error| {
+            ApiError::internal(format!(
+                "an admission webhook made a wrong object: {}",
+                error.0
+            ))
+        })?;
+        self.kind.strategy.apply_defaults(object);
+        Ok(())
+    }
 }
 
 type HandlerResult = Result<Response<ApiBody>, ApiError>;

@@ -12,7 +12,11 @@ use super::{
     read_body::{check_namespace, read_object},
 };
 use crate::{
-    admission::{self, resource_quota},
+    admission::{
+        self,
+        dynamic::{self, Operation},
+        resource_quota,
+    },
     authorization::check_grant,
     http::Output,
     limits, service_network,
@@ -113,6 +117,11 @@ pub(super) async fn apply(
     check_preconditions(kind, &new, &old)?;
     let given = new.remove_at(&["metadata", "managedFields"]);
     prepare(kind, context.subresource, &mut new, &old);
+    let update = Operation::Update;
+    if dynamic::mutate(context, update, &mut new, Some(&old), dry_run).await? {
+        context.complete(&mut new)?;
+        prepare(kind, context.subresource, &mut new, &old);
+    }
     validate(kind, context.subresource, &new, &old)?;
     check_grant(
         &context.backend.authorizer,
@@ -122,6 +131,7 @@ pub(super) async fn apply(
         Some(&old),
     )?;
     admission::admit_update(context, &new, &old)?;
+    dynamic::validate(context, update, Some(&new), Some(&old), dry_run).await?;
     match (ownership, given) {
         (Ownership::Track, given) => {
             let owner = Owner::of(context, "UpdateOptions")?;

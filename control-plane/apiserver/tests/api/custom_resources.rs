@@ -508,6 +508,83 @@ async fn definitions_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_server_on_the_store_serves_the_same_kinds() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let store = std::sync::Arc::new(hull_store::embedded::EmbeddedStore::open(path).unwrap());
+    let first = TestServer::start_on(dir, store.clone(), |_| {}).await;
+    first.admin.post(DEFINITIONS, &definition()).await.ok();
+    established(&first, "crontabs.stable.example.com").await;
+    first.admin.post(TABS, &tab("a")).await.ok();
+    // One that starts later, as after a restart, has them from its first answer.
+    let dir = tempfile::tempdir().unwrap();
+    let second = TestServer::start_on(dir, store, |_| {}).await;
+    let list = second.admin.get(TABS).await.ok();
+    assert_eq!(list["items"][0]["metadata"]["name"], "a");
+    second.admin.post(TABS, &tab("b")).await.ok();
+    let mut other = definition();
+    other["metadata"]["name"] = json!("others.stable.example.com");
+    other["spec"]["names"] = json!({"plural": "others", "kind": "Other"});
+    first.admin.post(DEFINITIONS, &other).await.ok();
+    let others = "/apis/stable.example.com/v1/namespaces/default/others";
+    wait_for(&second, others, |list| list["kind"] == "OtherList").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_in_cel_guard_objects_and_their_changes() {
+    let server = TestServer::start().await;
+    let mut definition = definition();
+    let spec =
+        &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["x-kubernetes-validations"] = json!([
+        {"rule": "self.replicas <= 5 || has(self.color)", "message": "many need a color"},
+        {"rule": "!has(oldSelf.color) || self.color == oldSelf.color",
+            "messageExpression": "'color stays ' + oldSelf.color", "fieldPath": ".color"},
+    ]);
+    let mut broken = definition.clone();
+    broken["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"]
+        [0]["rule"] = json!("self.replicaz <= 5");
+    let refused = server.admin.post(DEFINITIONS, &broken).await.refused();
+    assert!(
+        refused.2.contains(
+            "openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {"
+        ) && refused
+            .2
+            .contains("compilation failed: undefined field 'replicaz'"),
+        "{refused:?}"
+    );
+    server.admin.post(DEFINITIONS, &definition).await.ok();
+    established(&server, "crontabs.stable.example.com").await;
+    let mut object = tab("a");
+    object["spec"]["replicas"] = json!(8);
+    let refused = server.admin.post(TABS, &object).await.refused();
+    assert_eq!(
+        refused.2,
+        "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: many need a color"
+    );
+    object["spec"]["color"] = json!("red");
+    server.admin.post(TABS, &object).await.ok();
+    let change = json!({"spec": {"color": "blue"}});
+    let refused = server
+        .admin
+        .patch(&format!("{TABS}/a"), "merge-patch", &change)
+        .await
+        .refused();
+    assert!(
+        refused
+            .2
+            .contains("spec.color: Invalid value: color stays red"),
+        "{refused:?}"
+    );
+    let scale = json!({"spec": {"replicas": 3}});
+    server
+        .admin
+        .patch(&format!("{TABS}/a/scale"), "merge-patch", &scale)
+        .await
+        .ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kubectl_treats_custom_kinds_as_its_own() {
     let server = TestServer::start().await;
     let Some(kubectl) = Kubectl::find(&server) else {

@@ -41,8 +41,17 @@ impl TestServer {
     /// Starts with other settings.
     pub async fn start_with(change: impl FnOnce(&mut ApiServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let pki = ClusterPki::load_or_create(dir.path().join("pki"), &[]).unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path().join("store.redb")).unwrap());
+        Self::start_on(dir, store, change).await
+    }
+
+    /// Starts on a store that may be somebody else's too.
+    pub async fn start_on(
+        dir: tempfile::TempDir,
+        store: Arc<dyn hull_store::Store>,
+        change: impl FnOnce(&mut ApiServerConfig),
+    ) -> Self {
+        let pki = ClusterPki::load_or_create(dir.path().join("pki"), &[]).unwrap();
         let mut config = ApiServerConfig::new(pki.clone());
         change(&mut config);
         let server = ApiServer::new(config, store).await.unwrap();

@@ -6,6 +6,7 @@ mod certificates;
 mod custom_resources;
 mod deletion;
 mod discovery;
+mod dynamic_admission;
 mod evictions;
 mod harness;
 mod hostile;

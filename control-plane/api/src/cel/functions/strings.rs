@@ -106,8 +106,7 @@ fn index_of<'a>(name: &str, text: &str, part: &str, rest: &[Value<'a>]) -> Optio
                 .char_indices()
                 .map(|(at, _)| at)
                 .chain([text.len()])
-                .filter(|at| *at <= to && text[*at..].starts_with(part))
-                .next_back(),
+                .rfind(|at| *at <= to && text[*at..].starts_with(part)),
             None => return Some(Err(failed(format!("index out of range: {to}")))),
         },
         _ => return None,

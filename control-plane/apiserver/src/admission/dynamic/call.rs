@@ -1,0 +1,254 @@
+//! Calls of webhooks: HTTPS to a URL or to a service of the cluster.
+//!
+//! A service is reached at one of its ready endpoints, or else at its cluster address: the API
+//! server need not be on a machine whose kernel knows services. The certificate must be for
+//! `NAME.NAMESPACE.svc` (or the URL's host) and signed by the configuration's `caBundle`.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hull_api::{Kind, ObjectExt, kinds};
+use hull_store::prefix_range;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{limits, watch_cache::WatchCache};
+
+/// Why a webhook gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// No connection.
+    #[error("dial tcp {address}: {source}")]
+    Connect {
+        address: String,
+        source: std::io::Error,
+    },
+    /// The connection broke.
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// The request cannot be written.
+    #[error("{0}")]
+    Request(#[from] http::Error),
+    /// An answer that is none.
+    #[error("{0}")]
+    Answer(String),
+    /// Too slow.
+    #[error("context deadline exceeded")]
+    Timeout,
+}
+
+/// Where a webhook is.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    place: Place,
+    path: String,
+    tls: Arc<ClientConfig>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Url {
+        host: String,
+        port: u16,
+    },
+    Service {
+        namespace: String,
+        name: String,
+        port: i64,
+    },
+}
+
+fn config(why: impl Into<String>) -> CallError {
+    CallError::Config(why.into())
+}
+
+impl Client {
+    /// Reads a `clientConfig`.
+    pub(super) fn read(client: &Value) -> Result<Self, CallError> {
+        let (place, path) = match client.get("service") {
+            Some(service) => {
+                let path = service.str_at("/path").trim_start_matches('/');
+                let place = Place::Service {
+                    namespace: service.str_at("/namespace").to_string(),
+                    name: service.str_at("/name").to_string(),
+                    port: service.int_at("/port").unwrap_or(443),
+                };
+                (place, format!("/{path}"))
+            }
+            None => {
+                let uri: http::Uri = client
+                    .str_at("/url")
+                    .parse()
+                    .map_err(|error| config(format!("url: {error}")))?;
+                let host = uri.host().ok_or_else(|| config("url: it has no host"))?;
+                let place = Place::Url {
+                    host: host.trim_matches(['[', ']']).to_string(),
+                    port: uri.port_u16().unwrap_or(443),
+                };
+                (place, uri.path().to_string())
+            }
+        };
+        Ok(Client {
+            place,
+            path,
+            tls: Arc::new(tls(client.str_at("/caBundle"))?),
+        })
+    }
+
+    fn server_name(&self) -> String {
+        match &self.place {
+            Place::Url { host, .. } => host.clone(),
+            Place::Service {
+                namespace, name, ..
+            } => format!("{name}.{namespace}.svc"),
+        }
+    }
+
+    fn address(&self, cache: &WatchCache) -> Result<String, CallError> {
+        match &self.place {
+            Place::Url { host, port } if host.contains(':') => Ok(format!("[{host}]:{port}")),
+            Place::Url { host, port } => Ok(format!("{host}:{port}")),
+            Place::Service {
+                namespace,
+                name,
+                port,
+            } => service_address(cache, namespace, name, *port),
+        }
+    }
+
+    /// Sends JSON and returns the JSON of the answer, within `timeout`.
+    pub(super) async fn post(
+        &self,
+        cache: &WatchCache,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<Value, CallError> {
+        match tokio::time::timeout(timeout, self.send(cache, body)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Timeout),
+        }
+    }
+
+    async fn send(&self, cache: &WatchCache, body: &Value) -> Result<Value, CallError> {
+        let address = self.address(cache)?;
+        let connect = |source| CallError::Connect {
+            address: address.clone(),
+            source,
+        };
+        let stream = TcpStream::connect(&address).await.map_err(connect)?;
+        let host = self.server_name();
+        let name = ServerName::try_from(host.clone())
+            .map_err(|error| config(format!("{host}: {error}")))?;
+        let connector = TlsConnector::from(self.tls.clone());
+        let stream = connector.connect(name, stream).await.map_err(connect)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(http::Method::POST)
+            .uri(&self.path)
+            .header(header::HOST, &host)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
+            .body(Full::new(Bytes::from(body.to_string())))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), limits::MAX_BODY_BYTES)
+            .collect()
+            .await
+            .map_err(|error| CallError::Answer(error.to_string()))?
+            .to_bytes();
+        connection.abort();
+        if !status.is_success() {
+            return Err(CallError::Answer(format!(
+                "the server answered with status {status}"
+            )));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| CallError::Answer(error.to_string()))
+    }
+}
+
+/// The settings towards a webhook: its own authorities only.
+fn tls(bundle: &str) -> Result<ClientConfig, CallError> {
+    let mut roots = RootCertStore::empty();
+    if bundle.is_empty() {
+        return Err(config(
+            "no caBundle: the authorities of the system are unimplemented for webhooks",
+        ));
+    }
+    let pem = STANDARD
+        .decode(bundle)
+        .map_err(|error| config(format!("caBundle: {error}")))?;
+    for cert in CertificateDer::pem_slice_iter(&pem) {
+        let cert = cert.map_err(|error| config(format!("caBundle: {error}")))?;
+        roots
+            .add(cert)
+            .map_err(|error| config(format!("caBundle: {error}")))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| config(error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// One of the ready endpoints of a service, else its cluster address.
+fn service_address(
+    cache: &WatchCache,
+    namespace: &str,
+    name: &str,
+    port: i64,
+) -> Result<String, CallError> {
+    let kind: &Kind = &kinds::SERVICES;
+    let service = cache
+        .get(kind.storage, &kind.key(namespace, name))
+        .ok_or_else(|| config(format!("service {name:?} not found")))?;
+    let service = &service.value;
+    if service.str_at("/spec/type") == "ExternalName" {
+        return Ok(format!("{}:{port}", service.str_at("/spec/externalName")));
+    }
+    let ports = service.list_at("/spec/ports");
+    let wanted = ports
+        .iter()
+        .find(|one| one.int_at("/port") == Some(port))
+        .ok_or_else(|| config(format!("no service port {port} found for service {name:?}")))?;
+    let slices = &kinds::ENDPOINT_SLICES;
+    let range = prefix_range(&slices.prefix(namespace));
+    for slice in cache.snapshot(slices.storage, range).objects {
+        let slice = &slice.value;
+        if slice.str_at("/metadata/labels/kubernetes.io~1service-name") != name {
+            continue;
+        }
+        let target = slice
+            .list_at("/ports")
+            .iter()
+            .find(|one| one.str_at("/name") == wanted.str_at("/name"))
+            .and_then(|one| one.int_at("/port"));
+        let is_ready = |one: &&Value| one.pointer("/conditions/ready") != Some(&Value::Bool(false));
+        let endpoint = slice.list_at("/endpoints").iter().find(is_ready);
+        if let (Some(target), Some(endpoint)) = (target, endpoint) {
+            let address = endpoint.str_at("/addresses/0");
+            return Ok(if address.contains(':') {
+                format!("[{address}]:{target}")
+            } else {
+                format!("{address}:{target}")
+            });
+        }
+    }
+    match service.str_at("/spec/clusterIP") {
+        "" | "None" => Err(config(format!(
+            "no endpoints available for service {name:?}"
+        ))),
+        address => Ok(format!("{address}:{port}")),
+    }
+}
