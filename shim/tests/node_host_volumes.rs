@@ -91,8 +91,16 @@ async fn node_host_directories_and_files_are_shared() {
     let main = node.running(&pod, config).await;
     assert_eq!(file_servers(&node).len(), 1);
 
-    assert_eq!(run(&mut node, &main, "cat /data/hello").await, "from the host");
-    run(&mut node, &main, "echo two >> /etc/settings; touch /absent/made").await;
+    assert_eq!(
+        run(&mut node, &main, "cat /data/hello").await,
+        "from the host"
+    );
+    run(
+        &mut node,
+        &main,
+        "echo two >> /etc/settings; touch /absent/made",
+    )
+    .await;
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one\ntwo\n");
     assert!(absent.join("made").exists());
     // A link of the host means a file of the guest.
@@ -127,7 +135,10 @@ async fn node_host_directories_and_files_are_shared() {
     let config = sleeper(&node, "third", vec![mount(&fixed, "/there", true)]);
     let third = node.running(&pod, config).await;
     assert_eq!(file_servers(&node).len(), 1);
-    assert_eq!(run(&mut node, &third, "cat /there/hello").await, "from the host");
+    assert_eq!(
+        run(&mut node, &third, "cat /there/hello").await,
+        "from the host"
+    );
     node.remove_pod(&pod).await;
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
@@ -191,7 +202,10 @@ async fn node_a_dead_file_server_costs_the_host_volumes_only() {
     nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL).unwrap();
     let error = fails(&mut node, &main, "ls /data; cat /data/hello").await;
     assert!(error.contains("not connected"), "{error}");
-    assert_eq!(run(&mut node, &main, "echo alive > /tmp/x; cat /tmp/x").await, "alive");
+    assert_eq!(
+        run(&mut node, &main, "echo alive > /tmp/x; cat /tmp/x").await,
+        "alive"
+    );
     let mut config = node.container("other", &["/bin/sleep", "3600"]);
     config.mounts = vec![mount(&data, "/data", false)];
     let error = node.create(&pod, config).await.unwrap_err();
