@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::journal::{VolumeKind, VolumeRecord};
 use hash::short_hash;
 use hull_cri_api::v1::{Mount, MountPropagation};
-use hull_vmm_client::share::Propagation;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -37,8 +36,6 @@ pub struct PlannedMount {
     pub read_only: bool,
     /// Nor in what is mounted inside.
     pub recursive_read_only: bool,
-    /// What of the host's later mounts is seen; only host paths can see any.
-    pub propagation: Propagation,
     /// For emptyDirs, bytes; 0: none.
     pub size_limit_bytes: u64,
 }
@@ -55,16 +52,15 @@ pub fn plan(
         return Err(invalid("the container path must be absolute"));
     }
     let private = mount.propagation == MountPropagation::PropagationPrivate as i32;
-    let from_host = mount.propagation == MountPropagation::PropagationHostToContainer as i32;
     if mount.recursive_read_only && !mount.readonly {
         return Err(invalid("recursive_read_only needs readonly"));
     }
     if mount.recursive_read_only && !private {
         return Err(invalid("recursive_read_only needs private propagation"));
     }
-    if !private && !from_host {
+    if !private {
         return Err(Error::Unimplemented(format!(
-            "mount propagation from a microVM to its host (mount at {}): it needs a \
+            "mount propagation between a microVM and its host (mount at {}): it needs a \
              RuntimeClass with handler \"native\"",
             mount.container_path
         )));
@@ -93,22 +89,9 @@ pub fn plan(
         container_path: mount.container_path.clone(),
         read_only: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
-        propagation: if from_host {
-            Propagation::FromHost
-        } else {
-            Propagation::Private
-        },
         size_limit_bytes: 0,
     };
-    let planned = of_pod(&parts, share.clone(), host, annotations).unwrap_or(share);
-    if from_host && planned.record.kind != VolumeKind::Share {
-        return Err(Error::Unimplemented(format!(
-            "mount propagation to a volume in a microVM's own memory or disk (mount at {}): it \
-             needs a RuntimeClass with handler \"native\"",
-            mount.container_path
-        )));
-    }
-    Ok(planned)
+    Ok(of_pod(&parts, share.clone(), host, annotations).unwrap_or(share))
 }
 
 /// A volume of the pod itself that needs no shared filesystem; `parts` are its path below the
@@ -339,12 +322,10 @@ mod tests {
             assert!(refused(false, false, shared).unwrap().contains("native"));
         }
         let at_host = |propagation| refused_at("/mnt", false, false, propagation);
-        assert_eq!(at_host(PropagationHostToContainer), None);
-        assert!(
-            at_host(PropagationBidirectional)
-                .unwrap()
-                .contains("native")
-        );
+        assert_eq!(at_host(PropagationPrivate), None);
+        for shared in [PropagationBidirectional, PropagationHostToContainer] {
+            assert!(at_host(shared).unwrap().contains("native"));
+        }
     }
 
     #[test]

@@ -45,8 +45,8 @@ pub async fn attach(sandbox: &Sandbox, live: &Live, mount: &PlannedMount) -> Res
         (true, false) => Access::ReadOnly,
         (true, true) => Access::RecursiveReadOnly,
     };
-    let (path, propagation) = (mount.record.host_path.clone(), mount.propagation);
-    let detached = tokio::task::spawn_blocking(move || detach(&path, access, propagation))
+    let path = mount.record.host_path.clone();
+    let detached = tokio::task::spawn_blocking(move || detach(&path, access))
         .await
         .map_err(|_| Error::Task("sharing a host path"))?;
     let Detached { root, is_file } = detached.map_err(|error| {

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub const TAG: &str = "hull";
 /// Request queues of the device: one that waits for a slow disk leaves another.
 pub const REQUEST_QUEUES: u16 = 2;
+/// Most of a log's last line that becomes part of an error.
+const LAST_WORDS_CHARS: usize = 500;
 /// How often a process whose end cannot be followed is looked at.
 const REAP_PAUSE: Duration = Duration::from_secs(1);
 
@@ -112,7 +114,12 @@ impl FileServer {
         }
         tokio::spawn(follow(pid, id.to_string_lossy().into_owned()));
         tracing::info!(sandbox_id = %id.to_string_lossy(), pid, "file server started");
-        Ok(vmm.attach_fs(stream.as_fd()).await?)
+        vmm.attach_fs(stream.as_fd())
+            .await
+            .map_err(|source| VmmError::ConnectFsd {
+                source,
+                last_words: last_words(&self.paths.fsd_log),
+            })
     }
 }
 
@@ -145,6 +152,13 @@ impl FileServers {
         remove(&paths.fsd_vhost)?;
         Ok((child.id(), stream))
     }
+}
+
+/// The last line of a log.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let last = text.lines().next_back().unwrap_or("none");
+    last.chars().take(LAST_WORDS_CHARS).collect()
 }
 
 fn remove(path: &Path) -> Result<(), VmmError> {

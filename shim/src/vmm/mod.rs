@@ -115,6 +115,14 @@ pub enum VmmError {
     /// hull-fsd did not start.
     #[error("starting the pod's file server: {}", causes(.0))]
     StartFsd(#[from] hull_vmm_client::spawn::SpawnError),
+    /// hull-fsd ended before it served.
+    #[error("connecting the VMM to the pod's file server: {}; its last words: {last_words}", causes(.source))]
+    ConnectFsd {
+        /// What the VMM says.
+        source: hull_vmm_client::client::ControlError,
+        /// End of hull-fsd's log.
+        last_words: String,
+    },
     /// hull-fsd's control socket.
     #[error("asking the pod's file server: {}", causes(.0))]
     Fsd(#[source] hull_vmm_client::client::ControlError),

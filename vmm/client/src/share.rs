@@ -30,15 +30,6 @@ pub enum Access {
     RecursiveReadOnly,
 }
 
-/// What happens when the host mounts something in a share later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Propagation {
-    /// The guest does not see it.
-    Private,
-    /// The guest sees it.
-    FromHost,
-}
-
 /// A path cannot be shared.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
@@ -79,12 +70,9 @@ pub struct Detached {
     pub is_file: bool,
 }
 
-/// Detaches `path`, with everything that is mounted in it. Symbolic links are followed.
-pub fn detach(
-    path: &Path,
-    access: Access,
-    propagation: Propagation,
-) -> Result<Detached, ShareError> {
+/// Detaches `path`, with everything that is mounted in it now: what the host mounts there
+/// later does not appear in a detached mount. Symbolic links are followed.
+pub fn detach(path: &Path, access: Access) -> Result<Detached, ShareError> {
     let failed = |doing| {
         move |source| ShareError::Mount {
             path: path.to_owned(),
@@ -115,7 +103,7 @@ pub fn detach(
         return Err(ShareError::Kind { path, kind });
     }
     let tree = open_tree(file.as_raw_fd()).map_err(failed("make a detached mount"))?;
-    set_attributes(&tree, access, propagation).map_err(failed("set the mount flags"))?;
+    set_attributes(&tree, access).map_err(failed("set the mount flags"))?;
     if kind.is_dir() {
         return Ok(Detached {
             root: tree,
@@ -155,7 +143,7 @@ fn open_tree(file: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-fn set_attributes(tree: &OwnedFd, access: Access, propagation: Propagation) -> io::Result<()> {
+fn set_attributes(tree: &OwnedFd, access: Access) -> io::Result<()> {
     let set = |set: u64, propagation: u64, recursive: bool| {
         let attributes = libc::mount_attr {
             attr_set: set,
@@ -181,12 +169,8 @@ fn set_attributes(tree: &OwnedFd, access: Access, propagation: Propagation) -> i
         };
         check(outcome).map(drop)
     };
-    let propagation = match propagation {
-        Propagation::Private => libc::MS_PRIVATE,
-        Propagation::FromHost => libc::MS_SLAVE,
-    };
     let always = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
-    set(always, propagation, true)?;
+    set(always, libc::MS_PRIVATE, true)?;
     match access {
         Access::ReadWrite => Ok(()),
         Access::ReadOnly => set(libc::MOUNT_ATTR_RDONLY, 0, false),
@@ -223,7 +207,7 @@ fn in_directory(file: &OwnedFd) -> io::Result<OwnedFd> {
             MOVE_MOUNT_F_EMPTY_PATH,
         ))?;
         let tree = open_tree(directory.as_raw_fd())?;
-        set_attributes(&tree, Access::ReadOnly, Propagation::Private)?;
+        set_attributes(&tree, Access::ReadOnly)?;
         Ok(tree)
     }
 }
@@ -258,7 +242,7 @@ mod tests {
     fn nothing_is_above_the_root_of_a_share() {
         let path = directory();
         std::fs::write(path.join("inside"), "x").unwrap();
-        let share = detach(&path, Access::ReadWrite, Propagation::Private).unwrap();
+        let share = detach(&path, Access::ReadWrite).unwrap();
         assert!(!share.is_file);
         for climb in [c"../inside", c"../../../../inside"] {
             assert!(open_in(&share.root, climb, libc::O_RDONLY).is_ok());
@@ -274,7 +258,7 @@ mod tests {
     fn a_read_only_share_is_so_in_the_kernel_and_the_path_is_not() {
         let path = directory();
         for access in [Access::ReadOnly, Access::RecursiveReadOnly] {
-            let share = detach(&path, access, Propagation::Private).unwrap();
+            let share = detach(&path, access).unwrap();
             let made = open_in(&share.root, c"new", libc::O_CREAT | libc::O_WRONLY);
             assert_eq!(made.err(), Some(libc::EROFS));
         }
@@ -290,7 +274,7 @@ mod tests {
         let made =
             unsafe { libc::mknod(node.as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(1, 3)) };
         assert_eq!(made, 0);
-        let share = detach(&path, Access::ReadWrite, Propagation::Private).unwrap();
+        let share = detach(&path, Access::ReadWrite).unwrap();
         let opened = open_in(&share.root, c"null", libc::O_RDONLY);
         assert_eq!(opened.err(), Some(libc::EACCES));
         std::fs::remove_dir_all(path).unwrap();
@@ -302,7 +286,7 @@ mod tests {
         std::fs::write(path.join("one"), "x").unwrap();
         std::fs::write(path.join("two"), "y").unwrap();
         symlink(path.join("one"), path.join("link")).unwrap();
-        let share = detach(&path.join("link"), Access::ReadWrite, Propagation::Private).unwrap();
+        let share = detach(&path.join("link"), Access::ReadWrite).unwrap();
         assert!(share.is_file);
         assert!(open_in(&share.root, FILE_C_NAME, libc::O_RDWR).is_ok());
         for hidden in [c"one", c"two", c"../two"] {
@@ -321,48 +305,9 @@ mod tests {
             (path.join("socket"), "socket"),
             (PathBuf::from("/dev/null"), "character device"),
         ] {
-            let error = detach(&path, Access::ReadWrite, Propagation::Private).unwrap_err();
+            let error = detach(&path, Access::ReadWrite).unwrap_err();
             assert!(error.to_string().contains(kind), "{error}");
         }
         std::fs::remove_dir_all(path).unwrap();
-    }
-
-    /// mount(2) with C strings.
-    fn mount(kind: &CStr, target: &Path, flags: libc::c_ulong) {
-        let target = std::ffi::CString::new(target.to_str().unwrap()).unwrap();
-        let kind = kind.as_ptr();
-        // SAFETY: every string outlives the call; the result is checked.
-        let mounted = unsafe { libc::mount(kind, target.as_ptr(), kind, flags, std::ptr::null()) };
-        assert_eq!(mounted, 0, "{}", io::Error::last_os_error());
-    }
-
-    #[test]
-    fn later_mounts_of_the_host_are_seen_only_when_asked_for() {
-        let seen = std::thread::spawn(|| {
-            // SAFETY: plain system call; the namespace is this thread's.
-            let left = unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) };
-            assert_eq!(left, 0);
-            mount(c"", Path::new("/"), libc::MS_REC | libc::MS_PRIVATE);
-            let path = directory();
-            mount(c"tmpfs", &path, 0);
-            mount(c"", &path, libc::MS_SHARED);
-            std::fs::create_dir(path.join("later")).unwrap();
-            let seen = [Propagation::Private, Propagation::FromHost].map(|propagation| {
-                let share = detach(&path, Access::ReadWrite, propagation).unwrap();
-                mount(c"tmpfs", &path.join("later"), 0);
-                std::fs::write(path.join("later/file"), "x").unwrap();
-                let seen = open_in(&share.root, c"later/file", libc::O_RDONLY).is_ok();
-                let later = std::ffi::CString::new(path.join("later").to_str().unwrap()).unwrap();
-                // SAFETY: plain system call.
-                unsafe { libc::umount2(later.as_ptr(), libc::MNT_DETACH) };
-                seen
-            });
-            let own = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-            // SAFETY: plain system call.
-            unsafe { libc::umount2(own.as_ptr(), libc::MNT_DETACH) };
-            std::fs::remove_dir(path).unwrap();
-            seen
-        });
-        assert_eq!(seen.join().unwrap(), [false, true]);
     }
 }

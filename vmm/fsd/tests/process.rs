@@ -17,7 +17,7 @@ use fuse_backend_rs::abi::fuse_abi::{
 use hull_vmm_client::config::JailConfig;
 use hull_vmm_client::fsd::{FsdClient, FsdConfig, spawn};
 use hull_vmm_client::scaled;
-use hull_vmm_client::share::{Access, FILE_NAME, Propagation, detach};
+use hull_vmm_client::share::{Access, FILE_NAME, detach};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
@@ -235,7 +235,7 @@ impl Machine {
     }
 
     fn share(&self, name: &str, path: &Path, access: Access) {
-        let share = detach(path, access, Propagation::Private).unwrap();
+        let share = detach(path, access).unwrap();
         let read_only = access == Access::RecursiveReadOnly;
         let added = self.client.add_share(name, share.root.as_fd(), read_only);
         self.runtime.block_on(added).unwrap();

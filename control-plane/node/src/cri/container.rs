@@ -177,13 +177,27 @@ fn mounts(
         let directory = volumes::path(input.pod_dir, volume)
             .ok_or_else(|| ConfigError::Unimplemented(format!("type of volume {}", volume.name)))?;
         // Files that the API server owns are never written by a container.
-        let readonly = mount.read_only.unwrap_or(false) || volume.empty_dir.is_none();
+        // A link that a container puts there would lead the runtime out of the volume.
+        if volume.host_path.is_some() && (mount.sub_path.is_some() || mount.sub_path_expr.is_some())
+        {
+            return Err(ConfigError::Unimplemented(format!(
+                "subPath of hostPath volume {}",
+                volume.name
+            )));
+        }
+        let own = volume.empty_dir.is_some() || volume.host_path.is_some();
+        let readonly = mount.read_only.unwrap_or(false) || !own;
+        let recursive = matches!(
+            mount.recursive_read_only.as_deref(),
+            Some("Enabled" | "IfPossible")
+        );
         mounts.push(cri::Mount {
             container_path: absolute(&mount.mount_path),
             host_path: sub_path(directory, mount, lookup)?
                 .to_string_lossy()
                 .into_owned(),
             readonly,
+            recursive_read_only: readonly && recursive,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
                 Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,

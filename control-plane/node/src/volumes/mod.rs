@@ -8,10 +8,11 @@
 //! ```
 //! configMap, secret, projected and downwardAPI volumes are directories that change atomically.
 //! An emptyDir is an empty directory that names the volume to the runtime; its content lives in
-//! the guest. Any other type is refused by name.
+//! the guest. A hostPath is mounted as it is. Any other type is refused by name.
 
 pub mod atomic;
 mod content;
+pub mod host_path;
 mod ownership;
 pub mod tokens;
 
@@ -44,6 +45,14 @@ pub enum VolumeError {
         /// Why.
         source: atomic::AtomicWriteError,
     },
+    /// What a hostPath volume names is not there or of another type.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+    HostPath {
+        /// The volume's name.
+        volume: String,
+        /// What is wrong.
+        source: host_path::HostPathError,
+    },
     /// A type that the node agent does not have.
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : unimplemented volume type {kind}")]
     Unimplemented {
@@ -73,6 +82,9 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
 
 /// Where a volume lives on the node; `None` for a type that is not implemented.
 pub fn path(pod_dir: &Path, volume: &Volume) -> Option<PathBuf> {
+    if let Some(source) = &volume.host_path {
+        return Some(PathBuf::from(&source.path));
+    }
     Some(
         pod_dir
             .join("volumes")
@@ -97,6 +109,13 @@ pub fn set_up(
         .unwrap_or_default();
     let mut changed = false;
     for volume in volumes {
+        if let Some(source) = &volume.host_path {
+            host_path::prepare(source).map_err(|source| VolumeError::HostPath {
+                volume: volume.name.clone(),
+                source,
+            })?;
+            continue;
+        }
         let Some(directory) = path(pod_dir, volume) else {
             return Err(VolumeError::Unimplemented {
                 volume: volume.name.clone(),

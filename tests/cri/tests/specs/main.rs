@@ -7,6 +7,7 @@
 mod support;
 
 mod basics;
+mod host_volumes;
 mod images;
 mod pod;
 mod resources;
@@ -66,6 +67,7 @@ fn main() {
         pod::ALL,
         security::ALL,
         resources::ALL,
+        host_volumes::ALL,
         images::ALL,
         streaming::ALL,
     ]
