@@ -79,10 +79,12 @@ async fn unused_image_goes_before_a_pod_when_the_disk_is_full() {
     cluster
         .wait_pod("p", "evicted after it", |pod| phase(pod) == "Failed")
         .await;
+    eventually("pod stopped", || cluster.cri.called("StopContainer") > 0).await;
+    assert_eq!(cluster.cri.called("RemoveImage used"), 0);
     let state = cluster.cri.state.lock();
     let position = |prefix: &str| state.calls.iter().position(|call| call.starts_with(prefix));
     assert!(
-        position("RemoveImage old") < position("StopPodSandbox"),
+        position("RemoveImage old") < position("StopContainer"),
         "{:?}",
         state.calls
     );

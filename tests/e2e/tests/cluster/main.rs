@@ -4,6 +4,7 @@
 
 mod controllers;
 mod crashes;
+mod debugging;
 mod errors;
 mod identity;
 mod pods;
@@ -44,6 +45,7 @@ fn main() {
         pods::ALL,
         volumes::ALL,
         identity::ALL,
+        debugging::ALL,
         scheduling::ALL,
         controllers::ALL,
         errors::ALL,
