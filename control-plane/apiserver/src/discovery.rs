@@ -15,6 +15,7 @@ use crate::{
     ApiBody,
     custom_resources::Served,
     http::{json_response, text_response},
+    resource_metrics,
 };
 
 /// The Kubernetes version whose API this is.
@@ -52,6 +53,9 @@ pub(crate) fn respond(
             value
         }
         ["api", version] => resource_list(registry, "", version)?,
+        ["apis", resource_metrics::GROUP, resource_metrics::VERSION] => {
+            resource_metrics::resource_list()
+        }
         ["apis", group, version] => resource_list(registry, group, version)?,
         ["openapi", "v2"] => return Some(open_api_v2(served, headers)),
         ["openapi", "v3"] => openapi::index(registry, |group, version| {
@@ -71,6 +75,7 @@ pub(crate) fn respond(
 fn groups(registry: &Registry) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups = registry.groups();
     groups.retain(|(group, _)| !group.is_empty());
+    groups.push((resource_metrics::GROUP, vec![resource_metrics::VERSION]));
     groups
 }
 
@@ -232,12 +237,15 @@ fn aggregated(served: &Served, core: bool, headers: &HeaderMap) -> Response<ApiB
 
 fn aggregated_texts(registry: &Registry) -> [String; 2] {
     [true, false].map(|core| {
-        let items: Vec<Value> = registry
+        let mut items: Vec<Value> = registry
             .groups()
             .into_iter()
             .filter(|(group, _)| group.is_empty() == core)
             .map(|(group, versions)| aggregated_group(registry, group, &versions))
             .collect();
+        if !core {
+            items.push(resource_metrics::aggregated_group());
+        }
         json!({
             "kind": "APIGroupDiscoveryList",
             "apiVersion": "apidiscovery.k8s.io/v2",

@@ -35,6 +35,7 @@ mod metrics;
 mod names;
 mod node_proxy;
 pub mod pki;
+mod resource_metrics;
 mod server;
 mod service;
 mod service_network;

@@ -25,6 +25,8 @@ use crate::{
 
 /// Most bytes of a node agent's error message that are passed on.
 const MAX_ERROR_BYTES: usize = 4096;
+/// Most bytes of a document of a node agent: a summary of a full node stays far below.
+const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 
 /// A request to be passed on.
 pub(crate) struct Proxied<'a> {
@@ -103,7 +105,11 @@ fn container_of(pod: &Value, asked: &str) -> Result<String, ApiError> {
     let containers = names("/spec/containers");
     let init = names("/spec/initContainers");
     if !asked.is_empty() {
-        if containers.contains(&asked) || init.contains(&asked) {
+        let ephemeral = names("/spec/ephemeralContainers");
+        if [&containers, &init, &ephemeral]
+            .iter()
+            .any(|names| names.contains(&asked))
+        {
             return Ok(asked.to_string());
         }
         return Err(ApiError::bad_request(format!(
@@ -223,6 +229,23 @@ async fn send(
     Ok(response)
 }
 
+/// A JSON document of a node agent.
+pub(crate) async fn get_json(
+    tls: &Arc<ClientConfig>,
+    node: &Value,
+    uri: &str,
+) -> Result<Value, ApiError> {
+    let response = send(tls, node, uri, http::Method::GET, HeaderMap::new()).await?;
+    if !response.status().is_success() {
+        return Err(refusal(response).await);
+    }
+    let body = http_body_util::Limited::new(response.into_body(), MAX_DOCUMENT_BYTES)
+        .collect()
+        .await
+        .map_err(ApiError::internal)?;
+    serde_json::from_slice(&body.to_bytes()).map_err(ApiError::internal)
+}
+
 /// What a node agent says when it refuses.
 async fn refusal(response: Response<hyper::body::Incoming>) -> ApiError {
     let status = response.status();
@@ -338,6 +361,10 @@ mod tests {
     #[test]
     fn the_only_container_is_the_default() {
         let one = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}});
+        let debugged = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}],
+            "ephemeralContainers": [{"name": "debug"}]}});
+        assert_eq!(container_of(&debugged, "debug").unwrap(), "debug");
+        assert_eq!(container_of(&debugged, "").unwrap(), "a");
         let two = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}, {"name": "b"}]}});
         assert_eq!(container_of(&one, "").unwrap(), "a");
         assert_eq!(container_of(&two, "b").unwrap(), "b");

@@ -81,7 +81,11 @@ impl ApiServer {
         let definitions = tokio::spawn(custom_resources::run(backend.clone()));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
         Ok(Arc::new(ApiServer {
-            shared: Arc::new(Shared { backend, node_tls }),
+            shared: Arc::new(Shared {
+                backend,
+                node_tls,
+                resource_metrics: crate::resource_metrics::ResourceMetrics::default(),
+            }),
             tls,
             tasks: vec![feed, sweeper, definitions],
             advertise: config.advertise,

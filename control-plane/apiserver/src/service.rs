@@ -29,12 +29,14 @@ use crate::{
     },
     limits::MAX_IN_FLIGHT,
     node_proxy::{self, Proxied},
+    resource_metrics::{ResourceMetrics, Wanted},
 };
 
 /// What every request needs.
 pub(crate) struct Shared {
     pub backend: Arc<Backend>,
     pub node_tls: Arc<ClientConfig>,
+    pub resource_metrics: ResourceMetrics,
 }
 
 /// The server as a tower service, for one user. Cheap to clone.
@@ -176,7 +178,11 @@ where
         let user = impersonated.as_ref().unwrap_or(user);
         // A selector that cannot be read selects nothing here, and is refused by its handler.
         let selector = FieldSelector::parse(info.query.get("fieldSelector")).unwrap_or_default();
-        authorization::require(authorizer, user, &info.attributes(&selector))?;
+        let attributes = match measured(info) {
+            Some(wanted) => wanted.attributes(),
+            None => info.attributes(&selector),
+        };
+        authorization::require(authorizer, user, &attributes)?;
         user
     };
     let Target::Resource {
@@ -245,6 +251,14 @@ where
     Ok(response)
 }
 
+/// What a path of `metrics.k8s.io` asks for.
+fn measured(info: &RequestInfo) -> Option<Wanted<'_>> {
+    match &info.target {
+        Target::Path(path) => Wanted::parse(path),
+        Target::Resource { .. } => None,
+    }
+}
+
 /// Health and version need no credentials.
 fn is_public(info: &RequestInfo) -> bool {
     let Target::Path(path) = &info.target else {
@@ -267,6 +281,12 @@ async fn non_resource(
     let path = parts.uri.path();
     if info.verb != "get" {
         return Err(ApiError::method_not_allowed(None));
+    }
+    if let Some(wanted) = measured(info) {
+        let metrics = &shared.resource_metrics;
+        return metrics
+            .respond(&shared.backend, &shared.node_tls, wanted, &info.query)
+            .await;
     }
     if path == "/metrics" {
         return match shared

@@ -1,5 +1,7 @@
 //! The node: hull-shim and the node agent.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use hull_apiserver::pki::ClusterPki;
 use hull_node::{NodeConfig, ServerTls};
@@ -38,6 +40,13 @@ pub async fn start(
     config.server_tls = tls;
     config.labels = settings.node_labels.clone();
     config.max_pods = settings.max_pods;
+    config.static_pod_dir = settings.static_pod_dir.clone();
+    if let Some(seconds) = settings.max_restart_backoff {
+        config.timings.restart_backoff_max = Duration::from_secs(seconds);
+    }
+    if let Some(thresholds) = &settings.eviction {
+        config.eviction.thresholds = thresholds.clone();
+    }
     if settings.netd {
         let networks = settings.service_networks.iter().copied();
         config.cluster_dns = networks

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use hull_netd::config::DEFAULT_SERVICE_NETWORK;
+use hull_node::Threshold;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -59,6 +60,22 @@ pub struct Settings {
     /// Pods that the node takes at most [default: 110]
     #[arg(long, env = "HULL_MAX_PODS", value_name = "N")]
     pub max_pods: Option<u32>,
+    /// A directory of pod manifests that the node runs by itself (static pods)
+    #[arg(long, env = "HULL_STATIC_POD_DIR", value_name = "DIR")]
+    pub static_pod_dir: Option<PathBuf>,
+    /// Seconds between restarts of a crashing container at most, 1 to 300 [default: 300]
+    #[arg(long, env = "HULL_MAX_RESTART_BACKOFF", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub max_restart_backoff: Option<u64>,
+    /// When the node evicts pods, SIGNAL<AMOUNT or SIGNAL<PERCENT%, with :SECONDS behind for a soft
+    /// threshold (repeatable); none: never
+    /// [default: kubelet's: memory.available<100Mi and shares of disks, inodes and process ids]
+    #[arg(
+        long,
+        env = "HULL_EVICTION",
+        value_name = "THRESHOLD",
+        value_delimiter = ','
+    )]
+    pub eviction: Vec<String>,
     /// Where container logs are written [default: /var/log/pods]
     #[arg(long, env = "HULL_POD_LOG_DIR", value_name = "DIR")]
     pub pod_log_dir: Option<PathBuf>,
@@ -170,6 +187,9 @@ pub struct Resolved {
     pub node_ip: IpAddr,
     pub node_labels: BTreeMap<String, String>,
     pub max_pods: u32,
+    pub static_pod_dir: Option<PathBuf>,
+    pub max_restart_backoff: Option<u64>,
+    pub eviction: Option<Vec<Threshold>>,
     pub pod_log_dir: PathBuf,
     pub node_cert: Option<PathBuf>,
     pub node_key: Option<PathBuf>,
@@ -224,11 +244,11 @@ impl Settings {
         }
         joined!(
             data_dir, run_dir, kubeconfig, leader_elect, listen, node_listen, node_name, node_ip,
-            max_pods,
+            max_pods, static_pod_dir, max_restart_backoff,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
             guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen,
             netd, log, log_format;
-            tls_san, node_label, cni_bin_dir, service_cidr, registry_mirror, dns_upstream, stub_domain
+            tls_san, node_label, eviction, cni_bin_dir, service_cidr, registry_mirror, dns_upstream, stub_domain
         )
     }
 
@@ -255,6 +275,11 @@ impl Settings {
             && !endpoint.starts_with("unix:///")
         {
             bail!("cri_endpoint {endpoint:?} is not of the form unix:///path");
+        }
+        if let Some(seconds) = self.max_restart_backoff
+            && !(1..=300).contains(&seconds)
+        {
+            bail!("max_restart_backoff {seconds} is not 1 to 300 seconds");
         }
         let service_networks = service_networks(&self.service_cidr)?;
         let netd_listen = match self.netd_listen.as_deref() {
@@ -288,6 +313,9 @@ impl Settings {
             node_ip: self.node_ip.unwrap_or_else(default_address),
             node_labels,
             max_pods: self.max_pods.unwrap_or(110),
+            static_pod_dir: optional(self.static_pod_dir)?,
+            max_restart_backoff: self.max_restart_backoff,
+            eviction: thresholds(&self.eviction)?,
             pod_log_dir: absolute(self.pod_log_dir.unwrap_or_else(|| "/var/log/pods".into()))?,
             node_cert: optional(self.node_cert)?,
             node_key: optional(self.node_key)?,
@@ -346,6 +374,17 @@ pub(crate) fn default_kubeconfig() -> PathBuf {
 fn host_name() -> anyhow::Result<String> {
     let name = nix::unistd::gethostname().context("host name")?;
     Ok(name.to_string_lossy().to_lowercase())
+}
+
+/// `None` leaves the node agent's defaults in force.
+fn thresholds(texts: &[String]) -> anyhow::Result<Option<Vec<Threshold>>> {
+    match texts {
+        [] => return Ok(None),
+        [only] if only == "none" => return Ok(Some(Vec::new())),
+        _ => {}
+    }
+    let parsed: Result<Vec<_>, _> = texts.iter().map(|text| Threshold::parse(text)).collect();
+    Ok(Some(parsed?))
 }
 
 /// At most one network per IP version, as Services have at most one address of each.
@@ -426,6 +465,8 @@ mod tests {
             ("netd_listen = 'off'", "netd_listen"),
             ("dns_upstream = ['dns.example']", "dns_upstream"),
             ("stub_domain = ['corp.example']", "DOMAIN=ADDRESS"),
+            ("eviction = ['memory<1']", "no such signal"),
+            ("max_restart_backoff = 0", "1 to 300"),
         ] {
             let error = parse(text).unwrap().complete().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

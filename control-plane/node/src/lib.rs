@@ -39,6 +39,7 @@ mod probes;
 pub mod quantity;
 mod registration;
 mod server;
+pub mod static_pods;
 pub mod stats;
 mod termination_message;
 pub mod volumes;
@@ -49,8 +50,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{NodeConfig, ServerTls, Timings};
+pub use config::{EvictionConfig, ImageGcConfig, NodeConfig, ServerTls, Timings};
 pub use error::NodeError;
+pub use eviction::thresholds::Threshold;
 
 /// Runs the node agent until `shutdown`; pods keep running afterwards.
 pub async fn run(
@@ -95,7 +97,15 @@ pub async fn run(
         "node agent starts"
     );
     let index = manager::PodIndex::default();
+    let statics = static_pods::source::start(node.clone(), shutdown.clone());
+    let mirrors = Arc::new(tokio::sync::Notify::new());
     let housekeeping = [
+        tokio::spawn(static_pods::mirror::run(
+            node.clone(),
+            statics.clone(),
+            mirrors.clone(),
+            shutdown.clone(),
+        )),
         tokio::spawn(logs::rotate::run(node.clone(), shutdown.clone())),
         tokio::spawn(image_gc::run(node.clone(), shutdown.clone())),
         tokio::spawn(eviction::manager::run(
@@ -106,7 +116,7 @@ pub async fn run(
     ];
     let server = server::start(node.clone(), index.clone(), shutdown.clone()).await?;
     let registration = tokio::spawn(registration::run(node.clone(), shutdown.clone()));
-    manager::Manager::new(node.clone(), index)
+    manager::Manager::new(node.clone(), index, statics, mirrors)
         .run(shutdown.clone())
         .await;
     shutdown.cancel();

@@ -19,6 +19,8 @@ use crate::cri::observed::{Fingerprint, PodSummary};
 use crate::pod::identity::PodIdentity;
 use crate::pod::terminate::remove_orphan;
 use crate::pod::worker::{PodUpdate, Worker};
+use crate::static_pods::source::StaticPods;
+use crate::static_pods::{SOURCE, is_static, mirrored};
 use crate::volumes;
 
 /// The pods of this node, for the server.
@@ -30,6 +32,8 @@ struct Entry {
     updates: watch::Sender<PodUpdate>,
     poke: Arc<Notify>,
     fingerprint: Fingerprint,
+    /// A static pod: the API server does not decide about it.
+    is_static: bool,
     /// Counts workers of one UID, so that the end of an old one is not taken for the new one's.
     number: u64,
 }
@@ -43,14 +47,24 @@ pub(crate) struct Manager {
     /// Orphans being removed.
     orphans: HashSet<String>,
     orphans_done: Channel<String>,
-    /// The API server's pods are known: what is not among them is an orphan.
+    statics: StaticPods,
+    /// A mirror of a static pod was changed in the API.
+    mirrors: Arc<Notify>,
+    /// The API server's pods are known: what is neither among them nor static is an orphan.
     synced: bool,
+    /// Directories that belong to no pod were removed.
+    tidied: bool,
     seen: HashSet<String>,
     next_number: u64,
 }
 
 impl Manager {
-    pub(crate) fn new(node: Arc<NodeContext>, index: PodIndex) -> Self {
+    pub(crate) fn new(
+        node: Arc<NodeContext>,
+        index: PodIndex,
+        statics: StaticPods,
+        mirrors: Arc<Notify>,
+    ) -> Self {
         Manager {
             node,
             index,
@@ -58,7 +72,10 @@ impl Manager {
             ended: mpsc::unbounded_channel(),
             orphans: HashSet::new(),
             orphans_done: mpsc::unbounded_channel(),
+            statics,
+            mirrors,
             synced: false,
+            tidied: false,
             seen: HashSet::new(),
             next_number: 0,
         }
@@ -73,6 +90,7 @@ impl Manager {
         let mut stream = std::pin::pin!(stream);
         let (relists, mut listed) = mpsc::channel(1);
         let relister = tokio::spawn(relist(self.node.clone(), relists));
+        self.statics.mark_changed();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -81,6 +99,7 @@ impl Manager {
                     Some(Err(error)) => tracing::warn!(%error, "pod watch interrupted, trying again"),
                     None => break,
                 },
+                Ok(()) = self.statics.changed() => self.on_statics(),
                 Some(pods) = listed.recv() => self.on_relist(pods),
                 Some((uid, number)) = self.ended.1.recv() => self.on_ended(&uid, number),
                 Some(uid) = self.orphans_done.1.recv() => { self.orphans.remove(&uid); }
@@ -99,21 +118,22 @@ impl Manager {
             Event::InitDone => {
                 let gone: Vec<String> = self
                     .entries
-                    .keys()
-                    .filter(|uid| !self.seen.contains(*uid))
-                    .cloned()
+                    .iter()
+                    .filter(|(uid, entry)| !entry.is_static && !self.seen.contains(*uid))
+                    .map(|(uid, _)| uid.clone())
                     .collect();
                 for uid in gone {
                     self.remove(&uid, None);
                 }
                 self.seen.clear();
-                if !std::mem::replace(&mut self.synced, true) {
-                    self.remove_stale_directories();
-                }
+                self.synced = true;
+                self.tidy();
             }
             Event::Apply(pod) => self.apply(pod),
             Event::Delete(pod) => {
-                if let Some(uid) = pod.metadata.uid.clone() {
+                if mirrored(&pod).is_some() {
+                    self.mirrors.notify_one();
+                } else if let Some(uid) = pod.metadata.uid.clone() {
                     self.remove(&uid, Some(pod));
                 }
             }
@@ -121,12 +141,77 @@ impl Manager {
         self.node.metrics.set_pods(self.entries.len());
     }
 
+    fn knows_all(&self) -> bool {
+        self.synced && self.statics.borrow().is_some()
+    }
+
+    /// Takes over the present static pods.
+    fn on_statics(&mut self) {
+        let Some(pods) = self.statics.borrow_and_update().clone() else {
+            return;
+        };
+        let present: HashSet<&str> = pods
+            .iter()
+            .filter_map(|pod| pod.metadata.uid.as_deref())
+            .collect();
+        let gone: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(uid, entry)| entry.is_static && !present.contains(uid.as_str()))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in gone {
+            self.remove(&uid, None);
+        }
+        for pod in &pods {
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            if !self.entries.contains_key(uid) {
+                self.put(Pod::clone(pod));
+            }
+        }
+        self.tidy();
+    }
+
+    /// Gives a static pod the status that its mirror shows: the newest that the API has.
+    fn on_mirror(&mut self, mirror: Pod) {
+        self.mirrors.notify_one();
+        let uid = mirrored(&mirror).unwrap_or_default();
+        let known = self.index.read().get(uid).cloned();
+        let Some(known) = known.filter(|pod| is_static(pod)) else {
+            return;
+        };
+        let mut pod = Pod::clone(&known);
+        pod.status = mirror.status;
+        self.put(pod);
+    }
+
+    fn tidy(&mut self) {
+        if self.knows_all() && !std::mem::replace(&mut self.tidied, true) {
+            self.remove_stale_directories();
+        }
+    }
+
+    /// Takes over a pod of the API.
     fn apply(&mut self, pod: Pod) {
+        if mirrored(&pod).is_some() {
+            self.on_mirror(pod);
+            return;
+        }
+        let mut pod = pod;
+        if let Some(annotations) = &mut pod.metadata.annotations {
+            // Only the node itself says what is static.
+            annotations.remove(SOURCE);
+        }
+        self.put(pod);
+    }
+
+    fn put(&mut self, pod: Pod) {
         let Some(identity) = PodIdentity::of(&pod) else {
             tracing::warn!(name = ?pod.metadata.name, "pod without a usable name or UID: ignored");
             return;
         };
         let uid = identity.uid.clone();
+        let is_static = is_static(&pod);
         let pod = Arc::new(pod);
         self.index.write().insert(uid.clone(), pod.clone());
         let update = PodUpdate {
@@ -149,6 +234,7 @@ impl Manager {
             let _ = ended.send((ended_uid, number));
         });
         let entry = Entry {
+            is_static,
             updates,
             poke,
             fingerprint: Fingerprint::default(),
@@ -192,7 +278,7 @@ impl Manager {
                 entry.poke.notify_one();
             }
         }
-        if !self.synced {
+        if !self.knows_all() {
             return;
         }
         for (uid, summary) in pods {

@@ -5,7 +5,7 @@ use http::Method;
 use hull_api::{ApiError, Kind, Registry, registry::Subresource, selector::FieldSelector};
 
 use super::query::{Query, decode};
-use crate::authorization::Attributes;
+use crate::{authorization::Attributes, resource_metrics};
 
 /// What a request is about.
 #[derive(Debug, Clone)]
@@ -166,6 +166,8 @@ fn parse_target(registry: &Registry, path: &str) -> Result<Target, ApiError> {
     }
     let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (group, version, rest) = match borrowed.as_slice() {
+        // Not stored, so not in the registry.
+        ["apis", resource_metrics::GROUP, ..] => return Ok(Target::Path(path.to_string())),
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return Ok(Target::Path(path.to_string())),

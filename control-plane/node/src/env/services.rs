@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::ConfigError;
+use crate::static_pods::is_static;
 
 /// Where the API server's own Service is: every pod is told of it.
 const MASTER_NAMESPACE: &str = "default";
@@ -58,7 +59,8 @@ impl Services {
     /// The variables of a pod's containers, by name of their Service.
     pub async fn environment(&self, pod: &Pod) -> Result<Vec<(String, String)>, ConfigError> {
         let ready = tokio::time::timeout(self.timeout, self.store.wait_until_ready());
-        if !matches!(ready.await, Ok(Ok(()))) {
+        // A static pod does not wait for the API server, which may be one itself.
+        if !is_static(pod) && !matches!(ready.await, Ok(Ok(()))) {
             return Err(ConfigError::Invalid(
                 "services have not yet been read at least once, cannot construct envvars".into(),
             ));

@@ -11,12 +11,11 @@ use super::signals::{Level, Signal};
 use super::thresholds::Threshold;
 use crate::pod::plan::api_finished;
 use crate::quantity;
+use crate::static_pods::is_static;
 use crate::stats::{container_name, containers, number, pod_of};
 
 /// From this priority on a pod is critical (`system-cluster-critical`): it is never evicted.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-/// Static pods are what the node cannot do without.
-const SOURCE: &str = "kubernetes.io/config.source";
 
 /// What the runtime reports of each pod, by UID.
 pub type Usages<'s> = HashMap<&'s str, &'s cri::PodSandboxStats>;
@@ -31,8 +30,8 @@ pub fn usages(stats: &[cri::PodSandboxStats]) -> Usages<'_> {
 pub fn evictable(pod: &Pod) -> bool {
     let spec = pod.spec.as_ref();
     let priority = spec.and_then(|spec| spec.priority).unwrap_or(0);
-    let annotations = pod.metadata.annotations.as_ref();
-    let fixed = annotations.is_some_and(|found| found.get(SOURCE).is_some_and(|s| s == "file"));
+    // The node cannot do without its static pods.
+    let fixed = is_static(pod);
     let ending = pod.metadata.deletion_timestamp.is_some() || api_finished(pod);
     priority < CRITICAL_PRIORITY && !fixed && !ending
 }

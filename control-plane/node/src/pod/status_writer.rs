@@ -34,6 +34,15 @@ const OWNED: [&str; 14] = [
     "ephemeralContainerStatuses",
 ];
 
+/// Whose status is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A pod of the API server; another one of its name has nothing to do with it.
+    Pod,
+    /// The mirror of a static pod: whichever is there, or will be.
+    Mirror,
+}
+
 /// A status to write, numbered.
 #[derive(Clone, Default)]
 struct Desired {
@@ -57,10 +66,10 @@ impl Drop for StatusWriter {
 
 impl StatusWriter {
     /// Starts the writing task of a pod.
-    pub fn start(client: Client, identity: PodIdentity) -> Self {
+    pub fn start(client: Client, identity: PodIdentity, subject: Subject) -> Self {
         let (desired, receiver) = watch::channel(Desired::default());
         let (sender, written) = watch::channel(0);
-        let task = tokio::spawn(run(client, identity, receiver, sender)).abort_handle();
+        let task = tokio::spawn(run(client, identity, subject, receiver, sender)).abort_handle();
         StatusWriter {
             desired,
             written,
@@ -119,7 +128,7 @@ fn covers(api: &PodStatus, status: &PodStatus) -> bool {
 
 /// The merge patch that makes the API's status ours; `uid` makes it fail on another pod of the
 /// same name.
-fn merge_patch(status: &PodStatus, uid: &str) -> Value {
+fn merge_patch(status: &PodStatus, uid: Option<&str>) -> Value {
     let mut fields = match serde_json::to_value(status) {
         Ok(Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
@@ -127,21 +136,26 @@ fn merge_patch(status: &PodStatus, uid: &str) -> Value {
     for field in OWNED {
         fields.entry(field).or_insert(Value::Null);
     }
-    json!({"metadata": {"uid": uid}, "status": fields})
+    match uid {
+        Some(uid) => json!({"metadata": {"uid": uid}, "status": fields}),
+        None => json!({"status": fields}),
+    }
 }
 
 async fn run(
     client: Client,
     identity: PodIdentity,
+    subject: Subject,
     mut desired: watch::Receiver<Desired>,
     written: watch::Sender<u64>,
 ) {
     let api: Api<Pod> = Api::namespaced(client, &identity.namespace);
     let mut delay = RETRY_INITIAL;
+    let uid = (subject == Subject::Pod).then_some(identity.uid.as_str());
     loop {
         let Desired { number, status } = desired.borrow_and_update().clone();
         if let Some(status) = status.filter(|_| *written.borrow() != number) {
-            let patch = Patch::Merge(merge_patch(&status, &identity.uid));
+            let patch = Patch::Merge(merge_patch(&status, uid));
             let result = api
                 .patch_status(&identity.name, &PatchParams::default(), &patch)
                 .await;
@@ -149,7 +163,9 @@ async fn run(
                 Ok(_) => {}
                 // Gone, replaced by another pod, or refused for good: nothing is left to write.
                 Err(kube::Error::Api(error))
-                    if (400..500).contains(&error.code) && error.code != 429 =>
+                    if (400..500).contains(&error.code)
+                        && error.code != 429
+                        && !(subject == Subject::Mirror && error.code == 404) =>
                 {
                     if error.code != 404 && error.code != 409 {
                         tracing::warn!(pod = %identity, %error, "pod status refused");
@@ -181,7 +197,7 @@ mod tests {
             phase: Some("Running".into()),
             ..Default::default()
         };
-        let patch = merge_patch(&status, "u1");
+        let patch = merge_patch(&status, Some("u1"));
         assert_eq!(patch["metadata"]["uid"], "u1");
         assert_eq!(patch["status"]["phase"], "Running");
         assert!(patch["status"]["podIP"].is_null());

@@ -17,13 +17,14 @@ use super::memory::Memory;
 use super::plan::{self, Plan, Step};
 use super::recover;
 use super::status::{StatusInput, status};
-use super::status_writer::StatusWriter;
+use super::status_writer::{StatusWriter, Subject};
 use crate::context::NodeContext;
 use crate::cri::{ContainerPhase, CriError, ObservedPod, sandbox};
 use crate::env::fields::PodFacts;
 use crate::events::EventType;
 use crate::objects::{ObjectKind, Watched, references};
 use crate::probes::Probes;
+use crate::static_pods::is_static;
 use crate::volumes::tokens::PodTokens;
 use crate::{termination_message, volumes};
 
@@ -91,12 +92,17 @@ impl Worker {
         let health: Arc<Mutex<Health>> = Arc::default();
         let subscriptions = node.objects.subscribe(&pod, &poke);
         node.pressure.register(&identity.uid, poke.clone());
+        let subject = if is_static(&pod) {
+            Subject::Mirror
+        } else {
+            Subject::Pod
+        };
         let (initial, max) = (timings.backoff_initial, timings.backoff_max);
         let restart_max = timings.restart_backoff_max;
         Worker {
             memory: Memory::new(initial, restart_max, max),
             probes: Probes::new(node.clone(), identity.clone(), health.clone(), poke.clone()),
-            status: StatusWriter::start(node.client.clone(), identity.clone()),
+            status: StatusWriter::start(node.client.clone(), identity.clone(), subject),
             health,
             subscriptions,
             referred: references(&pod),

@@ -420,7 +420,10 @@ async fn restarted_agent_adopts_pods_and_removes_orphans() {
         .unwrap();
     let calls = cluster.cri.state.lock().calls.len();
     cluster.start_agent();
-    eventually("orphan removed", || cluster.cri.container("goes").is_none()).await;
+    eventually("orphan removed", || {
+        cluster.cri.state.lock().sandboxes.len() == 1
+    })
+    .await;
     cluster.wait_running("stays").await;
     let state = cluster.cri.state.lock();
     let since = &state.calls[calls..];

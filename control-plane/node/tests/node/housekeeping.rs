@@ -79,10 +79,12 @@ async fn unused_image_goes_before_a_pod_when_the_disk_is_full() {
     cluster
         .wait_pod("p", "evicted after it", |pod| phase(pod) == "Failed")
         .await;
+    eventually("pod stopped", || cluster.cri.called("StopContainer") > 0).await;
+    assert_eq!(cluster.cri.called("RemoveImage used"), 0);
     let state = cluster.cri.state.lock();
     let position = |prefix: &str| state.calls.iter().position(|call| call.starts_with(prefix));
     assert!(
-        position("RemoveImage old") < position("StopPodSandbox"),
+        position("RemoveImage old") < position("StopContainer"),
         "{:?}",
         state.calls
     );
@@ -134,5 +136,36 @@ async fn server_tells_what_pods_use() {
     assert!(
         text.contains("container_memory_usage_bytes{pod=\"p\"} 7"),
         "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_api_tells_what_nodes_and_pods_use() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"containers": [{"name": "c", "image": "i:1"}]});
+    cluster.create_pod("p", spec).await;
+    cluster.wait_running("p").await;
+    let ask = async |path: &str| -> Value {
+        let path = format!("/apis/metrics.k8s.io/v1beta1/{path}");
+        let request = hyper::Request::get(path).body(Vec::new()).unwrap();
+        cluster.client.request(request).await.unwrap()
+    };
+    let pod = ask("namespaces/default/pods/p").await;
+    assert_eq!(pod["kind"], "PodMetrics");
+    assert_eq!(
+        pod["containers"],
+        json!([{"name": "c", "usage": {"cpu": "250000000n", "memory": "20480Ki"}}])
+    );
+    let list = ask("namespaces/default/pods?labelSelector=app%3Dnone").await;
+    assert_eq!(list["items"], json!([]));
+    assert_eq!(ask("pods").await["items"][0]["metadata"]["name"], "p");
+    // A node's rate needs two readings, seconds apart.
+    assert_eq!(ask("nodes").await["kind"], "NodeMetricsList");
+    let groups = cluster.client.list_api_groups().await.unwrap();
+    assert!(
+        groups
+            .groups
+            .iter()
+            .any(|group| group.name == "metrics.k8s.io")
     );
 }

@@ -8,4 +8,5 @@ mod housekeeping;
 mod identity;
 mod lifecycle;
 mod server;
+mod static_pods;
 mod support;

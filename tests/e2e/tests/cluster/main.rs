@@ -4,6 +4,7 @@
 
 mod controllers;
 mod crashes;
+mod debugging;
 mod errors;
 mod identity;
 mod pods;
@@ -45,6 +46,7 @@ fn main() {
         pods::ALL,
         volumes::ALL,
         identity::ALL,
+        debugging::ALL,
         scheduling::ALL,
         controllers::ALL,
         services::ALL,

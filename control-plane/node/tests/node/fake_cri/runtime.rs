@@ -187,6 +187,9 @@ impl RuntimeService for FakeCri {
         let Some(sandbox) = state.sandboxes.get(&request.pod_sandbox_id) else {
             return Err(Status::not_found("no such sandbox"));
         };
+        if !sandbox.ready {
+            return Err(Status::failed_precondition("the sandbox is not ready"));
+        }
         let log_path = std::path::Path::new(&sandbox.config.log_directory).join(&config.log_path);
         let container = FakeContainer {
             sandbox_id: request.pod_sandbox_id,
@@ -284,6 +287,7 @@ impl RuntimeService for FakeCri {
                 pod_sandbox_id: container.sandbox_id.clone(),
                 metadata: container.config.metadata.clone(),
                 state: container.state as i32,
+                image: container.config.image.clone(),
                 labels: container.config.labels.clone(),
                 ..Default::default()
             })
