@@ -79,8 +79,9 @@ pub mod limits {
     pub const PING_INTERVAL: Duration = Duration::from_secs(30);
     /// Tries of an update that gives no resourceVersion, when others keep writing.
     pub const UPDATE_RETRIES: usize = 16;
-    /// Tries to find a free name for `generateName`.
-    pub const NAME_RETRIES: usize = 8;
+    /// Tries of a create, when others are faster with a generated name, an address, a port or
+    /// the quota.
+    pub const CREATE_RETRIES: usize = 32;
     /// Tries to find the service account `default` of a new namespace.
     pub const ACCOUNT_TRIES: usize = 10;
     /// Pause between them.

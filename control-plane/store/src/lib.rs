@@ -8,9 +8,11 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod embedded;
+pub mod encryption;
 pub mod etcd;
 #[cfg(test)]
 mod model_tests;
+pub mod transfer;
 
 use std::{ops::Range, pin::Pin, time::Duration};
 
@@ -224,6 +226,14 @@ pub enum StoreError {
     Locked {
         /// The file.
         path: std::path::PathBuf,
+    },
+    /// A value cannot be decrypted, or encrypted.
+    #[error("value of {key} cannot be used: {reason}")]
+    Sealed {
+        /// The key.
+        key: String,
+        /// Why.
+        reason: &'static str,
     },
     /// The server has forgotten what lets a key end by itself; asked again, it makes another.
     #[error("the store's lease is gone")]

@@ -86,7 +86,7 @@ pub(super) async fn create_object(
     let kind = context.kind;
     let storage = &context.backend.storage;
     let generate = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
-    for _ in 0..limits::NAME_RETRIES {
+    for _ in 0..limits::CREATE_RETRIES {
         let mut attempt = object.clone();
         if generate {
             let name = generate_name(object.str_at("/metadata/generateName"));
@@ -118,27 +118,25 @@ pub(super) async fn create_object(
             }
             return Ok(kind.to_served(stored));
         }
-        match storage.create(kind, &mut stored).await? {
-            Outcome::Done(_) => {
-                if let Some(reservation) = reservation {
-                    reservation.record(context.backend).await;
-                }
-                return Ok(kind.to_served(stored));
-            }
+        let beside = resource_quota::beside(reservation.as_ref())?;
+        match storage.create_beside(kind, &mut stored, beside).await? {
+            Outcome::Done(_) => return Ok(kind.to_served(stored)),
             Outcome::Conflict if generate => {}
             Outcome::Conflict => {
                 let (namespace, name) = (stored.namespace(), stored.name());
                 if storage.get(kind, namespace, name).await?.is_some() {
                     return Err(ApiError::already_exists(kind.resource(), name));
                 }
-                // Another service was faster with an address or port: choose again.
+                // Another service was faster with an address or port: choose again. Or another
+                // server charged the same quota: count again.
             }
         }
     }
-    Err(ApiError::already_exists(
-        kind.resource(),
-        object.str_at("/metadata/generateName"),
-    ))
+    if generate {
+        let prefix = object.str_at("/metadata/generateName");
+        return Err(ApiError::already_exists(kind.resource(), prefix));
+    }
+    Err(ApiError::modified(kind.resource(), object.name()))
 }
 
 async fn prepare(

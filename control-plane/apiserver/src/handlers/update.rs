@@ -20,7 +20,7 @@ use crate::{
     authorization::check_grant,
     http::Output,
     limits, service_network,
-    storage::{Outcome, Stored},
+    storage::{Beside, Outcome, Stored},
 };
 
 pub(super) async fn update(context: &Context<'_>) -> HandlerResult {
@@ -163,13 +163,24 @@ pub(super) async fn apply(
     if new == old || dry_run {
         return Ok(Some(new));
     }
-    let reservation = resource_quota::reserve(context, &new, Some(&old)).await?;
-    let stored = kind.to_storage(new);
-    let written = write(context, stored, existing.revision).await?;
-    if let (Some(reservation), Some(_)) = (reservation, &written) {
-        reservation.record(context.backend).await;
+    for _ in 0..limits::UPDATE_RETRIES {
+        let reservation = resource_quota::reserve(context, &new, Some(&old)).await?;
+        let beside = resource_quota::beside(reservation.as_ref())?;
+        let stored = kind.to_storage(new.clone());
+        let written = write(context, stored, existing.revision, beside).await?;
+        if written.is_some() || reservation.is_none() || is_changed(context, existing).await? {
+            return Ok(written.map(|object| kind.to_served(object)));
+        }
+        // Only the quota changed, by another server: count again.
     }
-    Ok(written.map(|object| kind.to_served(object)))
+    Ok(None)
+}
+
+async fn is_changed(context: &Context<'_>, existing: &Stored) -> Result<bool, ApiError> {
+    let storage = &context.backend.storage;
+    let (namespace, name) = (existing.object.namespace(), existing.object.name());
+    let found = storage.get(context.kind, namespace, name).await?;
+    Ok(found.is_none_or(|found| found.revision != existing.revision))
 }
 
 fn check_preconditions(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
@@ -277,6 +288,7 @@ pub(super) async fn write(
     context: &Context<'_>,
     mut object: Value,
     expected: Revision,
+    beside: Beside,
 ) -> Result<Option<Value>, ApiError> {
     let kind = context.kind;
     let storage = &context.backend.storage;
@@ -289,7 +301,9 @@ pub(super) async fn write(
             .remove(kind, object.namespace(), object.name(), expected)
             .await?
     } else {
-        storage.replace(kind, &mut object, expected).await?
+        storage
+            .replace_beside(kind, &mut object, expected, beside)
+            .await?
     };
     Ok(match outcome {
         Outcome::Done(_) => Some(object),

@@ -28,6 +28,14 @@ pub(crate) enum Outcome {
     Conflict,
 }
 
+/// What a write does besides, in the same transaction: it happens only together with the write,
+/// and the write only if its conditions hold too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Beside {
+    pub conditions: Vec<Condition>,
+    pub writes: Vec<Write>,
+}
+
 /// Typed access to the store.
 #[derive(Clone)]
 pub(crate) struct Storage {
@@ -142,6 +150,16 @@ impl Storage {
         kind: &Kind,
         object: &mut Value,
     ) -> Result<Outcome, ApiError> {
+        self.create_beside(kind, object, Beside::default()).await
+    }
+
+    /// Like [`Storage::create`]; a conflict may also be about what is done besides.
+    pub(crate) async fn create_beside(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+        beside: Beside,
+    ) -> Result<Outcome, ApiError> {
         let key = kind.key(object.namespace(), object.name());
         let bytes = encode(object)?;
         let mut conditions = vec![Condition::Absent(key.clone())];
@@ -150,6 +168,8 @@ impl Storage {
             conditions.push(Condition::Absent(claim.key.clone()));
             writes.push(Write::Put(claim.key, claim.value));
         }
+        conditions.extend(beside.conditions);
+        writes.extend(beside.writes);
         let outcome = self.write(conditions, writes).await?;
         if let Outcome::Done(revision) = outcome {
             codec::set_revision(object, revision);
@@ -163,6 +183,18 @@ impl Storage {
         kind: &Kind,
         object: &mut Value,
         expected: Revision,
+    ) -> Result<Outcome, ApiError> {
+        self.replace_beside(kind, object, expected, Beside::default())
+            .await
+    }
+
+    /// Like [`Storage::replace`]; a conflict may also be about what is done besides.
+    pub(crate) async fn replace_beside(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+        expected: Revision,
+        beside: Beside,
     ) -> Result<Outcome, ApiError> {
         let key = kind.key(object.namespace(), object.name());
         let bytes = encode(object)?;
@@ -183,6 +215,8 @@ impl Storage {
                 writes.push(Write::Put(claim.key, claim.value));
             }
         }
+        conditions.extend(beside.conditions);
+        writes.extend(beside.writes);
         let outcome = self.write(conditions, writes).await?;
         if let Outcome::Done(revision) = outcome {
             codec::set_revision(object, revision);
@@ -209,7 +243,8 @@ impl Storage {
     }
 }
 
-fn encode(object: &mut Value) -> Result<Bytes, ApiError> {
+/// The bytes that are stored.
+pub(crate) fn encode(object: &mut Value) -> Result<Bytes, ApiError> {
     object.remove_at(&["metadata", "resourceVersion"]);
     serde_json::to_vec(object)
         .map(Bytes::from)

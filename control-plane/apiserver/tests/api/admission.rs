@@ -203,3 +203,36 @@ async fn pods_need_their_service_account_and_get_its_token() {
     let created = admin.post(PODS, &without).await.ok();
     assert!(created["spec"].get("volumes").is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_exact_across_servers_on_one_store() {
+    const LIMIT: usize = 7;
+    let first = TestServer::start().await;
+    let second = first.sibling().await;
+    let hard = json!({"count/configmaps": LIMIT.to_string(), "configmaps": LIMIT.to_string()});
+    first.admin.post(QUOTAS, &quota("q", hard)).await.ok();
+    for server in [&first, &second] {
+        seen(server, QUOTAS).await;
+    }
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let attempts = (0..30).map(|n| {
+        let admin = [&first.admin, &second.admin][n % 2].clone();
+        async move {
+            let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": format!("m{n}")}});
+            admin.post(maps, &map).await
+        }
+    });
+    let answers = futures::future::join_all(attempts).await;
+    let created = answers.iter().filter(|answer| answer.code == 201).count();
+    assert_eq!(created, LIMIT);
+    for answer in answers.iter().filter(|answer| answer.code != 201) {
+        let (code, _, message) = answer.refused();
+        assert!(
+            code == 403 && message.contains("exceeded quota"),
+            "{code}: {message}"
+        );
+    }
+    let shown = second.admin.get(&format!("{QUOTAS}/q")).await.ok();
+    assert_eq!(shown["status"]["used"]["configmaps"], LIMIT.to_string());
+}

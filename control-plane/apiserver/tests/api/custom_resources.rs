@@ -509,16 +509,12 @@ async fn definitions_that_make_no_sense_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_server_on_the_store_serves_the_same_kinds() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.redb");
-    let store = std::sync::Arc::new(hull_store::embedded::EmbeddedStore::open(path).unwrap());
-    let first = TestServer::start_on(dir, store.clone(), |_| {}).await;
+    let first = TestServer::start().await;
     first.admin.post(DEFINITIONS, &definition()).await.ok();
     established(&first, "crontabs.stable.example.com").await;
     first.admin.post(TABS, &tab("a")).await.ok();
     // One that starts later, as after a restart, has them from its first answer.
-    let dir = tempfile::tempdir().unwrap();
-    let second = TestServer::start_on(dir, store, |_| {}).await;
+    let second = first.sibling().await;
     let list = second.admin.get(TABS).await.ok();
     assert_eq!(list["items"][0]["metadata"]["name"], "a");
     second.admin.post(TABS, &tab("b")).await.ok();

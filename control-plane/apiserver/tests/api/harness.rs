@@ -9,7 +9,7 @@ use hull_apiserver::{
     ApiServer, ApiServerConfig,
     pki::{CertPair, ClusterPki},
 };
-use hull_store::embedded::EmbeddedStore;
+use hull_store::{Store, embedded::EmbeddedStore};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -24,6 +24,7 @@ pub struct TestServer {
     pub pki: ClusterPki,
     pub server: Arc<ApiServer>,
     pub admin: ApiClient,
+    store: Arc<dyn Store>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -41,20 +42,26 @@ impl TestServer {
     /// Starts with other settings.
     pub async fn start_with(change: impl FnOnce(&mut ApiServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let pki = ClusterPki::load_or_create(dir.path().join("pki"), &[]).unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path().join("store.redb")).unwrap());
-        Self::start_on(dir, store, change).await
+        Self::start_on(dir, pki, store, change).await
     }
 
-    /// Starts on a store that may be somebody else's too.
-    pub async fn start_on(
+    /// Another server of the same cluster, on the same store.
+    pub async fn sibling(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_on(dir, self.pki.clone(), self.store.clone(), |_| {}).await
+    }
+
+    async fn start_on(
         dir: tempfile::TempDir,
-        store: Arc<dyn hull_store::Store>,
+        pki: ClusterPki,
+        store: Arc<dyn Store>,
         change: impl FnOnce(&mut ApiServerConfig),
     ) -> Self {
-        let pki = ClusterPki::load_or_create(dir.path().join("pki"), &[]).unwrap();
         let mut config = ApiServerConfig::new(pki.clone());
         change(&mut config);
-        let server = ApiServer::new(config, store).await.unwrap();
+        let server = ApiServer::new(config, store.clone()).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let serving = server.clone();
@@ -71,6 +78,7 @@ impl TestServer {
             pki,
             server,
             admin,
+            store,
             task,
         }
     }

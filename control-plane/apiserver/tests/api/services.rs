@@ -173,3 +173,39 @@ async fn no_address_is_given_twice_however_many_ask_at_once() {
     // Those of the services, and of `kubernetes`.
     assert_eq!(held["items"].as_array().unwrap().len(), COUNT + 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_and_ports_are_exact_across_servers_on_one_store() {
+    let first = TestServer::start().await;
+    let second = first.sibling().await;
+    let attempts = (0..24).map(|n| {
+        let client = [&first.admin, &second.admin][n % 2].clone();
+        async move {
+            // Every two ask for the same port, every one for some address.
+            let port = 31_000 + n / 2;
+            let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+            client
+                .post(SERVICES, &service(&format!("s{n}"), spec))
+                .await
+        }
+    });
+    let answers = futures::future::join_all(attempts).await;
+    let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
+    for answer in &answers {
+        if answer.code == 201 {
+            let made = answer.json();
+            let address = made["spec"]["clusterIP"].as_str().unwrap().to_string();
+            assert!(addresses.insert(address), "an address twice");
+            let port = made["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
+            assert!(ports.insert(port), "a port twice");
+        } else {
+            let (code, _, message) = answer.refused();
+            assert_eq!(code, 422, "{message}");
+            assert!(
+                message.contains("provided port is already allocated"),
+                "{message}"
+            );
+        }
+    }
+    assert_eq!(ports.len(), 12, "one of every two has it");
+}

@@ -133,6 +133,15 @@ impl Disk {
         self.file.try_clone()
     }
 
+    /// Gives unused space of the file back to the file system.
+    pub(super) fn shrink(&mut self) -> Result<(), DiskError> {
+        let Some(database) = &mut self.database else {
+            return Err(DiskError::StillBroken("it is not open".into()));
+        };
+        while database.compact().map_err(self::database)? {}
+        Ok(())
+    }
+
     /// Gives the database up; the lock stays.
     pub(super) fn close(&mut self) {
         self.database = None;

@@ -133,6 +133,24 @@ impl EmbeddedStore {
         Self::run(path.as_ref(), disk, loaded, Retention::default())
     }
 
+    /// Gives unused space of a file that nobody has open back to the file system; its size
+    /// before and after.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn shrink(path: impl AsRef<Path>) -> Result<(u64, u64), StoreError> {
+        let failed = |source| StoreError::Io {
+            doing: "reading the file's size",
+            source: Box::new(source),
+        };
+        let (mut disk, _) = disk::Disk::open(path.as_ref(), 0)?;
+        let file = disk.handle().map_err(failed)?;
+        let before = file.metadata().map_err(failed)?.len();
+        disk.shrink()
+            .map_err(|error| error.while_doing("shrinking the file"))?;
+        Ok((before, file.metadata().map_err(failed)?.len()))
+    }
+
     fn run(
         path: &Path,
         disk: disk::Disk,

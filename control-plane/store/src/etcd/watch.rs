@@ -158,6 +158,9 @@ impl Follower {
                 self.ready.push_back(event);
             }
         }
+        if self.ready.is_empty() && newest > self.cursor {
+            self.ready.push_back(WatchEvent::Progress(newest));
+        }
         // A response never holds a part of a revision's changes.
         self.cursor = newest;
         Ok(())

@@ -1,9 +1,10 @@
 //! ResourceQuota: what all objects of a namespace together may ask for.
 //!
 //! A write that asks for more takes the namespace's turn, waits until the cache shows every
-//! write before it, counts what is there, and keeps the turn until it is stored: of many
-//! requests at once exactly as many succeed as fit. The turn is one server's; with several
-//! servers on one store each counts exactly, but two may count at the same moment.
+//! write before it, counts what is there, and is stored together with the quotas' new status, on
+//! the condition that these are as they were counted: of many requests at once exactly as many
+//! succeed as fit, also with several servers on one store. The turn spares requests of one server
+//! the conflicts with each other.
 
 mod scopes;
 mod usage;
@@ -11,6 +12,7 @@ mod usage;
 use std::{collections::HashMap, sync::Arc};
 
 use hull_api::{ApiError, Kind, ObjectExt, kinds};
+use hull_store::{Condition, Write};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
@@ -18,8 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::resources::{Amounts, add, amounts, cached_in_namespace};
 use crate::{
     handlers::{Backend, Context},
-    limits,
-    storage::{Outcome, store_error},
+    storage::{Beside, encode, store_error},
     watch_cache::CachedObject,
 };
 
@@ -44,9 +45,8 @@ impl QuotaTurns {
 /// The turn of a write that fits, kept until it is stored.
 pub(crate) struct Reservation {
     _turn: OwnedMutexGuard<()>,
-    /// Names of quotas, and what is used once the write is stored.
-    used: Vec<(String, Amounts)>,
-    namespace: String,
+    /// The quotas as counted, and what is used once the write is stored.
+    used: Vec<(Arc<CachedObject>, Amounts)>,
 }
 
 /// A quota that a write counts against.
@@ -67,8 +67,7 @@ pub(crate) async fn reserve(
         return Ok(None);
     }
     let namespace = object.namespace();
-    let charged = charged(backend, kind, object, old)?;
-    if charged.is_empty() {
+    if charged(backend, kind, object, old)?.is_empty() {
         return Ok(None);
     }
     let turn = backend.quota_turns.take(namespace).await;
@@ -79,6 +78,8 @@ pub(crate) async fn reserve(
         .await
         .map_err(store_error)?;
     backend.cache.wait_for(newest).await?;
+    // The quotas first: what is stored after they were read changes them.
+    let charged = charged(backend, kind, object, old)?;
     let others: Vec<Arc<CachedObject>> = cached_in_namespace(backend, kind, namespace)
         .into_iter()
         .filter(|other| other.value.name() != object.name())
@@ -97,16 +98,9 @@ pub(crate) async fn reserve(
             add(&mut total, &usage::of(kind, old));
         }
         total.retain(|name, _| more.contains_key(name));
-        used.push((
-            quota.value.name().to_string(),
-            fit(kind, object, quota, more, total)?,
-        ));
+        used.push((quota.clone(), fit(kind, object, quota, more, total)?));
     }
-    Ok(Some(Reservation {
-        _turn: turn,
-        used,
-        namespace: namespace.to_string(),
-    }))
+    Ok(Some(Reservation { _turn: turn, used }))
 }
 
 /// The quotas that limit something that the write asks for.
@@ -187,56 +181,29 @@ fn fit(
     ))
 }
 
-impl Reservation {
-    /// Shows in the quotas what the stored write uses. A failure is no failure of the write:
-    /// the next one counts anew.
-    pub(crate) async fn record(self, backend: &Backend) {
-        for (name, used) in &self.used {
-            if let Err(error) = show(backend, &self.namespace, name, used).await {
-                tracing::warn!(quota = name, namespace = self.namespace, %error, "cannot write the status");
-            }
-        }
+/// What a write with this reservation does besides: it charges the quotas as they were counted.
+pub(crate) fn beside(reservation: Option<&Reservation>) -> Result<Beside, ApiError> {
+    let mut beside = Beside::default();
+    for (quota, used) in reservation.iter().flat_map(|reservation| &reservation.used) {
+        let mut object = quota.value.clone();
+        show(&mut object, used);
+        let (key, revision) = (quota.key.clone(), quota.revision);
+        beside
+            .conditions
+            .push(Condition::ModRevision(key.clone(), revision));
+        beside.writes.push(Write::Put(key, encode(&mut object)?));
     }
+    Ok(beside)
 }
 
-async fn show(
-    backend: &Backend,
-    namespace: &str,
-    name: &str,
-    used: &Amounts,
-) -> Result<(), ApiError> {
-    let kind = &kinds::RESOURCE_QUOTAS;
-    for _ in 0..limits::UPDATE_RETRIES {
-        let Some(mut stored) = backend.storage.get(kind, namespace, name).await? else {
-            return Ok(());
-        };
-        let hard = stored
-            .object
-            .map_at("/spec/hard")
-            .cloned()
-            .unwrap_or_default();
-        let mut shown: Map<String, Value> = stored
-            .object
-            .map_at("/status/used")
-            .cloned()
-            .unwrap_or_default();
-        for (name, amount) in used {
-            shown.insert(name.clone(), Value::from(amount.to_string()));
-        }
-        shown.retain(|name, _| hard.contains_key(name));
-        stored
-            .object
-            .set_at(&["status", "used"], Value::Object(shown));
-        stored
-            .object
-            .set_at(&["status", "hard"], Value::Object(hard));
-        let outcome = backend
-            .storage
-            .replace(kind, &mut stored.object, stored.revision)
-            .await?;
-        if let Outcome::Done(_) = outcome {
-            return Ok(());
-        }
+/// Sets a quota's status.
+fn show(quota: &mut Value, used: &Amounts) {
+    let hard = quota.map_at("/spec/hard").cloned().unwrap_or_default();
+    let mut shown: Map<String, Value> = quota.map_at("/status/used").cloned().unwrap_or_default();
+    for (name, amount) in used {
+        shown.insert(name.clone(), Value::from(amount.to_string()));
     }
-    Err(ApiError::modified(kind.resource(), name))
+    shown.retain(|name, _| hard.contains_key(name));
+    quota.set_at(&["status", "used"], Value::Object(shown));
+    quota.set_at(&["status", "hard"], Value::Object(hard));
 }

@@ -196,3 +196,22 @@ async fn a_store_created_after_a_revision_goes_on_from_there() {
     let store = EmbeddedStore::open(&file).unwrap();
     assert_eq!(store.revision().await.unwrap(), 1001);
 }
+
+#[tokio::test]
+async fn a_file_gives_deleted_values_space_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hull.db");
+    let store = EmbeddedStore::open(&file).unwrap();
+    for n in 0..40 {
+        put(&store, &format!("/k/{n}"), vec![1; 200_000]).await;
+    }
+    put(&store, "/kept", "x").await;
+    let deletions = (0..40).map(|n| Write::Delete(format!("/k/{n}"))).collect();
+    store.txn(Vec::new(), deletions).await.unwrap();
+    drop(store);
+    let (before, after) = EmbeddedStore::shrink(&file).unwrap();
+    assert!(after < before / 4, "{before} to {after}");
+    let store = EmbeddedStore::open(&file).unwrap();
+    assert_eq!(store.revision().await.unwrap(), 42);
+    assert!(store.get("/kept").await.unwrap().is_some());
+}
