@@ -7,4 +7,7 @@ export HULL_RUN_OUT=/run/hull-bench
 scripts/cluster.sh start
 trap 'scripts/cluster.sh stop' EXIT
 export KUBECONFIG=$HULL_RUN_OUT/kubeconfig
-hull-bench all "$@"
+guest=$HULL_CACHE_DIR/guest
+hull-bench sandbox --peer-kernel "$guest/vmlinux" --peer-initramfs "$guest/initramfs.cpio" "$@"
+hull-bench pods "$@"
+hull-bench memory --peer-kernel "$guest/vmlinux" --peer-initramfs "$guest/initramfs.cpio" "$@"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make bench`: builds optimised programs and prints the tables of docs/figures.md.
+# `make bench`: builds optimised programs and prints the tables of docs/figures.md: the API
+# server's and the scheduler's measured on this machine, the pods' where KVM is.
 # Nothing here is asserted.
 export PROFILE=release
 source "$(dirname "$0")/lib.sh"
@@ -9,5 +10,7 @@ stage "packages and tools" scripts/deps.sh
 stage "optimised build" scripts/build.sh
 stage "guest kernel and initramfs" scripts/guest.sh
 stage "sample images" scripts/images.sh
+stage "API server and scheduler, on this machine" scripts/bench-server.sh
 trap 'hull-testnode --name "$NODE_NAME" down || true' EXIT
-hull-testnode --name "$NODE_NAME" exec -- "$ROOT/scripts/bench-in-place.sh" "$@"
+stage "pods, where KVM is" hull-testnode --name "$NODE_NAME" exec -- "$ROOT/scripts/bench-in-place.sh" "$@"
+print_stages

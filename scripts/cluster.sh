@@ -8,7 +8,7 @@ OUT=${HULL_RUN_OUT:-$HOME/.hull}
 DATA=/var/lib/hull
 PID_FILE=/run/hull/hull.pid
 LOG=$OUT/hull.log
-READY_TIMEOUT_S=$((60 * ${HULL_TIMEOUT_SCALE:-1}))
+READY_TIMEOUT_S=$(awk "BEGIN {print int(60 * ${HULL_TIMEOUT_SCALE:-1})}")
 
 running() { [ -f "$PID_FILE" ] && kill -0 "$(cat "$PID_FILE")" 2>/dev/null; }
 

@@ -11,6 +11,7 @@ use crate::engine::EngineError;
 use crate::engine::message::{ExecFailure, ExecFailureKind};
 use crate::name::InvalidName;
 use crate::network::NetworkError;
+use crate::shares::ShareError;
 use crate::volume::VolumeError;
 
 /// Why a request failed.
@@ -76,6 +77,9 @@ pub enum Error {
     /// See [`VolumeError`].
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// See [`ShareError`].
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The operating system refused.
     #[error("cannot {doing}: {source}")]
     Io {
@@ -116,6 +120,7 @@ impl Error {
             Error::Spec(error) => error.code(),
             Error::Disk(error) => error.code(),
             Error::Volume(error) => error.code(),
+            Error::Share(error) => error.code(),
             Error::Network(error) => error.code(),
             Error::RootFs(error) => error.code(),
             Error::Devices(_) | Error::Engine(_) | Error::Io { .. } | Error::Worker(_) => {

@@ -10,6 +10,7 @@
 //! BASE/scratch/layers/<container>/          overlay upper and work directories
 //! BASE/scratch/volumes/<volume>             emptyDirs
 //! BASE/volumes/<volume>                     files and in-memory emptyDirs
+//! BASE/shares/<share>                       directories of the host, by virtio-fs
 //! BASE/etc/                                 hosts, hostname, resolv.conf
 //! BASE/shm/                                 /dev/shm of the containers
 //! ```
@@ -83,6 +84,11 @@ impl Layout {
     /// A volume of files or in memory.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.base.join("volumes").join(name)
+    }
+
+    /// Mount point of the host's directories.
+    pub fn shares(&self) -> PathBuf {
+        self.base.join("shares")
     }
 
     /// The sandbox's hosts, hostname or resolv.conf.

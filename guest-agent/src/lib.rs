@@ -40,6 +40,7 @@ pub mod reaper;
 pub mod resolve;
 pub mod sandbox;
 pub mod server;
+pub mod shares;
 pub mod streams;
 pub mod volume;
 

@@ -116,6 +116,7 @@ impl Guest {
                 },
             ],
             nets: Vec::new(),
+            fs: None,
             balloon: false,
             vsock: Some(VsockConfig {
                 guest_cid: 3,

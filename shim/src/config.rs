@@ -109,6 +109,9 @@ pub struct Config {
 pub struct VmmConfig {
     /// The hull-vmm program; absent: `hull-vmm` beside this program.
     pub program: Option<PathBuf>,
+    /// The hull-fsd program, which serves host directories to pods; absent: `hull-fsd` beside
+    /// this program.
+    pub fsd_program: Option<PathBuf>,
     /// Guest kernel, an uncompressed ELF with a PVH note.
     pub kernel: PathBuf,
     /// Initramfs with hull-agent as /init.
@@ -179,6 +182,7 @@ impl Default for VmmConfig {
     fn default() -> Self {
         Self {
             program: None,
+            fsd_program: None,
             kernel: "/var/lib/hull/guest/vmlinux".into(),
             initramfs: "/var/lib/hull/guest/initramfs.cpio".into(),
             cmdline: hull_vmm_client::config::BASE_COMMAND_LINE.to_string(),
@@ -279,13 +283,22 @@ impl Config {
 
     /// The VMM program.
     pub fn vmm_program(&self) -> PathBuf {
-        self.vmm.program.clone().unwrap_or_else(|| {
-            std::env::current_exe()
-                .ok()
-                .and_then(|own| own.parent().map(|directory| directory.join("hull-vmm")))
-                .unwrap_or_else(|| "/usr/bin/hull-vmm".into())
-        })
+        let given = self.vmm.program.clone();
+        given.unwrap_or_else(|| beside("hull-vmm"))
     }
+
+    /// The hull-fsd program.
+    pub fn fsd_program(&self) -> PathBuf {
+        let given = self.vmm.fsd_program.clone();
+        given.unwrap_or_else(|| beside("hull-fsd"))
+    }
+}
+
+/// A program in the directory of this one.
+fn beside(name: &str) -> PathBuf {
+    let own = std::env::current_exe().ok();
+    own.and_then(|own| own.parent().map(|directory| directory.join(name)))
+        .unwrap_or_else(|| Path::new("/usr/bin").join(name))
 }
 
 #[cfg(test)]

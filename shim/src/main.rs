@@ -14,6 +14,7 @@ use hull_shim::sandbox::check;
 use hull_shim::sandbox::recover::recover;
 use hull_shim::shim::Shim;
 use hull_shim::timeouts::scaled;
+use hull_shim::vmm::fsd::FileServers;
 use hull_shim::vmm::process::HullVmm;
 use hull_shim::{metrics, streaming};
 use std::path::PathBuf;
@@ -208,6 +209,11 @@ fn build(config: Config) -> anyhow::Result<Arc<Shim>> {
         cmdline: config.vmm.cmdline.clone(),
         seccomp: config.vmm.seccomp,
         sandboxes_dir: config.run_dir.join("sandboxes"),
+        file_servers: FileServers {
+            program: config.fsd_program(),
+            seccomp: config.vmm.seccomp,
+            sandboxes_dir: config.run_dir.join("sandboxes"),
+        },
     };
     Ok(Shim::new(
         config,

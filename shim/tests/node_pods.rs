@@ -385,10 +385,12 @@ async fn node_volumes_are_copied_shared_and_followed() {
     assert_eq!(status.exit_code, 0);
     assert_eq!(std::fs::read_to_string(&message).unwrap(), "farewell");
     let mut config = node.container("host", &["true"]);
-    config.mounts = vec![mount(std::path::Path::new("/etc"), "/x")];
+    let mut outwards = mount(std::path::Path::new("/etc"), "/x");
+    outwards.propagation = MountPropagation::PropagationBidirectional as i32;
+    config.mounts = vec![outwards];
     let error = node.create(&pod, config).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unimplemented);
-    assert!(error.message().contains("virtio-fs"), "{}", error.message());
+    assert!(error.message().contains("native"), "{}", error.message());
     node.remove_pod(&pod).await;
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }

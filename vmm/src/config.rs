@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use hull_vmm_client::config::VmConfig;
 
+use crate::devices::fs::TAG_BYTES;
 use crate::error::VmmError;
 
 /// Most vCPUs: APIC ids of xAPIC without the broadcast id.
@@ -12,6 +13,8 @@ const MAX_VCPUS: u8 = 254;
 const SERIAL_MAX_BYTES: usize = 20;
 /// Least MTU of IPv4 (RFC 791), which virtio-net asks for too.
 const MIN_MTU: u16 = 68;
+/// Most request queues of virtio-fs: each is a thread of hull-fsd.
+const MAX_REQUEST_QUEUES: u16 = 16;
 /// Context ids 0 to 2 are reserved (virtio 1.2 §5.10.4).
 const FIRST_GUEST_CID: u32 = 3;
 
@@ -44,6 +47,18 @@ pub fn check(config: &VmConfig) -> Result<(), VmmError> {
             ));
         }
     }
+    if let Some(fs) = &config.fs {
+        let tag = &fs.tag;
+        if tag.is_empty() || tag.len() > TAG_BYTES || tag.contains('\0') {
+            return refuse(format!("fs tag \"{tag}\" is not 1 to {TAG_BYTES} bytes"));
+        }
+        if !(1..=MAX_REQUEST_QUEUES).contains(&fs.request_queues) {
+            return refuse(format!(
+                "request_queues of fs is {}; 1 to {MAX_REQUEST_QUEUES} are possible",
+                fs.request_queues
+            ));
+        }
+    }
     if let Some(vsock) = &config.vsock {
         if vsock.guest_cid < FIRST_GUEST_CID || vsock.guest_cid == u32::MAX {
             return refuse(format!("guest_cid {} is reserved", vsock.guest_cid));
@@ -69,6 +84,7 @@ mod tests {
             "disks": [{"serial": "a", "read_only": true}, {"serial": "b", "read_only": true}],
             "nets": [{"id": "eth0", "tap_fd": 9, "mac": "02:00:00:00:00:01", "mtu": 1500}],
             "vsock": {"guest_cid": 3, "listener_fd": 5, "guest_socket_dir_fd": 6, "guest_socket_prefix": "v"},
+            "fs": {"tag": "hull", "request_queues": 1},
             "console_fd": 7, "control_fd": 8, "exit_fd": 10
         })
     }
@@ -87,7 +103,13 @@ mod tests {
 
     #[test]
     fn bad_values_are_named() {
-        let cases: [(&str, serde_json::Value, &str); 8] = [
+        let cases: [(&str, serde_json::Value, &str); 10] = [
+            ("/fs/tag", "".into(), "fs tag"),
+            (
+                "/fs/request_queues",
+                17.into(),
+                "request_queues of fs is 17",
+            ),
             ("/vcpus", 0.into(), "vcpus is 0"),
             ("/vcpus", 255.into(), "vcpus is 255"),
             ("/disks/0/serial", "".into(), "disk serial"),

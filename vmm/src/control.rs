@@ -2,19 +2,21 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hull_vmm_client::control::{Answer, Request};
+use hull_vmm_client::descriptor::receive;
 use hull_vmm_client::exit::ExitReason;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::cpu::Buses;
 use crate::devices::balloon::BalloonResizer;
 use crate::devices::block::Block;
+use crate::devices::fs::{Fs, FsStatus};
 use crate::events::chain;
 use crate::exit::ExitSignal;
 use crate::metrics::{Counter, Sample, Samples, render};
@@ -59,6 +61,23 @@ impl Disk {
     }
 }
 
+/// The virtio-fs device as the control socket sees it.
+pub struct FsDevice {
+    status: FsStatus,
+    device: Arc<Mutex<Fs>>,
+}
+
+impl FsDevice {
+    /// For `device`.
+    pub fn new(device: Arc<Mutex<Fs>>) -> Self {
+        let status = device
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .status();
+        Self { status, device }
+    }
+}
+
 /// What requests are answered from.
 pub struct Control {
     /// Id of the configuration.
@@ -67,6 +86,8 @@ pub struct Control {
     pub disks: Vec<Disk>,
     /// The balloon, when there is one.
     pub balloon: Option<BalloonResizer>,
+    /// The virtio-fs device, when there is one.
+    pub fs: Option<FsDevice>,
     /// Counters by device name.
     pub metrics: Vec<(String, Arc<dyn Samples>)>,
     /// The machine.
@@ -168,7 +189,7 @@ impl Client {
     /// Takes what has come and answers complete requests; false when the client is gone.
     fn serve(&mut self, control: &Control) -> bool {
         let mut bytes = [0; REQUEST_MAX_BYTES];
-        let count = match receive(&self.stream, &mut bytes, &mut self.file) {
+        let count = match receive(&self.stream, &mut bytes, &mut self.file, libc::MSG_DONTWAIT) {
             Ok(0) => return false,
             Ok(count) => count,
             Err(error) => {
@@ -200,44 +221,6 @@ impl Client {
         }
         self.line.len() <= REQUEST_MAX_BYTES
     }
-}
-
-/// Reads bytes and at most one descriptor.
-fn receive(stream: &UnixStream, bytes: &mut [u8], file: &mut Option<OwnedFd>) -> io::Result<usize> {
-    const CONTROL_BYTES: usize = 64;
-    #[repr(align(8))]
-    struct Aligned([u8; CONTROL_BYTES]);
-    let mut control = Aligned([0; CONTROL_BYTES]);
-    let mut vector = libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: bytes.len(),
-    };
-    // SAFETY: all-zero bytes are a valid msghdr.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut vector;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = CONTROL_BYTES;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: the message points at buffers that outlive the call.
-    let count = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, flags) };
-    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    // SAFETY: the kernel wrote the headers into the control buffer; the macros stay in it.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-        while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
-                let bytes = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
-                let first = libc::CMSG_DATA(header).cast::<RawFd>();
-                for index in 0..bytes / size_of::<RawFd>() {
-                    // Each is owned from here on; all but the last are closed.
-                    *file = Some(OwnedFd::from_raw_fd(first.add(index).read_unaligned()));
-                }
-            }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
-        }
-    }
-    Ok(count)
 }
 
 impl Control {
@@ -283,6 +266,24 @@ impl Control {
                 }
                 None => refused("There is no balloon"),
             },
+            Request::AttachFs => self.attach_fs(file),
+            Request::AddShare { .. } | Request::RemoveShare { .. } => {
+                refused("Shares are hull-fsd's, not hull-vmm's")
+            }
+        }
+    }
+
+    fn attach_fs(&self, socket: Option<OwnedFd>) -> Answer {
+        let Some(fs) = &self.fs else {
+            return refused("There is no virtio-fs device");
+        };
+        let Some(socket) = socket else {
+            return refused("AttachFs came without a descriptor");
+        };
+        let mut device = fs.device.lock().unwrap_or_else(PoisonError::into_inner);
+        match device.attach(UnixStream::from(socket)) {
+            Ok(()) => Answer::Ok,
+            Err(error) => refused(chain(&error)),
         }
     }
 
@@ -306,6 +307,7 @@ impl Control {
                 .filter(attached)
                 .map(|disk| disk.serial.clone())
                 .collect(),
+            fs: self.fs.as_ref().map(|fs| fs.status.get(Ordering::Acquire)),
         }
     }
 

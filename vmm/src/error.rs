@@ -47,6 +47,8 @@ pub enum VmmError {
         source: crate::devices::block::BackingError,
     },
     #[error(transparent)]
+    Fs(#[from] crate::devices::fs::FsError),
+    #[error(transparent)]
     Jail(#[from] crate::jail::privileges::JailError),
     #[error(transparent)]
     Seccomp(#[from] crate::jail::seccomp::SeccompError),

@@ -95,8 +95,15 @@ impl EventLoop {
             .iter()
             .map(EventFd::try_clone)
             .collect::<io::Result<Vec<_>>>()?;
-        for (index, kick) in (0u32..).zip(&kicks) {
-            poller.add(kick.as_raw_fd(), index, EventSet::IN)?;
+        let watched = device
+            .device()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .watches_doorbells();
+        if watched {
+            for (index, kick) in (0u32..).zip(&kicks) {
+                poller.add(kick.as_raw_fd(), index, EventSet::IN)?;
+            }
         }
         let entry = Entry {
             device: Arc::clone(device.device()),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
@@ -15,11 +15,12 @@ use kvm_ioctls::{Kvm, VmFd};
 use seccompiler::BpfProgram;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::control::{Control, Disk, Server};
+use crate::control::{Control, Disk, FsDevice, Server};
 use crate::cpu::{Buses, ExitCounters, Vcpu, install_kick_handler, kick_signal};
 use crate::descriptors::Descriptors;
 use crate::devices::balloon::{Balloon, BalloonMetrics, BalloonResizer};
 use crate::devices::block::{Block, BlockMetrics};
+use crate::devices::fs::{Fs, FsMetrics};
 use crate::devices::net::{Net, NetMetrics, Tap, parse_mac};
 use crate::devices::rng::{Rng, RngMetrics};
 use crate::devices::serial::{Console, SerialPort};
@@ -52,6 +53,7 @@ struct Machine {
     device_loop: EventLoop,
     disks: Vec<Disk>,
     balloon: Option<BalloonResizer>,
+    fs: Option<Arc<Mutex<Fs>>>,
     metrics: Vec<(String, Arc<dyn Samples>)>,
 }
 
@@ -105,6 +107,7 @@ pub fn run(
         id: config.id.clone(),
         disks: machine.disks,
         balloon: machine.balloon,
+        fs: machine.fs.map(FsDevice::new),
         metrics: machine.metrics,
         buses: Arc::clone(&buses),
         started: Instant::now(),
@@ -218,6 +221,7 @@ impl Machine {
             device_loop: event_loop()?,
             disks: Vec::new(),
             balloon: None,
+            fs: None,
             metrics: Vec::new(),
         })
     }
@@ -253,7 +257,7 @@ impl Machine {
             .map_err(VmmError::io("watch a device"))
     }
 
-    /// Adds disks, networks, vsock, rng and balloon in this order; gives the vsock directory.
+    /// Adds disks, networks, vsock, rng, balloon and file system in this order; gives the vsock directory.
     fn add_devices(
         &mut self,
         config: &VmConfig,
@@ -302,6 +306,7 @@ impl Machine {
         if config.balloon {
             self.add_balloon()?;
         }
+        self.add_fs(config, descriptors)?;
         Ok(root)
     }
 
@@ -312,6 +317,29 @@ impl Machine {
         self.metrics.push(("balloon".to_owned(), metrics));
         let poller = self.device_loop.poller();
         self.add(Arc::new(Mutex::new(device)), &poller, false)
+    }
+
+    fn add_fs(&mut self, config: &VmConfig, descriptors: &mut Descriptors) -> Result<(), VmmError> {
+        let Some(fs) = &config.fs else {
+            return Ok(());
+        };
+        let metrics = Arc::new(FsMetrics::default());
+        let poller = self.device_loop.poller();
+        let mut device = Fs::new(
+            &fs.tag,
+            fs.request_queues,
+            poller.clone(),
+            Arc::clone(&metrics),
+        )
+        .map_err(VmmError::io("create the events of virtio-fs"))?;
+        if let Some(fd) = fs.socket_fd {
+            let socket = descriptors.take(fd, "virtio-fs socket")?;
+            device.attach(UnixStream::from(socket))?;
+        }
+        let device = Arc::new(Mutex::new(device));
+        self.fs = Some(Arc::clone(&device));
+        self.metrics.push(("fs".to_owned(), metrics));
+        self.add(device, &poller, false)
     }
 
     fn add_vsock(

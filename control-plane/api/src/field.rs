@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Required,
     /// It must not be this.
     Invalid,
+    /// It is of another type.
+    TypeInvalid,
     /// It must be one of a few values.
     NotSupported,
     /// It must not be there, or not change.
@@ -66,7 +68,7 @@ impl ErrorKind {
     fn words(self) -> &'static str {
         match self {
             ErrorKind::Required => "Required value",
-            ErrorKind::Invalid => "Invalid value",
+            ErrorKind::Invalid | ErrorKind::TypeInvalid => "Invalid value",
             ErrorKind::NotSupported => "Unsupported value",
             ErrorKind::Forbidden => "Forbidden",
             ErrorKind::Duplicate => "Duplicate value",
@@ -81,6 +83,7 @@ impl ErrorKind {
         match self {
             ErrorKind::Required => "FieldValueRequired",
             ErrorKind::Invalid => "FieldValueInvalid",
+            ErrorKind::TypeInvalid => "FieldValueTypeInvalid",
             ErrorKind::NotSupported => "FieldValueNotSupported",
             ErrorKind::Forbidden => "FieldValueForbidden",
             ErrorKind::Duplicate => "FieldValueDuplicate",
@@ -228,6 +231,16 @@ impl Errors {
                 "field is immutable",
             );
         }
+    }
+
+    /// Takes over errors found elsewhere.
+    pub fn extend(&mut self, errors: impl IntoIterator<Item = FieldError>) {
+        self.0.extend(errors);
+    }
+
+    /// Takes over other errors.
+    pub fn append(&mut self, other: Errors) {
+        self.0.extend(other.0);
     }
 
     /// Nothing was wrong so far.

@@ -15,12 +15,14 @@
 //! * [`registry`] is the one table of served kinds. Discovery, routing, OpenAPI and
 //!   storage keys are all read from it: there is no code per kind outside [`kinds`].
 //! * [`schema`] is the table of known fields with their types and patch strategies.
+//! * [`custom`] is what CustomResourceDefinitions bring: kinds that come and go at run time.
 //! * [`cron`] reads the schedules of CronJobs and finds their next time.
 //! * [`protobuf`] is the other form of the built-in kinds on the wire, driven by the schema.
 //! * [`managed`] is about who owns which field, and server-side apply.
 //! * [`status`] holds the errors, with Kubernetes' reasons, codes and messages.
 
 pub mod cron;
+pub mod custom;
 pub mod decode;
 pub mod field;
 pub mod kinds;

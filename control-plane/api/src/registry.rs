@@ -1,11 +1,15 @@
 //! The table of served kinds. Everything that depends on a kind reads it here.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use serde_json::Value;
 
 use crate::{
-    ObjectExt, field::Errors, kinds, names::NameRule, status::ResourceName, table::Column,
+    ObjectExt, custom::CustomResource, field::Errors, kinds, names::NameRule, status::ResourceName,
+    table::Column,
 };
 
 /// A part of an object with its own path.
@@ -166,6 +170,37 @@ impl Kind {
         }
     }
 
+    /// The kind of its lists.
+    pub fn list_kind(&self) -> String {
+        match self.strategy.custom() {
+            Some(custom) => custom.list_kind.clone(),
+            None => format!("{}List", self.kind),
+        }
+    }
+
+    /// What is stored is what is served.
+    pub fn is_served_as_stored(&self) -> bool {
+        self.conversion.is_none() && self.strategy.custom().is_none()
+    }
+
+    /// A stored object in this version.
+    pub fn to_served(&self, object: Value) -> Value {
+        match (self.conversion, self.strategy.custom()) {
+            (Some(conversion), _) => (conversion.from_storage)(object),
+            (None, Some(custom)) => custom.served(object),
+            (None, None) => object,
+        }
+    }
+
+    /// An object of this version as it is stored.
+    pub fn to_storage(&self, object: Value) -> Value {
+        match (self.conversion, self.strategy.custom()) {
+            (Some(conversion), _) => (conversion.to_storage)(object),
+            (None, Some(custom)) => custom.stored(object),
+            (None, None) => object,
+        }
+    }
+
     /// Verbs of the resource itself, sorted.
     pub fn verbs(&self) -> &'static [&'static str] {
         const ALL: &[&str] = &[
@@ -218,7 +253,7 @@ impl Kind {
     pub fn is_selectable(&self, field: &str) -> bool {
         field == "metadata.name"
             || (self.namespaced && field == "metadata.namespace")
-            || self.strategy.selectable_fields().contains(&field)
+            || self.strategy.is_selectable(field)
     }
 
     /// The value that a field selector compares with.
@@ -238,6 +273,11 @@ impl Kind {
 
 /// What differs between kinds. Every rule has a default that fits a plain kind.
 pub trait Strategy: Send + Sync {
+    /// What is known about a custom resource; `None`: the kind is built in.
+    fn custom(&self) -> Option<Arc<CustomResource>> {
+        None
+    }
+
     /// How objects are named.
     fn name_rule(&self) -> NameRule {
         NameRule::Subdomain
@@ -305,6 +345,12 @@ pub trait Strategy: Send + Sync {
     /// Rules of a change. [`Strategy::validate`] runs before it.
     fn validate_update(&self, _new: &Value, _old: &Value, _errors: &mut Errors) {}
 
+    /// Every rule of an object that takes another's place.
+    fn validate_change(&self, new: &Value, old: &Value, errors: &mut Errors) {
+        self.validate(new, errors);
+        self.validate_update(new, old, errors);
+    }
+
     /// Rules of a new status.
     fn validate_status_update(&self, _new: &Value, _old: &Value, _errors: &mut Errors) {}
 
@@ -338,12 +384,20 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Called before it is decided whether a delete removes the object or marks it.
+    fn on_deletion_asked(&self, _object: &mut Value) {}
+
     /// Called when the deletion timestamp is set.
     fn on_deletion_marked(&self, _object: &mut Value) {}
 
     /// Fields besides name and namespace that field selectors know.
     fn selectable_fields(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// A field selector may ask about this field.
+    fn is_selectable(&self, field: &str) -> bool {
+        self.selectable_fields().contains(&field)
     }
 
     /// The value of a field that is not simply read at its path.
@@ -354,6 +408,14 @@ pub trait Strategy: Send + Sync {
     /// kubectl's columns.
     fn columns(&self) -> &'static [Column] {
         crate::table::NAME_AND_AGE
+    }
+
+    /// The columns as the head of a table has them.
+    fn column_definitions(&self) -> Value {
+        self.columns()
+            .iter()
+            .map(crate::table::definition)
+            .collect()
     }
 
     /// An object's cells, one per column.
@@ -379,6 +441,23 @@ impl Registry {
     /// The compiled-in registry.
     pub fn get() -> &'static Registry {
         &REGISTRY
+    }
+
+    /// The compiled-in kinds, and after them custom ones. A custom kind does not take the place
+    /// of a compiled-in one.
+    pub fn with_custom(custom: impl IntoIterator<Item = &'static Kind>) -> Registry {
+        let mut kinds = kinds::ALL.to_vec();
+        for kind in custom {
+            let taken = |other: &&Kind| {
+                other.plural == kind.plural
+                    && other.group == kind.group
+                    && other.version == kind.version
+            };
+            if !kinds.iter().any(taken) {
+                kinds.push(kind);
+            }
+        }
+        Registry { kinds }
     }
 
     /// In the order of discovery.

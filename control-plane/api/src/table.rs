@@ -97,21 +97,20 @@ impl IncludeObject {
     }
 }
 
+/// A column as the head of a table has it.
+pub fn definition(column: &Column) -> Value {
+    json!({
+        "name": column.name,
+        "type": column.cell_type,
+        "format": column.format,
+        "description": column.description,
+        "priority": column.priority,
+    })
+}
+
 /// The definitions of a kind's columns.
 pub fn column_definitions(kind: &Kind) -> Value {
-    kind.strategy
-        .columns()
-        .iter()
-        .map(|column| {
-            json!({
-                "name": column.name,
-                "type": column.cell_type,
-                "format": column.format,
-                "description": column.description,
-                "priority": column.priority,
-            })
-        })
-        .collect()
+    kind.strategy.column_definitions()
 }
 
 /// One row.

@@ -87,6 +87,8 @@ pub mod limits {
     pub const ACCOUNT_RETRY: Duration = Duration::from_millis(100);
     /// Pause between two tries to connect the cache to the store again.
     pub const CACHE_RETRY: Duration = Duration::from_millis(200);
+    /// Pause between two looks at a definition whose objects are being deleted.
+    pub const DEFINITION_RETRY: Duration = Duration::from_millis(200);
     /// Longest connect to a node agent.
     pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 }

@@ -1,6 +1,7 @@
 //! Discovery, `/version` and OpenAPI, all made from the registry.
 
 use std::{
+    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::LazyLock,
 };
@@ -8,10 +9,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hull_api::{Kind, Registry, openapi};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     ApiBody,
+    custom_resources::Served,
     http::{json_response, text_response},
 };
 
@@ -20,12 +22,17 @@ const MINOR: &str = "36";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Answers a discovery path; `None` when it is none.
-pub(crate) fn respond(path: &str, headers: &HeaderMap) -> Option<Response<ApiBody>> {
+pub(crate) fn respond(
+    served: &Served,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Response<ApiBody>> {
+    let registry = &served.registry;
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let value = match parts.as_slice() {
         ["version"] => version(),
-        ["api"] if wants_aggregated(headers) => return Some(aggregated(true, headers)),
-        ["apis"] if wants_aggregated(headers) => return Some(aggregated(false, headers)),
+        ["api"] if wants_aggregated(headers) => return Some(aggregated(served, true, headers)),
+        ["apis"] if wants_aggregated(headers) => return Some(aggregated(served, false, headers)),
         ["api"] => json!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -34,31 +41,35 @@ pub(crate) fn respond(path: &str, headers: &HeaderMap) -> Option<Response<ApiBod
         ["apis"] => json!({
             "kind": "APIGroupList",
             "apiVersion": "v1",
-            "groups": groups().iter().map(|(group, versions)| api_group(group, versions)).collect::<Vec<_>>(),
+            "groups": groups(registry).iter().map(|(group, versions)| api_group(group, versions)).collect::<Vec<_>>(),
         }),
         ["apis", group] => {
-            let groups = groups();
+            let groups = groups(registry);
             let (group, versions) = groups.iter().find(|(name, _)| name == group)?;
             let mut value = api_group(group, versions);
             value["kind"] = json!("APIGroup");
             value["apiVersion"] = json!("v1");
             value
         }
-        ["api", version] => resource_list("", version)?,
-        ["apis", group, version] => resource_list(group, version)?,
-        ["openapi", "v2"] => return Some(open_api_v2(headers)),
-        ["openapi", "v3"] => openapi::index(|group, version| document(group, version).1),
-        ["openapi", "v3", "api", version] => return open_api("", version, headers),
-        ["openapi", "v3", "apis", group, version] => return open_api(group, version, headers),
-        [] => paths(),
+        ["api", version] => resource_list(registry, "", version)?,
+        ["apis", group, version] => resource_list(registry, group, version)?,
+        ["openapi", "v2"] => return Some(open_api_v2(served, headers)),
+        ["openapi", "v3"] => openapi::index(registry, |group, version| {
+            document(served, group, version).1
+        }),
+        ["openapi", "v3", "api", version] => return open_api(served, "", version, headers),
+        ["openapi", "v3", "apis", group, version] => {
+            return open_api(served, group, version, headers);
+        }
+        [] => paths(registry),
         _ => return None,
     };
     Some(json_response(StatusCode::OK, value.to_string()))
 }
 
 /// Named groups.
-fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups = Registry::get().groups();
+fn groups(registry: &Registry) -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups = registry.groups();
     groups.retain(|(group, _)| !group.is_empty());
     groups
 }
@@ -81,9 +92,9 @@ fn version() -> Value {
     })
 }
 
-fn paths() -> Value {
+fn paths(registry: &Registry) -> Value {
     let mut paths = vec!["/api".to_string(), "/apis".to_string()];
-    for (group, versions) in Registry::get().groups() {
+    for (group, versions) in registry.groups() {
         for version in versions {
             paths.push(format!("/{}", openapi::group_path(group, version)));
         }
@@ -110,8 +121,8 @@ fn api_group(group: &str, versions: &[&str]) -> Value {
     json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let kinds = Registry::get().in_group(group, version);
+fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let kinds = registry.in_group(group, version);
     let first = kinds.first()?;
     let mut resources = Vec::new();
     for kind in &kinds {
@@ -149,7 +160,7 @@ fn legacy_resource(kind: &Kind) -> Value {
         "namespaced": kind.namespaced,
         "kind": kind.kind,
         "verbs": kind.verbs(),
-        "storageVersionHash": hash(kind.schema),
+        "storageVersionHash": hash((kind.storage, kind.schema)),
     });
     if !kind.short_names.is_empty() {
         entry["shortNames"] = json!(kind.short_names);
@@ -207,8 +218,11 @@ fn with_etag(
     response
 }
 
-fn aggregated(core: bool, headers: &HeaderMap) -> Response<ApiBody> {
-    let text = &AGGREGATED_TEXTS[usize::from(!core)];
+fn aggregated(served: &Served, core: bool, headers: &HeaderMap) -> Response<ApiBody> {
+    let texts = served
+        .aggregated
+        .get_or_init(|| aggregated_texts(&served.registry));
+    let text = &texts[usize::from(!core)];
     let mut response = json_response(StatusCode::OK, text.clone());
     response
         .headers_mut()
@@ -216,13 +230,13 @@ fn aggregated(core: bool, headers: &HeaderMap) -> Response<ApiBody> {
     with_etag(response, &hash(text), headers)
 }
 
-static AGGREGATED_TEXTS: LazyLock<[String; 2]> = LazyLock::new(|| {
+fn aggregated_texts(registry: &Registry) -> [String; 2] {
     [true, false].map(|core| {
-        let items: Vec<Value> = Registry::get()
+        let items: Vec<Value> = registry
             .groups()
             .into_iter()
             .filter(|(group, _)| group.is_empty() == core)
-            .map(|(group, versions)| aggregated_group(group, &versions))
+            .map(|(group, versions)| aggregated_group(registry, group, &versions))
             .collect();
         json!({
             "kind": "APIGroupDiscoveryList",
@@ -232,9 +246,9 @@ static AGGREGATED_TEXTS: LazyLock<[String; 2]> = LazyLock::new(|| {
         })
         .to_string()
     })
-});
+}
 
-fn aggregated_group(group: &str, versions: &[&str]) -> Value {
+fn aggregated_group(registry: &Registry, group: &str, versions: &[&str]) -> Value {
     let mut metadata = json!({"creationTimestamp": null});
     if !group.is_empty() {
         metadata["name"] = json!(group);
@@ -242,7 +256,7 @@ fn aggregated_group(group: &str, versions: &[&str]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let kinds = Registry::get().in_group(group, version);
+            let kinds = registry.in_group(group, version);
             json!({
                 "version": version,
                 "freshness": "Current",
@@ -287,52 +301,62 @@ fn aggregated_resource(kind: &Kind) -> Value {
     entry
 }
 
-type Documents = Map<String, Value>;
+type Documents = HashMap<String, Bytes>;
 
-/// Every OpenAPI document as text, made once.
-static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
-    let mut documents = Map::new();
-    for (group, versions) in Registry::get().groups() {
+/// The documents of groups for which `wanted` holds, as text.
+fn documents(registry: &Registry, wanted: impl Fn(&str) -> bool) -> Documents {
+    let mut documents = Documents::new();
+    for (group, versions) in registry.groups() {
+        if !wanted(group) {
+            continue;
+        }
         for version in versions {
-            if let Some(document) = openapi::document(group, version) {
-                documents.insert(
-                    openapi::group_path(group, version),
-                    Value::String(document.to_string()),
-                );
+            if let Some(document) = openapi::document(registry, group, version) {
+                let text = Bytes::from(document.to_string());
+                documents.insert(openapi::group_path(group, version), text);
             }
         }
     }
     documents
-});
+}
+
+/// The OpenAPI documents of the built-in kinds, made once.
+static BUILT_IN: LazyLock<Documents> = LazyLock::new(|| documents(Registry::get(), |_| true));
 
 /// A document's text and hash.
-fn document(group: &str, version: &str) -> (Option<&'static str>, String) {
-    let text = DOCUMENTS
-        .get(&openapi::group_path(group, version))
-        .and_then(Value::as_str);
+fn document<'a>(served: &'a Served, group: &str, version: &str) -> (Option<&'a Bytes>, String) {
+    let registry = &served.registry;
+    let custom = served.documents.get_or_init(|| {
+        documents(registry, |group| {
+            let mut kinds = registry.kinds().iter();
+            kinds.any(|kind| kind.group == group && kind.strategy.custom().is_some())
+        })
+    });
+    let path = openapi::group_path(group, version);
+    let text = custom.get(&path).or_else(|| BUILT_IN.get(&path));
     (text, hash(text))
 }
 
-fn open_api(group: &str, version: &str, headers: &HeaderMap) -> Option<Response<ApiBody>> {
-    let (text, etag) = document(group, version);
-    Some(with_etag(
-        json_response(StatusCode::OK, text?),
-        &etag,
-        headers,
-    ))
+fn open_api(
+    served: &Served,
+    group: &str,
+    version: &str,
+    headers: &HeaderMap,
+) -> Option<Response<ApiBody>> {
+    let (text, etag) = document(served, group, version);
+    let response = json_response(StatusCode::OK, text?.clone());
+    Some(with_etag(response, &etag, headers))
 }
 
 /// The OpenAPI v2 document in both forms, made at the first request for it.
-static DOCUMENT_V2: LazyLock<(Bytes, Bytes)> = LazyLock::new(|| {
-    let whole = openapi::v2::whole();
-    (
-        Bytes::from(whole.to_string()),
-        Bytes::from(openapi::v2::protobuf(&whole)),
-    )
-});
-
-fn open_api_v2(headers: &HeaderMap) -> Response<ApiBody> {
-    let (json, protobuf) = &*DOCUMENT_V2;
+fn open_api_v2(served: &Served, headers: &HeaderMap) -> Response<ApiBody> {
+    let (json, protobuf) = served.document_v2.get_or_init(|| {
+        let whole = openapi::v2::whole(&served.registry);
+        (
+            Bytes::from(whole.to_string()),
+            Bytes::from(openapi::v2::protobuf(&whole)),
+        )
+    });
     let wants_protobuf = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())

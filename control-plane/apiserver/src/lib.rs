@@ -13,7 +13,8 @@
 //!        logs, exec ──► node_proxy ──► the node agent
 //! ```
 //!
-//! No handler knows a kind: all of them route on [`hull_api::Registry`].
+//! No handler knows a kind: all of them route on [`hull_api::Registry`], to which
+//! `custom_resources` adds those that CustomResourceDefinitions bring.
 //!
 //! Both ways in, socket and [`ApiServer::local_service`], run the same service: same
 //! authorisation, admission and codecs.
@@ -24,6 +25,7 @@ mod authorization;
 mod body;
 mod bootstrap;
 mod config;
+mod custom_resources;
 mod discovery;
 mod error;
 mod handlers;

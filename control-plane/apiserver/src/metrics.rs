@@ -145,14 +145,11 @@ impl Metrics {
     }
 
     /// The text for Prometheus.
-    pub(crate) fn render(
-        &self,
-        objects: &[(&'static str, usize)],
-    ) -> Result<String, std::fmt::Error> {
+    pub(crate) fn render(&self, objects: &[(String, usize)]) -> Result<String, std::fmt::Error> {
         for (resource, count) in objects {
             self.objects
                 .get_or_create(&ResourceLabels {
-                    resource: (*resource).to_string(),
+                    resource: resource.clone(),
                 })
                 .set(i64::try_from(*count).unwrap_or(i64::MAX));
         }

@@ -21,6 +21,7 @@ use crate::{
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
     bootstrap,
+    custom_resources::{self, ServedKinds},
     handlers::{Backend, sweep_events},
     limits,
     metrics::Metrics,
@@ -60,11 +61,14 @@ impl ApiServer {
             .map_err(ServerError::Bootstrap)?;
         let cache = Arc::new(WatchCache::new());
         let loaded = watch_cache::load(&cache, store.as_ref()).await?;
+        let kinds = Arc::new(ServedKinds::new());
+        custom_resources::serve(&cache, &kinds);
         let key = SigningKey::from_pem(config.pki.service_account_key())?;
         let tokens = Tokens::new(key, cache.clone(), storage.clone());
         let backend = Arc::new(Backend {
             storage,
             cache: cache.clone(),
+            kinds,
             service_network: config.service_network,
             authorizer: Authorizer::new(cache.clone()),
             tokens,
@@ -73,11 +77,12 @@ impl ApiServer {
             service_account_admission: config.service_account_admission,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
+        let definitions = tokio::spawn(custom_resources::run(backend.clone()));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
         Ok(Arc::new(ApiServer {
             shared: Arc::new(Shared { backend, node_tls }),
             tls,
-            tasks: vec![feed, sweeper],
+            tasks: vec![feed, sweeper, definitions],
             advertise: config.advertise,
         }))
     }

@@ -17,11 +17,13 @@ use rustls::ClientConfig;
 use crate::{
     ApiBody, UserInfo,
     auth::{self, tokens::Tokens},
-    authorization, body, discovery,
+    authorization, body,
+    custom_resources::Served,
+    discovery,
     handlers::{self, Backend, Context},
     health,
     http::{
-        Accept, Encoding, RequestInfo, Target, accepts_gzip, compress, error_response,
+        Accept, Encoding, RequestInfo, Target, accepts_gzip, add_warning, compress, error_response,
         error_response_as, json_response, prefers_protobuf, text_response,
     },
     limits::MAX_IN_FLIGHT,
@@ -83,7 +85,8 @@ where
 {
     let started = Instant::now();
     let metrics = &shared.backend.metrics;
-    let info = match RequestInfo::parse(request.method(), request.uri()) {
+    let served = shared.backend.kinds.current();
+    let info = match RequestInfo::parse(&served.registry, request.method(), request.uri()) {
         Ok(info) => info,
         Err(error) => {
             metrics.request_done("", ("", "", ""), error.code(), None);
@@ -108,7 +111,7 @@ where
             error.details.retry_after_seconds = 1;
             error_response_as(&error, error_encoding)
         } else {
-            match answer(shared, user, &info, request).await {
+            match answer(shared, &served, user, &info, request).await {
                 Ok(response) => response,
                 Err(error) => error_response_as(&error, error_encoding),
             }
@@ -144,6 +147,7 @@ where
 
 async fn answer<B>(
     shared: &Shared,
+    served: &Served,
     user: &UserInfo,
     info: &RequestInfo,
     request: Request<B>,
@@ -181,7 +185,7 @@ where
         subresource,
     } = &info.target
     else {
-        return non_resource(shared, info, &parts).await;
+        return non_resource(shared, served, info, &parts).await;
     };
     if let Some(
         subresource @ (Subresource::Log
@@ -213,10 +217,12 @@ where
     } else {
         body::collect(request_body).await?
     };
+    let custom = kind.strategy.custom();
     let context = Context {
         backend: &shared.backend,
         user,
         kind,
+        custom: custom.clone(),
         namespace,
         name,
         subresource: *subresource,
@@ -226,7 +232,11 @@ where
         body: request_body,
         accept,
     };
-    handlers::handle(info.verb, context).await
+    let mut response = handlers::handle(info.verb, context).await?;
+    if let Some(warning) = custom.and_then(|custom| custom.warning.clone()) {
+        add_warning(response.headers_mut(), &warning);
+    }
+    Ok(response)
 }
 
 /// Health and version need no credentials.
@@ -244,6 +254,7 @@ fn is_public(info: &RequestInfo) -> bool {
 
 async fn non_resource(
     shared: &Shared,
+    served: &Served,
     info: &RequestInfo,
     parts: &http::request::Parts,
 ) -> Result<Response<ApiBody>, ApiError> {
@@ -280,5 +291,5 @@ async fn non_resource(
     if let Some(response) = health::respond(&shared.backend, path, &info.query).await {
         return Ok(response);
     }
-    discovery::respond(path, &parts.headers).ok_or_else(ApiError::no_such_resource)
+    discovery::respond(served, path, &parts.headers).ok_or_else(ApiError::no_such_resource)
 }

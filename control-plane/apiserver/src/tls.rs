@@ -50,7 +50,10 @@ pub(crate) fn server_config(pki: &ClusterPki) -> Result<ServerConfig, ServerErro
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pki.ca_pem())?), provider())
             .allow_unauthenticated()
             .build()?;
-    let (certs, key) = chain(pki.server())?;
+    let (mut certs, key) = chain(pki.server())?;
+    // The CA too: a joining node knows its hash and takes it from here.
+    let ca = CertificateDer::from_pem_slice(pki.ca_pem().as_bytes());
+    certs.push(ca.map_err(parse_error("the CA's certificate"))?);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

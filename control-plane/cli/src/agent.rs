@@ -81,7 +81,7 @@ fn given_tls(settings: &Resolved) -> anyhow::Result<Option<ServerTls>> {
             bail!("node_cert, node_key and node_client_ca belong together");
         }
         tracing::warn!(
-            "unimplemented: certificates issued to joining nodes; without --node-cert, --node-key and --node-client-ca logs and exec are not served"
+            "without --node-cert, --node-key and --node-client-ca logs and exec are not served (hull node join gets them by itself)"
         );
         return Ok(None);
     };

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::join::JoinArgs;
 use crate::settings::Settings;
+use crate::token::TokenCommand;
 
 /// Kubernetes pods, each in its own microVM.
 #[derive(Debug, Parser)]
@@ -25,8 +27,21 @@ pub enum Command {
     Up(Settings),
     /// Run the control plane alone: API server, store, scheduler, controllers
     Server(Settings),
-    /// Run the node agent and the runtime alone, against the API server of --kubeconfig
-    Node(Settings),
+    /// Run the node agent and the runtime alone, against the API server of --kubeconfig; or join a
+    /// cluster
+    #[command(args_conflicts_with_subcommands = true)]
+    Node {
+        /// Of the node that --kubeconfig makes
+        #[command(flatten)]
+        settings: Settings,
+        #[command(subcommand)]
+        command: Option<NodeCommand>,
+    },
+    /// Make, list and delete the tokens that machines join the cluster with
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
     /// Check whether this machine can run pods, and say what is missing
     Doctor(Settings),
     /// Print the administrator's kubeconfig of the cluster in --data-dir
@@ -50,6 +65,13 @@ pub enum Command {
         /// How many
         count: u32,
     },
+}
+
+/// `hull node ...`.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Make this machine a node of a cluster, and run it; given again later, it needs no token
+    Join(Box<JoinArgs>),
 }
 
 /// `hull config ...`.

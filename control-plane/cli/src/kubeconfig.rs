@@ -5,11 +5,14 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::settings::Resolved;
 
-/// A client as the settings' kubeconfig says.
-pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
+/// What the settings' kubeconfig says.
+pub async fn config(settings: &Resolved) -> anyhow::Result<kube::Config> {
     let kubeconfig = Kubeconfig::read_from(&settings.kubeconfig)
         .with_context(|| format!("kubeconfig {}", settings.kubeconfig.display()))?;
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(kube::Client::try_from(config)?)
+    Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+}
+
+/// A client as the settings' kubeconfig says.
+pub async fn client(settings: &Resolved) -> anyhow::Result<kube::Client> {
+    Ok(kube::Client::try_from(config(settings).await?)?)
 }

@@ -5,7 +5,8 @@
 //!           ├─ agent.rs   node agent                                  (also: hull node)
 //!           ├─ netd.rs    service network                             (also: hull netd)
 //!           └─ shim.rs    hull-shim as a supervised child process
-//!  hull doctor, kubeconfig, config check, completion, version
+//!  hull node join: certificates by a token, then agent.rs and netd.rs (join/)
+//!  hull token, doctor, kubeconfig, config check, completion, version
 //! ```
 //! Settings come from flags, the environment (`HULL_...`) and `/etc/hull/hull.toml`, in this order
 //! (settings.rs).
@@ -17,6 +18,7 @@ mod cni;
 mod doctor;
 mod doors;
 mod files;
+mod join;
 mod kubeconfig;
 mod logging;
 mod name_servers;
@@ -26,14 +28,17 @@ mod settings;
 mod shim;
 mod shim_config;
 mod signals;
+mod token;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, ConfigCommand};
+use args::{Cli, Command, ConfigCommand, NodeCommand};
+use join::Invitation;
 use settings::Settings;
+use token::TokenCommand;
 
 /// The exit code of something that is not there yet, and of a wrong command line.
 const EXIT_USAGE: u8 = 2;
@@ -53,7 +58,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Up(settings) => daemon(&cli.config, settings, up::run),
         Command::Server(settings) => daemon(&cli.config, settings, server::run),
-        Command::Node(settings) => daemon(&cli.config, settings, agent::run),
+        Command::Node {
+            settings,
+            command: None,
+        } => daemon(&cli.config, settings, agent::run),
+        Command::Node {
+            command: Some(NodeCommand::Join(args)),
+            ..
+        } => {
+            let invitation = Invitation::of(&args.server, args.token, args.ca_hash)?;
+            daemon(&cli.config, args.settings, |settings| {
+                join::run(settings, invitation)
+            })
+        }
+        Command::Token { command } => run_token(&cli.config, command),
         Command::Netd(settings) => daemon(&cli.config, settings, netd::run),
         Command::Doctor(settings) => Ok(doctor::run(&settings.resolve(cli.config.as_deref())?)),
         Command::Kubeconfig(settings) => {
@@ -97,11 +115,32 @@ where
 {
     let settings = settings.resolve(config.as_deref())?;
     logging::start(&settings)?;
+    run_to_end(command(settings))
+}
+
+fn run_token(
+    config: &Option<std::path::PathBuf>,
+    command: TokenCommand,
+) -> anyhow::Result<ExitCode> {
+    let resolved = |settings: Settings| settings.resolve(config.as_deref());
+    match command {
+        TokenCommand::Create(args) => {
+            let settings = resolved(args.settings)?;
+            run_to_end(token::create(settings, args.ttl_hours, args.description))
+        }
+        TokenCommand::List(settings) => run_to_end(token::list(resolved(settings)?)),
+        TokenCommand::Delete(args) => {
+            run_to_end(token::delete(resolved(args.settings)?, &args.token))
+        }
+    }
+}
+
+fn run_to_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     // One TLS provider for everything in the process. Set once: a second call cannot happen.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(command(settings))?;
+    runtime.block_on(work)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use hull_apiserver::pki::ClusterPki;
 use hull_apiserver::{ApiServer, ApiServerConfig, ServiceNetwork, UserInfo};
 use hull_client::leader::LeaderElection;
+use hull_controllers::certificates::SigningCa;
 use hull_controllers::{ControllersConfig, ControllersMetrics};
 use hull_scheduler::{SchedulerConfig, SchedulerMetrics};
 use hull_store::Store;
@@ -104,6 +105,8 @@ pub async fn start(
     let mut config = ApiServerConfig::new(pki.clone());
     config.advertise = Some(doors.advertised);
     config.service_network = service_network(settings)?;
+    // The controllers make each namespace's default account, the node agent writes the tokens.
+    config.service_account_admission = true;
     let identity = instance_identity(settings);
     let election = |lease: &str| {
         settings
@@ -119,6 +122,10 @@ pub async fn start(
         leader_election: election("kube-controller-manager"),
         metrics: ControllersMetrics::register(&mut config.registry),
         cluster_ca: Some(pki.ca_pem().to_string()),
+        signing_ca: Some(SigningCa {
+            certificate: pki.ca_pem().to_string(),
+            key: pki.ca_key_pem().to_string(),
+        }),
         ..ControllersConfig::default()
     };
     let api = ApiServer::new(config, store)

@@ -4,6 +4,7 @@
 //! started by [`run`]. They talk to nothing but the API server.
 
 pub mod adopt;
+pub mod certificates;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;

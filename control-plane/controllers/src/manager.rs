@@ -12,6 +12,7 @@ use kube::{Api, Client, runtime::watcher};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    certificates::{CertificatesController, SigningCa},
     cronjob::CronJobController,
     daemonset::DaemonSetController,
     deployment::DeploymentController,
@@ -47,6 +48,8 @@ pub struct ControllersConfig {
     pub terminated_pods_kept: usize,
     /// The cluster's CA (PEM), published to each namespace if it is given.
     pub cluster_ca: Option<String>,
+    /// What certificate signing requests are signed with; `None`: nobody answers them.
+    pub signing_ca: Option<SigningCa>,
     /// With several instances: only the leader works. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
     /// Where the figures go.
@@ -60,6 +63,7 @@ impl Default for ControllersConfig {
             node_monitor_grace_period: MONITOR_GRACE_PERIOD.mul_f64(timeout_scale()),
             terminated_pods_kept: TERMINATED_PODS_KEPT,
             cluster_ca: None,
+            signing_ca: None,
             leader_election: None,
             metrics: ControllersMetrics::default(),
         }
@@ -193,6 +197,12 @@ impl Wiring {
         self.control(|i| PodGcController::new(self.writer(), i.of(), i.of(), kept));
     }
 
+    fn certificates(&self) {
+        if let Some(ca) = self.config.signing_ca.clone() {
+            self.control(|i| CertificatesController::new(self.writer(), ca, i.of(), i.of()));
+        }
+    }
+
     fn namespaces(&self) {
         self.control(|i| NamespaceController::new(self.writer(), i.of()));
         self.control(|i| ServiceAccountController::new(self.writer(), i.of(), i.of()));
@@ -262,6 +272,7 @@ async fn work(
     wiring.services();
     wiring.nodes();
     wiring.namespaces();
+    wiring.certificates();
     let monitor = collector.clone().monitor(client, wiring.stop.clone());
     wiring.tasks.spawn(monitor);
     wiring.control(|_| collector);

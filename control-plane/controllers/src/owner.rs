@@ -78,6 +78,14 @@ pub fn follow<O, K>(
         expectations: expectations.cloned(),
     };
     dependents.on_change(move |delta| follower.observe(delta));
+    if let Some(expectations) = expectations {
+        let (expectations, queue) = (expectations.clone(), queue.clone());
+        dependents.on_list(move |began| {
+            for key in expectations.relisted(began) {
+                queue.add(key);
+            }
+        });
+    }
 }
 
 struct Follower<O> {

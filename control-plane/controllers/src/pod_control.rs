@@ -72,6 +72,7 @@ impl PodControl {
         self.expectations.expect(&key, create.len(), uids);
         let deleted = join_all(delete.iter().map(|pod| self.delete(owner, pod))).await;
         let created = self.create_all(&key, owner, create).await;
+        self.expectations.answered(&key);
         if let Some(error) = deleted.into_iter().find_map(Result::err) {
             return Err(Failure {
                 reason: "FailedDelete",
@@ -79,6 +80,29 @@ impl PodControl {
             });
         }
         created
+    }
+
+    /// Looks past the informer at pods whose deletion was asked for without an answer.
+    ///
+    /// # Errors
+    /// A request that failed: the owner must try again before it acts.
+    pub async fn settle_doubts(&self, owner: &Key) -> Result<(), WriteError> {
+        for (pod, uid) in self.expectations.doubts(owner) {
+            let found = self
+                .writer
+                .get_object::<Pod>(&pod.namespace, &pod.name)
+                .await;
+            let is_deleted = match found {
+                Ok(found) => {
+                    let meta = &found.metadata;
+                    meta.uid.as_deref() != Some(&*uid) || meta.deletion_timestamp.is_some()
+                }
+                Err(error) if error.is_not_found() => true,
+                Err(error) => return Err(error),
+            };
+            self.expectations.settle_doubt(owner, &uid, is_deleted);
+        }
+        Ok(())
     }
 
     /// One, two, four ... at a time: a template that the API server refuses costs one request a
@@ -172,7 +196,12 @@ impl PodControl {
             return Ok(());
         };
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.expectations.deletion_over(&Key::of(owner), uid);
+        if error.is_refusal() {
+            self.expectations.deletion_over(&Key::of(owner), uid);
+        } else {
+            // Deleting another one instead could be one too many.
+            self.expectations.doubt(&Key::of(owner), Key::of(pod), uid);
+        }
         if error.is_not_found() || error.is_conflict() {
             return Ok(());
         }

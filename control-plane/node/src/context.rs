@@ -5,6 +5,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::NodeConfig;
 use crate::cri::Cri;
+use crate::env::services::Services;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
 use crate::node_object::NodeResources;
@@ -19,6 +20,7 @@ pub(crate) struct NodeContext {
     pub client: Client,
     pub cri: Cri,
     pub objects: Objects,
+    pub services: Services,
     pub recorder: Recorder,
     pub metrics: Metrics,
     pub resources: NodeResources,

@@ -70,6 +70,11 @@ pub async fn run(
     let node = Arc::new(context::NodeContext {
         cri: cri::Cri::new(&config.cri_endpoint, config.timings.clone())?,
         objects: objects::Objects::new(client.clone(), config.timings.object_timeout),
+        services: env::services::Services::start(
+            client.clone(),
+            config.timings.object_timeout,
+            shutdown.clone(),
+        ),
         recorder: events::Recorder::start(client.clone(), shutdown.clone()),
         metrics: metrics::Metrics::default(),
         resources: node_object::NodeResources::read(&config.root_dir),

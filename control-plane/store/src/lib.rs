@@ -2,14 +2,17 @@
 //! transactions and watches, in the shape of etcd's key-value API.
 //!
 //! The API server is its only user. [`Store`] is the trait; [`embedded`] is the
-//! single-file implementation. The conformance suite (`conformance`, behind the feature of
+//! single-file implementation, [`mod@etcd`] the one in an etcd cluster. The conformance suite (`conformance`, behind the feature of
 //! that name) runs on every implementation.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod embedded;
+pub mod etcd;
+#[cfg(test)]
+mod model_tests;
 
-use std::{ops::Range, pin::Pin};
+use std::{ops::Range, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -51,13 +54,54 @@ pub enum Condition {
     ModRevision(String, Revision),
 }
 
+impl Condition {
+    /// The key it is about.
+    pub fn key(&self) -> &str {
+        match self {
+            Condition::Absent(key) | Condition::ModRevision(key, _) => key,
+        }
+    }
+
+    fn into_key(self) -> String {
+        match self {
+            Condition::Absent(key) | Condition::ModRevision(key, _) => key,
+        }
+    }
+
+    /// Whether it holds when the key's state is this.
+    pub fn holds(&self, current: Option<&KeyValue>) -> bool {
+        match self {
+            Condition::Absent(_) => current.is_none(),
+            Condition::ModRevision(_, revision) => {
+                current.is_some_and(|pair| pair.mod_revision == *revision)
+            }
+        }
+    }
+}
+
 /// What a transaction does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// Creates or replaces.
     Put(String, Bytes),
+    /// Creates or replaces; the store deletes the key by itself once this long has passed since
+    /// the write, at the latest a twentieth and [`EXPIRY_SLACK`] later. A later write decides
+    /// anew.
+    PutExpiring(String, Bytes, Duration),
     /// Deletes; no effect when the key is absent.
     Delete(String),
+}
+
+/// How late the store may delete a key that has reached its end, besides a twentieth of its time.
+pub const EXPIRY_SLACK: Duration = Duration::from_secs(15);
+
+impl Write {
+    /// The key it changes.
+    pub fn key(&self) -> &str {
+        match self {
+            Write::Put(key, _) | Write::PutExpiring(key, ..) | Write::Delete(key) => key,
+        }
+    }
 }
 
 /// The result of a transaction.
@@ -97,6 +141,16 @@ pub enum WatchEvent {
 }
 
 impl WatchEvent {
+    /// The key that changed.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            WatchEvent::Put { current: pair, .. } | WatchEvent::Delete { previous: pair, .. } => {
+                Some(&pair.key)
+            }
+            WatchEvent::Progress(_) => None,
+        }
+    }
+
     /// The revision of the change.
     pub fn revision(&self) -> Revision {
         match self {
@@ -134,12 +188,46 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The store's server could not be reached, or gave no answer. A transaction may or may not
+    /// have happened.
+    #[error("store unavailable while {doing} (etcd at {endpoints}): {source}")]
+    Unavailable {
+        /// What was being done.
+        doing: &'static str,
+        /// All its members.
+        endpoints: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store's server took too long. A transaction may or may not have happened.
+    #[error("store gave no answer within {limit:?} while {doing} (etcd at {endpoints})")]
+    TimedOut {
+        /// What was being done.
+        doing: &'static str,
+        /// The time-out.
+        limit: Duration,
+        /// All its members.
+        endpoints: String,
+    },
+    /// A value or a transaction is larger than the store takes.
+    #[error("too large for the store, while {doing}: {source}")]
+    TooLarge {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Another process has the store open.
     #[error("store file {path} is in use by another process")]
     Locked {
         /// The file.
         path: std::path::PathBuf,
     },
+    /// The server has forgotten what lets a key end by itself; asked again, it makes another.
+    #[error("the store's lease is gone")]
+    LeaseGone,
     /// The store has been shut down.
     #[error("the store is closed")]
     Closed,
@@ -161,6 +249,39 @@ impl StoreError {
         }
         false
     }
+}
+
+/// How a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// `embedded` or `etcd`.
+    pub engine: &'static str,
+    /// The newest revision.
+    pub revision: Revision,
+    /// Number of keys.
+    pub keys: u64,
+    /// The file, or the members.
+    pub members: Vec<MemberStatus>,
+}
+
+/// How one copy of the data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its file or address.
+    pub name: String,
+    /// What is known of it, or why nothing is.
+    pub state: Result<MemberState, String>,
+}
+
+/// What is known of one copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberState {
+    /// Of the program that keeps it.
+    pub version: String,
+    /// Size on its disk.
+    pub bytes: u64,
+    /// Whether the others follow it.
+    pub leader: bool,
 }
 
 /// Changes of a range. Ends with an error when the watcher fell behind compaction.
@@ -198,14 +319,31 @@ pub trait Store: Send + Sync + 'static {
     /// The newest revision.
     async fn revision(&self) -> Result<Revision, StoreError>;
     /// Forgets history before `revision`: older lists and watches fail with [`StoreError::Compacted`].
+    /// Does nothing when more is forgotten already.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+    /// How the store is.
+    async fn status(&self) -> Result<StoreStatus, StoreError>;
 }
 
 /// Longest silence on a watch.
-pub const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The range of all keys that begin with `prefix`.
 pub fn prefix_range(prefix: &str) -> Range<String> {
     // Keys are UTF-8 text: no key that starts with `prefix` sorts after `prefix` + U+10FFFF.
     prefix.to_string()..format!("{prefix}\u{10FFFF}")
+}
+
+/// The effective writes of a transaction, in the order in which they take effect: the last one
+/// of each key.
+fn last_of_each_key(writes: Vec<Write>) -> Vec<Write> {
+    let mut effective: Vec<Write> = Vec::with_capacity(writes.len());
+    let several = writes.len() > 1;
+    for write in writes {
+        if several {
+            effective.retain(|earlier| earlier.key() != write.key());
+        }
+        effective.push(write);
+    }
+    effective
 }

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use super::cgroup::Cgroup;
 use super::process::{self, Process, StreamOptions};
 use super::rootfs::RootFs;
-use super::spec::{self, Decisions, VOLUME_TYPE};
+use super::spec::{self, Decisions, SHARE_TYPE, VOLUME_TYPE};
 use super::{Container, Parts, Start, devices, limits};
 use crate::engine::{Engine, EngineError};
 use crate::error::Error;
@@ -25,6 +25,7 @@ use crate::mounts;
 use crate::name;
 use crate::reaper::{Reaper, now_ns};
 use crate::resolve::fd_path;
+use crate::shares::Shares;
 use crate::volume::Volumes;
 
 /// How long a process that was told to may take to execute its command, before [`scaled`].
@@ -45,6 +46,7 @@ pub struct Containers {
     pub(super) events: Arc<Events>,
     roots: Arc<RootFs>,
     volumes: Arc<Volumes>,
+    shares: Shares,
     /// Cgroup above the containers' ("/hull").
     cgroup_parent: String,
     all: Mutex<BTreeMap<String, Arc<Container>>>,
@@ -71,6 +73,7 @@ impl Containers {
     ) -> Containers {
         Containers {
             engine: Engine::new(Arc::clone(&reaper), layout.engine()),
+            shares: Shares::new(layout.clone()),
             layout,
             reaper,
             events,
@@ -199,8 +202,8 @@ impl Containers {
         Ok(Prepared { spec, root, bundle })
     }
 
-    /// Bind-mounts each volume that the spec names to a place of this container's own,
-    /// which no container can change before the engine mounts it.
+    /// Bind-mounts each volume and share that the spec names to a place of this container's
+    /// own, which no container can change before the engine mounts it.
     fn mount_volumes(
         &self,
         spec: &mut Spec,
@@ -209,22 +212,25 @@ impl Containers {
     ) -> Result<(), Error> {
         let mut all = spec.mounts().clone().unwrap_or_default();
         for (number, mount) in all.iter_mut().enumerate() {
-            if mount.typ().as_deref() != Some(VOLUME_TYPE) {
-                continue;
-            }
             let source = mount.source().clone().unwrap_or_default();
-            let (volume, opened) = self.volumes.hold(&source.to_string_lossy())?;
-            parts.volumes.push(volume);
+            let source = source.to_string_lossy();
             let target = directory.join(number.to_string());
-            let opened_path = fd_path(&opened);
-            let made = match std::fs::metadata(&opened_path) {
-                Ok(metadata) if metadata.is_dir() => std::fs::create_dir_all(&target),
-                Ok(_) => std::fs::create_dir_all(directory)
-                    .and_then(|()| std::fs::File::create(&target).map(drop)),
-                Err(error) => Err(error),
-            };
-            made.map_err(Error::io("make a volume's mount point"))?;
-            mounts::bind(&opened_path, &target).map_err(super::rootfs::RootFsError::from)?;
+            match mount.typ().as_deref() {
+                Some(VOLUME_TYPE) => {
+                    let (volume, opened) = self.volumes.hold(&source)?;
+                    parts.volumes.push(volume);
+                    let opened_path = fd_path(&opened);
+                    let metadata = std::fs::metadata(&opened_path);
+                    let metadata = metadata.map_err(Error::io("look at a volume"))?;
+                    bind_volume(&opened_path, &target, metadata.is_dir())?;
+                }
+                Some(SHARE_TYPE) => {
+                    let (share, path, is_directory) = self.shares.find(&source)?;
+                    parts.shares.push(share);
+                    bind_volume(&path, &target, is_directory)?;
+                }
+                _ => continue,
+            }
             parts.mounts.push(target.clone());
             spec::bind_from(mount, target);
         }
@@ -380,6 +386,9 @@ impl Containers {
         for volume in parts.volumes.drain(..) {
             self.volumes.release(&volume);
         }
+        for share in parts.shares.drain(..) {
+            self.shares.release(&share);
+        }
         self.roots.unmount(id, disk)?;
         for directory in [self.layout.container(id), self.engine.directory(id)] {
             match std::fs::remove_dir_all(&directory) {
@@ -425,6 +434,18 @@ impl Containers {
     fn cgroup(&self, id: &str) -> Cgroup {
         Cgroup::new(&format!("{}/{id}", self.cgroup_parent))
     }
+}
+
+/// Makes `target`, and mounts `source` there.
+fn bind_volume(source: &Path, target: &Path, is_directory: bool) -> Result<(), Error> {
+    let directory = target.parent().unwrap_or(target);
+    let made = if is_directory {
+        std::fs::create_dir_all(target)
+    } else {
+        std::fs::create_dir_all(directory).and_then(|()| std::fs::File::create(target).map(drop))
+    };
+    made.map_err(Error::io("make a volume's mount point"))?;
+    Ok(mounts::bind(source, target).map_err(super::rootfs::RootFsError::from)?)
 }
 
 fn disk_of(request: &CreateContainerRequest) -> &str {

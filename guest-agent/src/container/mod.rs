@@ -57,6 +57,8 @@ pub struct Container {
 struct Parts {
     /// Names of volumes that it uses, once per mount.
     volumes: Vec<String>,
+    /// Names of directories of the host that it uses.
+    shares: Vec<String>,
     /// Mount points of these volumes for this container.
     mounts: Vec<PathBuf>,
 }

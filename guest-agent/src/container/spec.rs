@@ -13,6 +13,8 @@ use crate::resolve;
 
 /// Type of mounts whose source is a volume of the agent.
 pub const VOLUME_TYPE: &str = "hull-volume";
+/// Type of mounts whose source is a directory or file of the host.
+pub const SHARE_TYPE: &str = "hull-share";
 /// Type of mounts whose source is the sandbox's /dev/shm.
 pub const SHM_TYPE: &str = "hull-shm";
 /// How the path of a pid namespace begins that is another container's.

@@ -3,10 +3,10 @@
 use super::mounts::{self, PlannedMount};
 use super::object::Container;
 use super::state::{ContainerEvent, ContainerState};
-use super::{disks, signal, spec, user, volumes};
+use super::{disks, shares, signal, spec, user, volumes};
 use crate::error::Error;
 use crate::ids;
-use crate::journal::ContainerRecord;
+use crate::journal::{ContainerRecord, VolumeKind};
 use crate::sandbox::object::{Live, Sandbox};
 use crate::sandbox::validate;
 use crate::shim::{Shim, now_ns};
@@ -68,7 +68,8 @@ async fn make(
             kind: "image",
             id: wanted.clone(),
         })?;
-    let planned = plan_mounts(sandbox, &config)?;
+    let mut planned = plan_mounts(sandbox, &config)?;
+    shares::name(id, &mut planned)?;
     let target = pid_target(shim, sandbox, &config)?;
     let record = record(sandbox, id, config, &image, &planned, target.as_deref())?;
     shim.journal.save_container(&record)?;
@@ -220,6 +221,10 @@ async fn prepare(
     let slot = disks::attach(sandbox, live, image, &container.id, slots).await?;
     container.update(|record| record.slot = slot)?;
     for mount in planned {
+        if mount.record.kind == VolumeKind::Share {
+            shares::attach(sandbox, live, mount).await?;
+            continue;
+        }
         volumes::ensure(
             sandbox,
             &live.guest,
@@ -232,6 +237,9 @@ async fn prepare(
 }
 
 async fn undo(shim: &Shim, sandbox: &Sandbox, live: &Live, container: &Container) {
+    if let Err(error) = shares::detach_all(Some(live), &container.id).await {
+        tracing::error!(sandbox_id = sandbox.id, container_id = container.id, %error, "undoing the host volumes of a failed container creation");
+    }
     let slot = container.record().slot;
     let detached = disks::detach(sandbox, Some(live), &slot, &container.id).await;
     let forgotten = shim.journal.remove_container(&sandbox.id, &container.id);

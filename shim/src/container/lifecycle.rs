@@ -2,7 +2,7 @@
 
 use super::object::Container;
 use super::state::{ContainerEvent, ContainerState};
-use super::{disks, volumes};
+use super::{disks, shares, volumes};
 use crate::cri::events;
 use crate::error::Error;
 use crate::guest::GuestError;
@@ -258,6 +258,7 @@ pub async fn remove(shim: Arc<Shim>, container: Arc<Container>) -> Result<(), Er
         let _ = tokio::time::timeout(scaled(DRAIN_TIMEOUT), pump.finished()).await;
     }
     container.set_pump(None);
+    shares::detach_all(live.as_ref(), &container.id).await?;
     let slot = container.record().slot;
     disks::detach(&sandbox, live.as_ref(), &slot, &container.id).await?;
     shim.images.release(&container.id);

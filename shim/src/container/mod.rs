@@ -5,7 +5,8 @@
 //! * [`create`]: CreateContainer: image, slot, volumes, configuration
 //! * [`disks`]: which image is on which slot
 //! * [`spec`], [`user`], [`capabilities`], [`seccomp`]: the OCI runtime configuration
-//! * [`mounts`], [`volumes`]: CRI mounts without a shared filesystem
+//! * [`mounts`], [`volumes`]: CRI mounts, and those that need no shared filesystem
+//! * [`shares`]: directories and files of the host
 //! * [`lifecycle`]: start, stop, exit, remove
 //! * [`update`]: other limits
 //! * [`exec`]: a second process
@@ -23,6 +24,7 @@ pub mod lifecycle;
 pub mod mounts;
 pub mod object;
 pub mod seccomp;
+pub mod shares;
 pub mod signal;
 pub mod spec;
 pub mod state;

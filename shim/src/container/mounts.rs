@@ -1,4 +1,5 @@
-//! CRI mounts, sorted by what can be done with them without a shared filesystem.
+//! CRI mounts, sorted by how they reach the guest: the pod's own volumes without a shared
+//! filesystem, all other host paths by virtio-fs.
 //!
 //! The host paths are those that a node agent uses, below `<root>/pods/<pod uid>/`:
 //! `volumes/kubernetes.io~<kind>/<name>[/<sub path>]`, `volume-subpaths/…`,
@@ -8,6 +9,7 @@ use crate::error::Error;
 use crate::journal::{VolumeKind, VolumeRecord};
 use hash::short_hash;
 use hull_cri_api::v1::{Mount, MountPropagation};
+use hull_vmm_client::share::Propagation;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -33,6 +35,10 @@ pub struct PlannedMount {
     pub container_path: String,
     /// No writing.
     pub read_only: bool,
+    /// Nor in what is mounted inside.
+    pub recursive_read_only: bool,
+    /// What of the host's later mounts is seen; only host paths can see any.
+    pub propagation: Propagation,
     /// For emptyDirs, bytes; 0: none.
     pub size_limit_bytes: u64,
 }
@@ -49,15 +55,16 @@ pub fn plan(
         return Err(invalid("the container path must be absolute"));
     }
     let private = mount.propagation == MountPropagation::PropagationPrivate as i32;
+    let from_host = mount.propagation == MountPropagation::PropagationHostToContainer as i32;
     if mount.recursive_read_only && !mount.readonly {
         return Err(invalid("recursive_read_only needs readonly"));
     }
     if mount.recursive_read_only && !private {
         return Err(invalid("recursive_read_only needs private propagation"));
     }
-    if !private {
+    if !private && !from_host {
         return Err(Error::Unimplemented(format!(
-            "mount propagation between a microVM and its host (mount at {}): it needs a \
+            "mount propagation from a microVM to its host (mount at {}): it needs a \
              RuntimeClass with handler \"native\"",
             mount.container_path
         )));
@@ -73,50 +80,65 @@ pub fn plan(
     if !host.is_absolute() || host.components().any(|part| part == Component::ParentDir) {
         return Err(invalid("the host path must be absolute and without \"..\""));
     }
-    let refused = || {
-        Error::Unimplemented(format!(
-            "hostPath volumes need virtio-fs (mount of {} at {})",
-            mount.host_path, mount.container_path
-        ))
-    };
-    let inside = below_pod(host, pod_uid).ok_or_else(refused)?;
+    let inside = below_pod(host, pod_uid).unwrap_or_default();
     let parts: Vec<&str> = inside.iter().map(String::as_str).collect();
-    let base = PlannedMount {
+    let share = PlannedMount {
+        // Named by the container that it belongs to.
         volume: String::new(),
         record: VolumeRecord {
-            kind: VolumeKind::Files,
+            kind: VolumeKind::Share,
             host_path: host.to_path_buf(),
         },
         sub_path: String::new(),
         container_path: mount.container_path.clone(),
         read_only: mount.readonly,
+        recursive_read_only: mount.recursive_read_only,
+        propagation: if from_host {
+            Propagation::FromHost
+        } else {
+            Propagation::Private
+        },
         size_limit_bytes: 0,
     };
-    match parts.as_slice() {
+    let planned = of_pod(&parts, share.clone(), host, annotations).unwrap_or(share);
+    if from_host && planned.record.kind != VolumeKind::Share {
+        return Err(Error::Unimplemented(format!(
+            "mount propagation to a volume in a microVM's own memory or disk (mount at {}): it \
+             needs a RuntimeClass with handler \"native\"",
+            mount.container_path
+        )));
+    }
+    Ok(planned)
+}
+
+/// A volume of the pod itself that needs no shared filesystem; `parts` are its path below the
+/// pod's directory.
+fn of_pod(
+    parts: &[&str],
+    base: PlannedMount,
+    host: &Path,
+    annotations: &HashMap<String, String>,
+) -> Option<PlannedMount> {
+    match parts {
         ["volumes", kind, name, sub @ ..] => {
-            let kind = kind.strip_prefix("kubernetes.io~").ok_or_else(refused)?;
+            let kind = kind.strip_prefix("kubernetes.io~")?;
             let root = ancestor(host, sub.len());
             if kind == "empty-dir" {
-                Ok(empty_dir(base, name, root, sub, annotations))
-            } else if COPIED_KINDS.contains(&kind) {
-                Ok(PlannedMount {
-                    volume: volume_name(kind, name, &root),
-                    record: VolumeRecord {
-                        kind: VolumeKind::Files,
-                        host_path: root,
-                    },
-                    sub_path: sub.join("/"),
-                    ..base
-                })
-            } else {
-                Err(Error::Unimplemented(format!(
-                    "volumes of kind {kind} need virtio-fs"
-                )))
+                return Some(empty_dir(base, name, root, sub, annotations));
             }
+            COPIED_KINDS.contains(&kind).then(|| PlannedMount {
+                volume: volume_name(kind, name, &root),
+                record: VolumeRecord {
+                    kind: VolumeKind::Files,
+                    host_path: root,
+                },
+                sub_path: sub.join("/"),
+                ..base
+            })
         }
         ["etc-hosts"] | ["containers", ..] => {
-            let file = inside.last().cloned().unwrap_or_default();
-            Ok(PlannedMount {
+            let file = (*parts.last()?).to_owned();
+            Some(PlannedMount {
                 volume: volume_name("file", &file, host),
                 record: VolumeRecord {
                     kind: VolumeKind::File,
@@ -126,7 +148,7 @@ pub fn plan(
                 ..base
             })
         }
-        _ => Err(refused()),
+        _ => None,
     }
 }
 
@@ -266,29 +288,31 @@ mod tests {
     }
 
     #[test]
-    fn other_host_paths_are_refused_by_name() {
+    fn other_host_paths_are_shared_and_those_that_climb_are_refused() {
         for host in [
             "/etc",
             "/var/lib/kubelet/pods/other/etc-hosts",
             "/var/lib/kubelet/pods/6a0e/plugins/x",
             "/var/lib/kubelet/pods/6a0e/volumes/kubernetes.io~csi/x/mount",
+            "/var/lib/kubelet/pods/6a0e/volume-subpaths/c/main/0",
         ] {
-            let error = planned(host).unwrap_err();
-            assert!(matches!(error, Error::Unimplemented(_)), "{host}: {error}");
-            assert!(error.to_string().contains("virtio-fs"), "{error}");
+            let record = planned(host).unwrap().record;
+            assert_eq!(record.kind, VolumeKind::Share);
+            assert_eq!(record.host_path, Path::new(host));
         }
-        assert!(matches!(
-            planned("/var/lib/kubelet/pods/6a0e/volumes/../../x"),
-            Err(Error::InvalidArgument(_))
-        ));
+        for host in ["relative", "/var/lib/kubelet/pods/6a0e/volumes/../../x"] {
+            assert!(matches!(planned(host), Err(Error::InvalidArgument(_))));
+        }
     }
 
     #[test]
     fn recursive_read_only_and_propagation_are_checked() {
-        let refused = |readonly, recursive_read_only, propagation: MountPropagation| {
+        let empty_dir = "/k/pods/6a0e/volumes/kubernetes.io~empty-dir/d";
+        let refused_at = |host: &str, readonly, recursive_read_only, propagation| {
+            let propagation: MountPropagation = propagation;
             let mount = Mount {
                 container_path: "/x".into(),
-                host_path: "/k/pods/6a0e/volumes/kubernetes.io~empty-dir/d".into(),
+                host_path: host.into(),
                 readonly,
                 recursive_read_only,
                 propagation: propagation as i32,
@@ -297,6 +321,9 @@ mod tests {
             plan(&mount, UID, &HashMap::new())
                 .err()
                 .map(|error| error.to_string())
+        };
+        let refused = |readonly, recursive, propagation| {
+            refused_at(empty_dir, readonly, recursive, propagation)
         };
         use MountPropagation::{
             PropagationBidirectional, PropagationHostToContainer, PropagationPrivate,
@@ -311,6 +338,13 @@ mod tests {
             assert!(refused(true, true, shared).unwrap().contains("private"));
             assert!(refused(false, false, shared).unwrap().contains("native"));
         }
+        let at_host = |propagation| refused_at("/mnt", false, false, propagation);
+        assert_eq!(at_host(PropagationHostToContainer), None);
+        assert!(
+            at_host(PropagationBidirectional)
+                .unwrap()
+                .contains("native")
+        );
     }
 
     #[test]

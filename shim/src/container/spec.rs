@@ -5,6 +5,7 @@ use super::mounts::PlannedMount;
 use super::seccomp;
 use super::user::ResolvedUser;
 use crate::error::Error;
+use crate::journal::VolumeKind;
 use hull_cri_api::v1::{
     ContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode,
 };
@@ -219,16 +220,18 @@ fn mounts(input: &SpecInput<'_>, security: &LinuxContainerSecurityContext) -> Ve
             .count()
     });
     for mount in planned {
+        let kind = match mount.record.kind {
+            VolumeKind::Share => "hull-share",
+            _ => "hull-volume",
+        };
         let source = if mount.sub_path.is_empty() {
             mount.volume.clone()
         } else {
             format!("{}/{}", mount.volume, mount.sub_path)
         };
         let access = if mount.read_only { "ro" } else { "rw" };
-        all.push(
-            json!({"destination": mount.container_path, "type": "hull-volume",
-                        "source": source, "options": ["rbind", "rprivate", access]}),
-        );
+        all.push(json!({"destination": mount.container_path, "type": kind,
+                        "source": source, "options": ["rbind", "rprivate", access]}));
     }
     all
 }

@@ -71,6 +71,12 @@ async fn request(
             };
             (kind, Vec::new())
         }
+        VolumeKind::Share => {
+            return Err(Error::InvalidArgument(format!(
+                "host path {} is shared, not copied",
+                volume.host_path.display()
+            )));
+        }
         VolumeKind::Files | VolumeKind::File => {
             let path = volume.host_path.clone();
             let limit = max_copied_mib * MIB;
@@ -201,8 +207,8 @@ impl Walk<'_> {
             path: relative,
             content,
             mode: metadata.permissions().mode() & 0o7777,
-            uid: 0,
-            // A pod's fsGroup gave the files their group.
+            // The node agent gave a token to the pod's only user, and the files to its fsGroup.
+            uid: metadata.uid(),
             gid: metadata.gid(),
         });
         Ok(())

@@ -82,7 +82,7 @@ pub struct VolumeRecord {
     pub host_path: PathBuf,
 }
 
-/// Kinds of volumes that need no shared filesystem.
+/// Kinds of volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeKind {
@@ -94,6 +94,9 @@ pub enum VolumeKind {
     EmptyDir,
     /// An empty directory in the guest's memory.
     EmptyDirMemory,
+    /// A directory or file of the host, by virtio-fs. It belongs to one container and is not
+    /// in the sandbox's record.
+    Share,
 }
 
 /// One container.

@@ -6,7 +6,7 @@ use super::state::{SandboxEvent, SandboxState};
 use super::{stop, teardown, validate, watch};
 use crate::container::object::Container;
 use crate::container::state::{ContainerEvent, ContainerState};
-use crate::container::{disks, lifecycle};
+use crate::container::{disks, lifecycle, shares};
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::journal::{ContainerRecord, SandboxRecord};
@@ -182,6 +182,9 @@ async fn settle(
                 if let Err(error) = live.guest.remove_container(request).await {
                     tracing::debug!(container_id = container.id, %error, "removing a half-made container");
                 }
+            }
+            if let Err(error) = shares::detach_all(live, &container.id).await {
+                tracing::warn!(sandbox_id = sandbox.id, container_id = container.id, %error, "taking host volumes away");
             }
             // A crash may have come before the slot was noted in the container's record.
             let serials: Vec<String> = sandbox

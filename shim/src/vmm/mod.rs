@@ -9,10 +9,12 @@
 //! * [`scratch`]: the disk for writable layers and emptyDirs
 //! * [`cgroup`]: placing the process in the pod's cgroup
 //! * [`console`]: the guest's last words
+//! * [`fsd`]: hull-fsd, for pods with host volumes
 //! * [`procfs`]: finding processes of sandboxes
 
 pub mod cgroup;
 pub mod console;
+pub mod fsd;
 pub mod paths;
 pub mod process;
 pub mod procfs;
@@ -23,6 +25,7 @@ use hull_vmm_client::exit::ExitReason;
 use paths::SandboxPaths;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -72,6 +75,19 @@ pub struct LaunchRequest {
     pub cgroup_parent: String,
 }
 
+/// A directory of the host for a guest.
+#[derive(Debug)]
+pub struct Share {
+    /// Name in the guest's file system.
+    pub name: String,
+    /// A detached mount.
+    pub root: OwnedFd,
+    /// The server refuses changes, besides the mount.
+    pub read_only: bool,
+    /// User and group of the file server: those of the sandbox's jail.
+    pub uid: u32,
+}
+
 /// Why a VMM could not be started or steered.
 #[derive(Debug, thiserror::Error)]
 pub enum VmmError {
@@ -96,6 +112,21 @@ pub enum VmmError {
     /// The control socket.
     #[error("asking the VMM: {}", causes(.0))]
     Control(#[from] hull_vmm_client::client::ControlError),
+    /// hull-fsd did not start.
+    #[error("starting the pod's file server: {}", causes(.0))]
+    StartFsd(#[from] hull_vmm_client::spawn::SpawnError),
+    /// hull-fsd's control socket.
+    #[error("asking the pod's file server: {}", causes(.0))]
+    Fsd(#[source] hull_vmm_client::client::ControlError),
+    /// It died, and with it what the guest's files meant.
+    #[error(
+        "the pod's file server (hull-fsd) died: its host volumes are out of reach until the pod \
+         is started anew"
+    )]
+    FsdDied,
+    /// The VM was started without a virtio-fs device.
+    #[error("the pod's VM has no virtio-fs device: it was started by an older shim")]
+    NoFs,
     /// mkfs.ext4.
     #[error("making the scratch disk {path}: {problem}")]
     Scratch {
@@ -155,6 +186,11 @@ pub trait Vm: Send + Sync {
     async fn attach_disk(&self, serial: &str, file: File) -> Result<(), VmmError>;
     /// Takes a disk's backing away.
     async fn detach_disk(&self, serial: &str) -> Result<(), VmmError>;
+    /// Shows the guest a directory of the host as `share.name`; starts the pod's file server
+    /// when this is its first.
+    async fn add_share(&self, share: Share) -> Result<(), VmmError>;
+    /// Takes away the shares whose names begin with `prefix`. Idempotent.
+    async fn remove_shares(&self, prefix: &str) -> Result<(), VmmError>;
     /// Returns when the process has ended.
     async fn exited(&self) -> VmExit;
 }

@@ -11,6 +11,7 @@ pub const VSOCK_NAME: &str = "vsock";
 /// ```text
 /// <run_dir>/netns/<id>
 /// <run_dir>/sandboxes/<id>/control.sock  console.log  exit.json  vmm.log
+/// <run_dir>/sandboxes/<id>/fsd.sock  fsd.vhost  fsd.log   if it has host volumes
 /// <run_dir>/sandboxes/<id>/vmm/          the VMM's root: vsock, vsock_1023
 /// <state_dir>/scratch/<id>.img
 /// ```
@@ -34,6 +35,12 @@ pub struct SandboxPaths {
     pub exit: PathBuf,
     /// The VMM's own log.
     pub log: PathBuf,
+    /// Control socket of hull-fsd.
+    pub fsd_control: PathBuf,
+    /// Where the VMM's connection to hull-fsd is made; removed once it is.
+    pub fsd_vhost: PathBuf,
+    /// hull-fsd's own log.
+    pub fsd_log: PathBuf,
     /// The scratch disk.
     pub scratch: PathBuf,
 }
@@ -51,6 +58,9 @@ impl SandboxPaths {
             console: dir.join("console.log"),
             exit: dir.join("exit.json"),
             log: dir.join("vmm.log"),
+            fsd_control: dir.join("fsd.sock"),
+            fsd_vhost: dir.join("fsd.vhost"),
+            fsd_log: dir.join("fsd.log"),
             scratch: state_dir.join("scratch").join(format!("{id}.img")),
             vmm_root,
             dir,

@@ -1,12 +1,13 @@
 //! [`VmmLauncher`] for the hull-vmm program.
 
+use super::fsd::{self, FileServer, FileServers};
 use super::paths::{SandboxPaths, VSOCK_NAME};
-use super::{LaunchRequest, Vm, VmExit, VmmError, VmmLauncher, VmmRecord, cgroup, procfs};
+use super::{LaunchRequest, Share, Vm, VmExit, VmmError, VmmLauncher, VmmRecord, cgroup, procfs};
 use crate::timeouts::scaled;
 use async_trait::async_trait;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
-    BootConfig, DiskConfig, JailConfig, NetConfig, VmConfig, VsockConfig,
+    BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VmConfig, VsockConfig,
 };
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use std::fs::{File, OpenOptions};
@@ -50,6 +51,8 @@ pub struct HullVmm {
     pub seccomp: bool,
     /// `<run_dir>/sandboxes`.
     pub sandboxes_dir: PathBuf,
+    /// The processes that serve host directories.
+    pub file_servers: FileServers,
 }
 
 /// The descriptors that a VMM inherits.
@@ -67,7 +70,10 @@ impl Inherited {
     }
 }
 
-fn file_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> VmmError {
+pub(super) fn file_error(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(std::io::Error) -> VmmError {
     let path = path.to_path_buf();
     move |source| VmmError::File {
         action,
@@ -84,7 +90,7 @@ fn open(path: &Path, write: bool) -> Result<File, VmmError> {
         .map_err(file_error("opening", path))
 }
 
-fn create(path: &Path) -> Result<File, VmmError> {
+pub(super) fn create(path: &Path) -> Result<File, VmmError> {
     OpenOptions::new()
         .read(true)
         .append(true)
@@ -94,7 +100,7 @@ fn create(path: &Path) -> Result<File, VmmError> {
         .map_err(file_error("making", path))
 }
 
-fn listen(path: &Path) -> Result<UnixListener, VmmError> {
+pub(super) fn listen(path: &Path) -> Result<UnixListener, VmmError> {
     UnixListener::bind(path).map_err(file_error("listening on", path))
 }
 
@@ -130,6 +136,12 @@ impl HullVmm {
                 mac: request.mac,
                 mtu: request.mtu,
             }],
+            fs: Some(FsConfig {
+                tag: fsd::TAG.to_string(),
+                request_queues: fsd::REQUEST_QUEUES,
+                // It comes with the first host volume.
+                socket_fd: None,
+            }),
             balloon: true,
             vsock: Some(VsockConfig {
                 guest_cid: GUEST_CID,
@@ -227,7 +239,8 @@ impl VmmLauncher for HullVmm {
             tracing::debug!(cgroup = %directory.display(), %error, "the VMM stays in the shim's cgroup");
         }
         let start_ticks = procfs::start_ticks(pid).unwrap_or_default();
-        Process::follow(VmmRecord { pid, start_ticks }, paths).map(|vm| vm as Arc<dyn Vm>)
+        Process::follow(VmmRecord { pid, start_ticks }, paths, &self.file_servers)
+            .map(|vm| vm as Arc<dyn Vm>)
     }
 
     async fn adopt(
@@ -239,7 +252,11 @@ impl VmmLauncher for HullVmm {
         if procfs::start_ticks(record.pid) != Some(record.start_ticks) {
             return Ok(Err(read_exit(&paths.exit, None)));
         }
-        Ok(Ok(Process::follow(*record, paths.clone())?))
+        Ok(Ok(Process::follow(
+            *record,
+            paths.clone(),
+            &self.file_servers,
+        )?))
     }
 
     async fn destroy(
@@ -285,7 +302,7 @@ impl VmmLauncher for HullVmm {
 }
 
 /// Kills a process and waits until it is gone.
-async fn kill(pid: u32) -> Result<(), VmmError> {
+pub(super) async fn kill(pid: u32) -> Result<(), VmmError> {
     let Some(start) = procfs::start_ticks(pid) else {
         return Ok(());
     };
@@ -314,7 +331,7 @@ fn read_exit(path: &Path, status: Option<ExitStatus>) -> VmExit {
 }
 
 /// Reaps a process if it is our child; an adopted one has another parent.
-fn reap(pid: u32) -> Option<ExitStatus> {
+pub(super) fn reap(pid: u32) -> Option<ExitStatus> {
     let pid = nix::unistd::Pid::from_raw(pid as i32);
     match nix::sys::wait::waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
@@ -327,11 +344,16 @@ fn reap(pid: u32) -> Option<ExitStatus> {
 struct Process {
     record: VmmRecord,
     paths: SandboxPaths,
+    file_server: FileServer,
     exit: watch::Receiver<Option<VmExit>>,
 }
 
 impl Process {
-    fn follow(record: VmmRecord, paths: SandboxPaths) -> Result<Arc<Process>, VmmError> {
+    fn follow(
+        record: VmmRecord,
+        paths: SandboxPaths,
+        file_servers: &FileServers,
+    ) -> Result<Arc<Process>, VmmError> {
         let fail = |source: std::io::Error| VmmError::File {
             action: "following the process",
             path: PathBuf::from(format!("/proc/{}", record.pid)),
@@ -357,6 +379,7 @@ impl Process {
         });
         Ok(Arc::new(Process {
             record,
+            file_server: FileServer::new(file_servers.clone(), record, paths.clone()),
             paths,
             exit,
         }))
@@ -379,6 +402,14 @@ impl Vm for Process {
         Ok(ControlClient::new(&self.paths.control)
             .detach_disk(serial)
             .await?)
+    }
+
+    async fn add_share(&self, share: Share) -> Result<(), VmmError> {
+        self.file_server.add(share).await
+    }
+
+    async fn remove_shares(&self, prefix: &str) -> Result<(), VmmError> {
+        self.file_server.remove(prefix).await
     }
 
     async fn exited(&self) -> VmExit {

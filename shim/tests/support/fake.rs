@@ -13,7 +13,7 @@ use hull_shim::network::pod::{NetworkError, NetworkRequest, PodNetwork, PodNetwo
 use hull_shim::network::tap::TapError;
 use hull_shim::shim::Shim;
 use hull_shim::vmm::paths::SandboxPaths;
-use hull_shim::vmm::{LaunchRequest, Vm, VmExit, VmmError, VmmLauncher, VmmRecord};
+use hull_shim::vmm::{LaunchRequest, Share, Vm, VmExit, VmmError, VmmLauncher, VmmRecord};
 use hull_vmm_client::exit::ExitReason;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,6 +164,14 @@ impl Vm for FakeVm {
     }
 
     async fn detach_disk(&self, _serial: &str) -> Result<(), VmmError> {
+        Ok(())
+    }
+
+    async fn add_share(&self, _share: Share) -> Result<(), VmmError> {
+        Ok(())
+    }
+
+    async fn remove_shares(&self, _prefix: &str) -> Result<(), VmmError> {
         Ok(())
     }
 

@@ -25,13 +25,14 @@ const CLOUD_KERNEL: &str = "linux-image-cloud-amd64";
 pub const MODULE_LIST: &str = "/etc/hull/modules";
 
 /// What a pod needs of the cloud kernel that is not built in.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
     "vmw_vsock_virtio_transport",
     "virtio_rng",
     "virtio_balloon",
+    "virtiofs",
     "erofs",
     "overlay",
     "ext4",

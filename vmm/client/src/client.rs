@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::{AsyncReadExt, Interest};
 
-use crate::control::{Answer, Request};
+use crate::control::{Answer, FsState, Request};
 use crate::timeout::scaled;
 
 /// How long a call may take, before `HULL_TIMEOUT_SCALE`.
@@ -65,7 +65,7 @@ pub enum ControlError {
         path: PathBuf,
     },
     /// The VMM refused.
-    #[error("hull-vmm refused: {0}")]
+    #[error("refused: {0}")]
     Refused(String),
 }
 
@@ -82,6 +82,8 @@ pub struct VmState {
     pub running: bool,
     /// Serial numbers of the disks that have a backing.
     pub attached_disks: Vec<String>,
+    /// The virtio-fs device, when there is one.
+    pub fs: Option<FsState>,
 }
 
 /// The control socket of one VMM.
@@ -155,6 +157,11 @@ impl ControlClient {
             serial: serial.to_owned(),
         };
         self.done(self.call(&request, None).await?)
+    }
+
+    /// Gives the virtio-fs device its back end: a socket that is connected to hull-fsd.
+    pub async fn attach_fs(&self, socket: BorrowedFd<'_>) -> Result<(), ControlError> {
+        self.done(self.call(&Request::AttachFs, Some(socket)).await?)
     }
 
     /// Asks the guest to give `mib` MiB of its RAM back.
@@ -290,18 +297,20 @@ impl ControlClient {
                 uptime_ms,
                 running,
                 attached_disks,
+                fs,
             } => Ok(VmState {
                 id,
                 pid,
                 uptime_ms,
                 running,
                 attached_disks,
+                fs,
             }),
             _ => Err(self.unexpected()),
         }
     }
 
-    fn done(&self, answer: Answer) -> Result<(), ControlError> {
+    pub(crate) fn done(&self, answer: Answer) -> Result<(), ControlError> {
         if answer == Answer::Ok {
             Ok(())
         } else {
@@ -309,7 +318,7 @@ impl ControlClient {
         }
     }
 
-    fn unexpected(&self) -> ControlError {
+    pub(crate) fn unexpected(&self) -> ControlError {
         ControlError::Unexpected {
             path: self.path.clone(),
         }

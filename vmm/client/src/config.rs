@@ -34,6 +34,9 @@ pub struct VmConfig {
     /// virtio-vsock.
     #[serde(default)]
     pub vsock: Option<VsockConfig>,
+    /// virtio-fs.
+    #[serde(default)]
+    pub fs: Option<FsConfig>,
     /// virtio-balloon: the guest gives RAM that it does not use back to the host.
     #[serde(default)]
     pub balloon: bool,
@@ -105,6 +108,20 @@ pub struct VsockConfig {
     pub guest_socket_prefix: String,
 }
 
+/// One virtio-fs device. Without a socket it is there and its requests wait, until it is given
+/// one ([`crate::control::Request::AttachFs`]).
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct FsConfig {
+    /// What the guest mounts, at most 36 bytes.
+    pub tag: String,
+    /// Request queues, 1 to 16; the back end has as many.
+    pub request_queues: u16,
+    /// Stream socket connected to hull-fsd.
+    #[serde(default)]
+    pub socket_fd: Option<i32>,
+}
+
 /// How the VMM locks itself up before it reads anything that a guest wrote.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +147,7 @@ impl VmConfig {
         all.extend(self.boot.initramfs_fd);
         all.extend(self.disks.iter().filter_map(|disk| disk.fd));
         all.extend(self.nets.iter().map(|net| net.tap_fd));
+        all.extend(self.fs.as_ref().and_then(|fs| fs.socket_fd));
         if let Some(vsock) = &self.vsock {
             all.extend([vsock.listener_fd, vsock.guest_socket_dir_fd]);
         }
@@ -149,11 +167,12 @@ mod tests {
             "disks": [{"serial": "a", "read_only": true}, {"serial": "b", "fd": 6, "read_only": true}],
             "nets": [{"id": "eth0", "tap_fd": 7, "mac": "02:00:00:00:00:01", "mtu": 1500}],
             "vsock": {"guest_cid": 3, "listener_fd": 8, "guest_socket_dir_fd": 9, "guest_socket_prefix": "v"},
+            "fs": {"tag": "hull", "request_queues": 1, "socket_fd": 13},
             "console_fd": 10, "control_fd": 11, "exit_fd": 12
         }))
         .unwrap();
         let mut descriptors = config.descriptors();
         descriptors.sort_unstable();
-        assert_eq!(descriptors, (3..=12).collect::<Vec<_>>());
+        assert_eq!(descriptors, (3..=13).collect::<Vec<_>>());
     }
 }

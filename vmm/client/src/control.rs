@@ -34,6 +34,33 @@ pub enum Request {
         /// The disk.
         serial: String,
     },
+    /// Gives the virtio-fs device its back end: a stream socket that is connected to hull-fsd
+    /// comes with this request.
+    AttachFs,
+    /// hull-fsd only: shows the guest a directory, whose descriptor comes with this request.
+    AddShare {
+        /// Name in the root directory of the file system.
+        name: String,
+        /// The guest may not change it.
+        read_only: bool,
+    },
+    /// hull-fsd only: takes a directory away; what the guest has open there becomes stale.
+    RemoveShare {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Whether a virtio-fs device has a back end.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum FsState {
+    /// Not yet: requests of the guest wait.
+    Empty,
+    /// It has one.
+    Attached,
+    /// It had one, which is gone: requests of the guest fail with ENOTCONN.
+    Broken,
 }
 
 /// A VMM's answer.
@@ -59,6 +86,17 @@ pub enum Answer {
         running: bool,
         /// Serial numbers of the disks that have a backing.
         attached_disks: Vec<String>,
+        /// The virtio-fs device, when there is one.
+        fs: Option<FsState>,
+    },
+    /// hull-fsd's answer to [`Request::State`].
+    Shares {
+        /// The id of the configuration.
+        id: String,
+        /// Process id, in hull-fsd's own PID namespace.
+        pid: u32,
+        /// Names of the shares.
+        shares: Vec<String>,
     },
     /// See [`Request::Metrics`].
     Metrics {

@@ -6,12 +6,16 @@
 //! configuration, and passes that as a descriptor too (`hull-vmm --config-fd N`).
 //!
 //! [`spawn`] does that; [`client`] speaks the control protocol; [`vsock`] connects to ports
-//! of the guest.
+//! of the guest. [`fsd`] is the same for hull-fsd, the process behind virtio-fs.
 
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod descriptor;
 pub mod exit;
+pub mod fsd;
+
+pub mod share;
 pub mod spawn;
 mod timeout;
 pub mod vsock;

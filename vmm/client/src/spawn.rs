@@ -1,12 +1,14 @@
 //! Starts hull-vmm with exactly the descriptors that its configuration names.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+use serde::Serialize;
 
 use crate::config::VmConfig;
 
@@ -44,7 +46,7 @@ pub fn spawn(program: &Path, config: &VmConfig, log: Stdio) -> Result<Child, Spa
         id: config.id.clone(),
         source,
     };
-    let file = config_file(config).map_err(failed)?;
+    let file = config_file(c"hull-vmm-config", config).map_err(failed)?;
     let mut keep = config.descriptors();
     keep.push(file.as_raw_fd());
     let mut command = Command::new(program);
@@ -54,8 +56,7 @@ pub fn spawn(program: &Path, config: &VmConfig, log: Stdio) -> Result<Child, Spa
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
-    // SAFETY: the closure runs after fork and makes only system calls; it allocates nothing.
-    unsafe { command.pre_exec(move || prepare_child(&keep)) };
+    keep_descriptors(&mut command, &keep);
     command.spawn().map_err(|source| SpawnError::Start {
         program: program.display().to_string(),
         id: config.id.clone(),
@@ -63,8 +64,15 @@ pub fn spawn(program: &Path, config: &VmConfig, log: Stdio) -> Result<Child, Spa
     })
 }
 
-fn config_file(config: &VmConfig) -> io::Result<File> {
-    let name = CString::from(c"hull-vmm-config");
+/// Makes the program leave the caller's session, with these descriptors and no others.
+pub(crate) fn keep_descriptors(command: &mut Command, keep: &[RawFd]) {
+    let keep = keep.to_vec();
+    // SAFETY: the closure runs after fork and makes only system calls; it allocates nothing.
+    unsafe { command.pre_exec(move || prepare_child(&keep)) };
+}
+
+/// A file in memory with a configuration as JSON.
+pub(crate) fn config_file(name: &CStr, config: &impl Serialize) -> io::Result<File> {
     // SAFETY: the name is a C string; the result is checked.
     let raw = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
     if raw < 0 {

@@ -88,6 +88,9 @@ const MAIN: &[i64] = &[
     libc::SYS_statx,
 ];
 
+/// A reset of virtio-fs takes the queues back from hull-fsd over their socket.
+const VCPU: &[i64] = &[libc::SYS_recvmsg, libc::SYS_sendmsg];
+
 const DEVICES: &[i64] = &[
     libc::SYS_accept4,
     libc::SYS_connect,
@@ -100,6 +103,8 @@ const DEVICES: &[i64] = &[
     libc::SYS_pwritev,
     libc::SYS_readv,
     libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_shutdown,
 ];
@@ -119,7 +124,7 @@ pub fn filter(role: Role) -> Result<BpfProgram, SeccompError> {
     use SeccompCmpOp::{Eq, MaskedEq};
     let own: &[i64] = match role {
         Role::Main => MAIN,
-        Role::Vcpu => &[],
+        Role::Vcpu => VCPU,
         Role::Devices => DEVICES,
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = COMMON

@@ -66,6 +66,11 @@ pub trait VirtioDevice: Send {
     fn queue_sizes(&self) -> &[u16];
     /// Features of the device type; the transport adds its own.
     fn features(&self) -> u64;
+    /// Whether the event loop watches its doorbells. A device whose queues another process
+    /// serves says no, and watches them itself when it has to.
+    fn watches_doorbells(&self) -> bool {
+        true
+    }
     /// Reads device configuration; offsets behind its end read as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
     /// Writes device configuration.

@@ -20,7 +20,7 @@ mod queue;
 pub use device::{Activation, DeviceFault, VirtioDevice, copy_config};
 pub use interrupt::VirtioInterrupt;
 pub use pci::{Doorbells, KvmDoorbells, PciSetupError, VirtioPciDevice};
-pub use queue::{Buffers, Chain, MAX_SEGMENTS, QueueError, VirtQueue};
+pub use queue::{Buffers, Chain, MAX_SEGMENTS, QueueError, Rings, VirtQueue};
 
 /// VIRTIO_F_INDIRECT_DESC
 pub const F_INDIRECT_DESC: u64 = 1 << 28;

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -147,6 +148,21 @@ impl Buffers {
         }
         Ok(vectors)
     }
+}
+
+/// Guest addresses of a queue's rings, and how far they were served.
+#[derive(Debug, Clone, Copy)]
+pub struct Rings {
+    /// Entries.
+    pub size: u16,
+    /// Descriptor table.
+    pub descriptors: u64,
+    /// Available ring.
+    pub available: u64,
+    /// Used ring.
+    pub used: u64,
+    /// Index of the used ring.
+    pub used_index: u16,
 }
 
 /// One request of the driver.
@@ -310,6 +326,36 @@ impl VirtQueue {
         if done > 0 {
             self.notify()?;
         }
+        Ok(())
+    }
+
+    /// Its doorbell.
+    pub fn doorbell(&self) -> Option<&EventFd> {
+        self.kick.as_ref()
+    }
+
+    /// Where its rings are, for another process that serves it.
+    pub fn rings(&self) -> Rings {
+        // The rings were checked when the queue was made: reading an index cannot fail.
+        let used = self.queue.used_idx(&self.memory, Ordering::Acquire);
+        Rings {
+            size: self.queue.size(),
+            descriptors: self.queue.desc_table(),
+            available: self.queue.avail_ring(),
+            used: self.queue.used_ring(),
+            used_index: used.map_or(0, |index| index.0),
+        }
+    }
+
+    /// Takes over from another process, which answered requests in their order: those that it
+    /// left are the next ones.
+    pub fn resume_from_used(&mut self) -> Result<(), QueueError> {
+        let used = self
+            .queue
+            .used_idx(&self.memory, Ordering::Acquire)
+            .map_err(QueueError::Ring)?;
+        self.queue.set_next_avail(used.0);
+        self.queue.set_next_used(used.0);
         Ok(())
     }
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
-    BASE_COMMAND_LINE, BootConfig, DiskConfig, JailConfig, NetConfig, VmConfig, VsockConfig,
+    BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VmConfig,
+    VsockConfig,
 };
 use hull_vmm_client::exit::{ExitRecord, read_record};
 use hull_vmm_client::{scaled, spawn};
@@ -105,6 +106,11 @@ impl Machine {
             },
             disks,
             nets: nets.into_iter().collect(),
+            fs: Some(FsConfig {
+                tag: "hull".into(),
+                request_queues: 1,
+                socket_fd: None,
+            }),
             balloon: true,
             vsock: Some(VsockConfig {
                 guest_cid: 3,

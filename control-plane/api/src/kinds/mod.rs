@@ -8,6 +8,7 @@ mod cron_job;
 mod csi_driver;
 mod csi_node;
 mod csi_storage_capacity;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod device;
@@ -53,6 +54,9 @@ pub use cron_job::CRON_JOBS;
 pub use csi_driver::CSI_DRIVERS;
 pub use csi_node::CSI_NODES;
 pub use csi_storage_capacity::CSI_STORAGE_CAPACITIES;
+pub use custom_resource_definition::{
+    CLEANUP_FINALIZER, CUSTOM_RESOURCE_DEFINITIONS, condition as definition_condition,
+};
 pub use daemon_set::DAEMON_SETS;
 pub use device::{DEVICE_CLASSES, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS, RESOURCE_SLICES};
 pub use endpoint_slice::ENDPOINT_SLICES;
@@ -144,6 +148,7 @@ pub static ALL: &[&Kind] = &[
     &RESOURCE_SLICES,
     &FLOW_SCHEMAS,
     &PRIORITY_LEVEL_CONFIGURATIONS,
+    &CUSTOM_RESOURCE_DEFINITIONS,
 ];
 
 /// The part of the table that most kinds share.

@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// The index at `/openapi/v3`; `hash` makes each document's address change with its content.
-pub fn index(hash: impl Fn(&str, &str) -> String) -> Value {
+pub fn index(registry: &Registry, hash: impl Fn(&str, &str) -> String) -> Value {
     let mut paths = Map::new();
-    for (group, versions) in Registry::get().groups() {
+    for (group, versions) in registry.groups() {
         for version in versions {
             let path = group_path(group, version);
             let url = format!("/openapi/v3/{path}?hash={}", hash(group, version));
@@ -43,8 +43,8 @@ pub fn group_path(group: &str, version: &str) -> String {
 }
 
 /// The document of one group and version.
-pub fn document(group: &str, version: &str) -> Option<Value> {
-    let kinds = Registry::get().in_group(group, version);
+pub fn document(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let kinds = registry.in_group(group, version);
     if kinds.is_empty() {
         return None;
     }
@@ -55,6 +55,11 @@ pub fn document(group: &str, version: &str) -> Option<Value> {
     }
     for kind in kinds {
         needed.extend(schema().id(kind.schema));
+        if let Some(custom) = kind.strategy.custom() {
+            needed.extend(schema().id("meta.ObjectMeta"));
+            let metadata = schemas::named("meta.ObjectMeta");
+            lists.insert(schemas::own_name(kind), custom.published_schema(metadata));
+        }
         for subresource in kind.subresources {
             if let Some((group, version, name)) = subresource.info().kind {
                 needed.extend(schemas::type_of(group, version, name));
@@ -85,7 +90,7 @@ mod tests {
     fn every_reference_resolves() {
         for (group, versions) in Registry::get().groups() {
             for version in versions {
-                let document = document(group, version).unwrap();
+                let document = document(Registry::get(), group, version).unwrap();
                 let text = document.to_string();
                 for part in text.split("#/components/schemas/").skip(1) {
                     let name = part.split('"').next().unwrap();
@@ -96,12 +101,12 @@ mod tests {
                 }
             }
         }
-        assert!(document("no.such", "v1").is_none());
+        assert!(document(Registry::get(), "no.such", "v1").is_none());
     }
 
     #[test]
     fn types_and_lists_are_described_as_kubernetes_does() {
-        let document = document("apps", "v1").unwrap();
+        let document = document(Registry::get(), "apps", "v1").unwrap();
         let schemas = &document["components"]["schemas"];
         let rolling = &schemas["io.k8s.api.apps.v1.RollingUpdateDeployment"]["properties"];
         assert_eq!(
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn patch_operations_offer_field_validation() {
-        let document = document("", "v1").unwrap();
+        let document = document(Registry::get(), "", "v1").unwrap();
         let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Pod");
         assert!(

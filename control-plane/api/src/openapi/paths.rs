@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     group_path, gvk,
-    schemas::{list_name, named, reference, type_name_of},
+    schemas::{list_name, named, own, reference, type_name_of},
 };
 use crate::registry::Kind;
 
@@ -14,6 +14,8 @@ const PATCHES: [&str; 4] = [
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
+/// Those of custom resources: without merge keys there is no strategic merge.
+const CUSTOM_PATCHES: &[&str] = PATCHES.split_at(3).0;
 const FORMATS: [&str; 3] = [
     "application/json",
     "application/vnd.kubernetes.protobuf",
@@ -47,7 +49,7 @@ enum Body {
     None,
     Object(Value),
     Options,
-    Patch,
+    Patch(&'static [&'static str]),
 }
 
 fn parameter(name: &str) -> Value {
@@ -120,10 +122,9 @@ impl Operation<'_> {
                 let schema = named("meta.DeleteOptions");
                 out["requestBody"] = json!({"content": content(&["*/*"], &schema)});
             }
-            Body::Patch => {
+            Body::Patch(media) => {
                 let schema = json!({"$ref": reference(super::schemas::PATCH)});
-                out["requestBody"] =
-                    json!({"required": true, "content": content(&PATCHES, &schema)});
+                out["requestBody"] = json!({"required": true, "content": content(media, &schema)});
             }
         }
         out
@@ -131,7 +132,16 @@ impl Operation<'_> {
 }
 
 /// The operations on one object, or on a part of it.
-fn object_operations(verbs: &[&str], schema: &Value, about: &Value) -> Map<String, Value> {
+fn object_operations(
+    kind: &Kind,
+    verbs: &[&str],
+    schema: &Value,
+    about: &Value,
+) -> Map<String, Value> {
+    let patches = match kind.strategy.custom() {
+        Some(_) => CUSTOM_PATCHES,
+        None => &PATCHES,
+    };
     let mut out = Map::new();
     for verb in verbs {
         let (method, operation) = match *verb {
@@ -145,7 +155,10 @@ fn object_operations(verbs: &[&str], schema: &Value, about: &Value) -> Map<Strin
                     Body::Object(schema.clone()),
                 ),
             ),
-            "patch" => ("patch", ("patch", &["200", "201"][..], PATCH, Body::Patch)),
+            "patch" => (
+                "patch",
+                ("patch", &["200", "201"][..], PATCH, Body::Patch(patches)),
+            ),
             "create" => (
                 "post",
                 (
@@ -180,7 +193,7 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         ""
     };
     let collection = format!("{base}{scope}/{}", kind.plural);
-    let schema = named(kind.schema);
+    let schema = own(kind);
     let about = gvk(kind);
     let mut in_path = Vec::new();
     if kind.namespaced {
@@ -196,7 +209,7 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
     }
     .render();
     let status = named("meta.Status");
-    let mut on_collection = object_operations(&["create"], &schema, &about);
+    let mut on_collection = object_operations(kind, &["create"], &schema, &about);
     on_collection.insert("get".into(), list.clone());
     on_collection.insert("parameters".into(), json!(in_path));
     if kind.delete_collection {
@@ -215,7 +228,7 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         paths.insert(format!("{base}/{}", kind.plural), json!({ "get": list }));
     }
     in_path.insert(0, path_parameter("name"));
-    let mut on_object = object_operations(&["get", "update", "patch"], &schema, &about);
+    let mut on_object = object_operations(kind, &["get", "update", "patch"], &schema, &about);
     let answer = if kind.strategy.returns_deleted() {
         schema.clone()
     } else {
@@ -244,7 +257,7 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
                 (json!({"$ref": reference(&type_name)}), about)
             }
         };
-        let mut operations = object_operations(info.verbs, &schema, &about);
+        let mut operations = object_operations(kind, info.verbs, &schema, &about);
         operations.insert("parameters".into(), json!(in_path));
         let path = format!("{collection}/{{name}}/{}", info.name);
         paths.insert(path, Value::Object(operations));

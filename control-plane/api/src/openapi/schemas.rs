@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::gvk;
 use crate::{
+    custom,
     registry::{Kind, Registry},
     schema::{Field, FieldType, ListType, ObjectType, TypeId, schema},
 };
@@ -63,11 +64,24 @@ pub(super) fn type_name_of(group: &str, version: &str, kind: &str) -> Option<Str
     type_of(group, version, kind).map(open_api_name)
 }
 
+/// The name of a kind's type.
+pub(super) fn own_name(kind: &Kind) -> String {
+    match schema().id(kind.schema) {
+        Some(id) => open_api_name(id),
+        None => custom::type_name(kind.group, kind.version, kind.kind),
+    }
+}
+
+/// A reference to a kind's type.
+pub(super) fn own(kind: &Kind) -> Value {
+    json!({"$ref": reference(&own_name(kind))})
+}
+
 /// The name of the type of a kind's lists.
 pub(super) fn list_name(kind: &Kind) -> String {
     match schema().id(kind.schema) {
         Some(id) => format!("{}List", open_api_name(id)),
-        None => format!("{}.{}.{}List", kind.group, kind.version, kind.kind),
+        None => custom::type_name(kind.group, kind.version, &kind.list_kind()),
     }
 }
 
@@ -79,12 +93,12 @@ pub(super) fn list_schema(kind: &Kind) -> Value {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"allOf": [named("meta.ListMeta")]},
-            "items": {"type": "array", "items": {"allOf": [named(kind.schema)]}},
+            "items": {"type": "array", "items": {"allOf": [own(kind)]}},
         },
         "x-kubernetes-group-version-kind": [{
             "group": kind.group,
             "version": kind.version,
-            "kind": format!("{}List", kind.kind),
+            "kind": kind.list_kind(),
         }],
     })
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{document, v2_protobuf};
-use crate::registry::Registry;
+use crate::{custom, registry::Registry};
 
 /// The media type of the protobuf form.
 pub const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -14,11 +14,18 @@ const V3_PREFIX: &str = "#/components/schemas/";
 const V2_PREFIX: &str = "#/definitions/";
 
 /// The document.
-pub fn whole() -> Value {
+pub fn whole(registry: &Registry) -> Value {
     let (mut paths, mut definitions) = (Map::new(), Map::new());
-    for (group, versions) in Registry::get().groups() {
+    for (group, versions) in registry.groups() {
         for version in versions {
-            let Some(mut part) = document(group, version) else {
+            for kind in registry.in_group(group, version) {
+                if let Some(custom) = kind.strategy.custom() {
+                    let metadata = super::schemas::named("meta.ObjectMeta");
+                    let schema = custom::without_alternatives(custom.published_schema(metadata));
+                    definitions.insert(super::schemas::own_name(kind), convert(schema));
+                }
+            }
+            let Some(mut part) = document(registry, group, version) else {
                 continue;
             };
             if let Some(Value::Object(schemas)) = part.pointer_mut("/components/schemas") {
@@ -171,7 +178,7 @@ mod tests {
 
     #[test]
     fn references_and_bodies_are_those_of_version_two() {
-        let whole = whole();
+        let whole = whole(Registry::get());
         let text = whole.to_string();
         assert!(!text.contains(V3_PREFIX) && !text.contains("requestBody"));
         for part in text.split(V2_PREFIX).skip(1) {

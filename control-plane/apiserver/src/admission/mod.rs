@@ -1,6 +1,7 @@
 //! What a write must fulfil beyond the rules of its kind, and what the cluster adds to it. One
 //! file per rule, named as Kubernetes names its admission plugins.
 
+mod certificates;
 mod limit_range;
 mod namespace;
 mod node_restriction;
@@ -38,6 +39,7 @@ pub(crate) async fn admit_create(
     if kind.schema == kinds::PODS.schema {
         pod_security::check_pod(storage, object).await?;
     }
+    certificates::check_create(context, object)?;
     node_restriction::check_create(context, object)
 }
 
@@ -47,6 +49,7 @@ pub(crate) fn admit_update(
     new: &Value,
     old: &Value,
 ) -> Result<(), ApiError> {
+    certificates::check_update(context, new, old)?;
     node_restriction::check_update(context, new, old)
 }
 

@@ -4,7 +4,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use hull_api::{ApiError, status::Reason};
 
 use super::{
-    UserInfo,
+    UserInfo, bootstrap_token,
     tokens::{ISSUER, TokenError, Tokens},
 };
 
@@ -24,7 +24,12 @@ pub(crate) async fn bearer_user(
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);
     }
-    match tokens.check(token.trim(), &[ISSUER.to_string()]).await {
+    let token = token.trim();
+    if bootstrap_token::is_one(token) {
+        let user = bootstrap_token::user(tokens.storage(), token).await?;
+        return user.map(Some).ok_or_else(unauthorized);
+    }
+    match tokens.check(token, &[ISSUER.to_string()]).await {
         Ok(accepted) => Ok(Some(accepted.user)),
         Err(TokenError::Store(error)) => Err(error),
         Err(error) => {

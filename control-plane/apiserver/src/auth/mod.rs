@@ -2,6 +2,7 @@
 //! authorised user speaks for.
 
 mod bearer;
+mod bootstrap_token;
 mod impersonation;
 pub(crate) mod tokens;
 

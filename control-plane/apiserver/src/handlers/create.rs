@@ -13,7 +13,6 @@ use super::{
     Context, HandlerResult,
     owners::Owner,
     read_body::{check_namespace, read_object},
-    to_served, to_storage,
     update::Ownership,
 };
 use crate::{
@@ -57,6 +56,21 @@ pub(super) async fn create(context: &Context<'_>) -> HandlerResult {
     .into_response())
 }
 
+/// Nothing new of a kind whose definition is being deleted.
+fn refuse_terminating(context: &Context<'_>) -> Result<(), ApiError> {
+    if context
+        .custom
+        .as_ref()
+        .is_none_or(|custom| !custom.terminating)
+    {
+        return Ok(());
+    }
+    let mut error = ApiError::method_not_allowed(Some(context.kind.resource()));
+    error.message =
+        "create not allowed while custom resource definition is terminating".to_string();
+    Err(error)
+}
+
 /// Defaults, admits, validates and writes a new object; returns it as served.
 pub(super) async fn create_object(
     context: &Context<'_>,
@@ -64,6 +78,7 @@ pub(super) async fn create_object(
     ownership: Ownership,
     dry_run: bool,
 ) -> Result<Value, ApiError> {
+    refuse_terminating(context)?;
     let kind = context.kind;
     let storage = &context.backend.storage;
     let generate = object.name().is_empty() && !object.str_at("/metadata/generateName").is_empty();
@@ -86,7 +101,7 @@ pub(super) async fn create_object(
         let reservation = resource_quota::reserve(context, &attempt, None).await?;
         let network = &context.backend.service_network;
         service_network::allocate(storage, network, kind, &mut attempt, None).await?;
-        let mut stored = to_storage(kind, attempt);
+        let mut stored = kind.to_storage(attempt);
         if dry_run {
             if storage
                 .get(kind, stored.namespace(), stored.name())
@@ -95,14 +110,14 @@ pub(super) async fn create_object(
             {
                 return Err(ApiError::already_exists(kind.resource(), stored.name()));
             }
-            return Ok(to_served(kind, stored));
+            return Ok(kind.to_served(stored));
         }
         match storage.create(kind, &mut stored).await? {
             Outcome::Done(_) => {
                 if let Some(reservation) = reservation {
                     reservation.record(context.backend).await;
                 }
-                return Ok(to_served(kind, stored));
+                return Ok(kind.to_served(stored));
             }
             Outcome::Conflict if generate => {}
             Outcome::Conflict => {

@@ -4,14 +4,12 @@ use http::StatusCode;
 use hull_api::{ApiError, Kind, ObjectExt, time};
 use serde_json::{Map, Value, json};
 
-use super::{
-    Context, HandlerResult, list, read_body::read_delete_options, selection::Selection, to_served,
-};
+use super::{Context, HandlerResult, list, read_body::read_delete_options, selection::Selection};
 use crate::{
     admission,
     http::{Output, json_response},
     limits,
-    storage::{Outcome, Stored},
+    storage::{Outcome, Storage, Stored},
 };
 
 const ORPHAN: &str = "orphan";
@@ -19,7 +17,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 
 /// How a delete is to be done.
 #[derive(Debug, Default)]
-pub(super) struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     grace_seconds: Option<i64>,
     uid: Option<String>,
     resource_version: Option<String>,
@@ -113,7 +111,7 @@ impl DeleteOptions {
 }
 
 /// What a delete led to.
-pub(super) enum Deletion {
+pub(crate) enum Deletion {
     /// It is gone; this is its last state.
     Removed(Value),
     /// It is marked, and will go.
@@ -126,7 +124,7 @@ pub(super) async fn delete(context: &Context<'_>) -> HandlerResult {
     let deletion = delete_object(context, context.namespace, context.name, &options).await?;
     let object = match deletion {
         Deletion::Removed(object) if !kind.strategy.returns_deleted() => success(kind, &object),
-        Deletion::Removed(object) | Deletion::Marked(object) => to_served(kind, object),
+        Deletion::Removed(object) | Deletion::Marked(object) => kind.to_served(object),
     };
     Ok(Output {
         kind,
@@ -166,7 +164,7 @@ pub(super) async fn delete_collection(context: &Context<'_>) -> HandlerResult {
         let (namespace, name) = (object.value.namespace(), object.value.name());
         match delete_object(context, namespace, name, &options).await {
             Ok(Deletion::Removed(object) | Deletion::Marked(object)) => {
-                deleted.push(to_served(context.kind, object));
+                deleted.push(context.kind.to_served(object));
             }
             // Somebody else deleted it meanwhile.
             Err(error) if error.reason == hull_api::status::Reason::NotFound => {}
@@ -174,7 +172,7 @@ pub(super) async fn delete_collection(context: &Context<'_>) -> HandlerResult {
         }
     }
     let list = json!({
-        "kind": format!("{}List", context.kind.kind),
+        "kind": context.kind.list_kind(),
         "apiVersion": context.kind.group_version(),
         "metadata": {"resourceVersion": found.revision.to_string()},
         "items": deleted,
@@ -188,11 +186,22 @@ pub(super) async fn delete_object(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<Deletion, ApiError> {
-    let kind = context.kind;
+    let admit = |object: &Value| admission::admit_delete(context, object);
     let storage = &context.backend.storage;
+    delete_admitted(storage, context.kind, (namespace, name), options, admit).await
+}
+
+/// Deletes an object of a namespace and name, once `admit` agrees.
+pub(crate) async fn delete_admitted(
+    storage: &Storage,
+    kind: &Kind,
+    (namespace, name): (&str, &str),
+    options: &DeleteOptions,
+    admit: impl Fn(&Value) -> Result<(), ApiError>,
+) -> Result<Deletion, ApiError> {
     for _ in 0..limits::UPDATE_RETRIES {
         let Stored { object, revision } = storage.must_get(kind, namespace, name).await?;
-        admission::admit_delete(context, &object)?;
+        admit(&object)?;
         check_preconditions(kind, &object, options)?;
         let before = object.clone();
         match plan(kind, object, options) {
@@ -252,6 +261,7 @@ enum Plan {
 /// Decides between removing and marking (Kubernetes: registry/rest/delete.go, `BeforeDelete`).
 fn plan(kind: &Kind, mut object: Value, options: &DeleteOptions) -> Plan {
     set_propagation(&mut object, options.propagation);
+    kind.strategy.on_deletion_asked(&mut object);
     let held = !object.finalizers().is_empty() || kind.strategy.held_by_spec(&object);
     if object.is_deleting() {
         let left = object

@@ -14,7 +14,7 @@ use super::{
     Context, HandlerResult,
     delete::{DeleteOptions, delete_object},
     list::wait_for_newest,
-    read_body::read_as,
+    read_body::{Expected, read_as},
     subresources::created,
 };
 use crate::{
@@ -27,9 +27,11 @@ const MAX_DISRUPTED_PODS: usize = 2000;
 /// When to come back while a budget is not counted yet, in seconds.
 const RETRY_SECONDS: u32 = 10;
 
+const EVICTION: Expected<'static> = Expected::built_in("Eviction", "policy/v1", "policy.Eviction");
+
 /// Deletes a pod if its disruption budget allows it.
 pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
-    let eviction = read_as(context, "Eviction", "policy/v1", "policy.Eviction")?.object;
+    let eviction = read_as(context, &EVICTION)?.object;
     if !eviction.name().is_empty() && eviction.name() != context.name {
         return Err(ApiError::bad_request(format!(
             "name in URL does not match name in Eviction object: {:?} is not {:?}",

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::{Context, HandlerResult, to_served};
+use super::{Context, HandlerResult};
 use crate::http::{Accept, Encoding, Output, json_response};
 
 pub(super) async fn get(context: &Context<'_>) -> HandlerResult {
@@ -10,7 +10,7 @@ pub(super) async fn get(context: &Context<'_>) -> HandlerResult {
     let cache = &context.backend.cache;
     // Any version will do: the cache has one.
     if context.query.get("resourceVersion") == "0"
-        && kind.conversion.is_none()
+        && kind.is_served_as_stored()
         && context.accept == Accept::Object(Encoding::Json)
         && let Some(object) = cache.get(kind.storage, &kind.key(context.namespace, context.name))
     {
@@ -25,7 +25,7 @@ pub(super) async fn get(context: &Context<'_>) -> HandlerResult {
         kind,
         accept: context.accept,
         status: StatusCode::OK,
-        object: &to_served(kind, stored.object),
+        object: &kind.to_served(stored.object),
         warnings: &[],
     }
     .into_response())

@@ -4,11 +4,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Response, StatusCode};
-use hull_api::{ApiError, protobuf, schema::schema, table};
+use hull_api::{ApiError, Kind, protobuf, schema::schema, table};
 use hull_store::Revision;
 use serde_json::{Map, Value, json};
 
-use super::{Context, HandlerResult, selection::Selection, to_served};
+use super::{Context, HandlerResult, selection::Selection};
 use crate::{
     ApiBody,
     http::{Accept, Encoding, json_response, protobuf_response},
@@ -251,12 +251,7 @@ fn respond(context: &Context<'_>, page: Page) -> Response<ApiBody> {
             let rows = page
                 .objects
                 .iter()
-                .map(|object| match kind.conversion {
-                    None => table::row(kind, &object.value, include, now),
-                    Some(_) => {
-                        table::row(kind, &to_served(kind, object.value.clone()), include, now)
-                    }
-                })
+                .map(|object| table::row(kind, &served(kind, object), include, now))
                 .collect();
             let columns = Some(table::column_definitions(kind));
             json_response(
@@ -319,20 +314,23 @@ fn protobuf_list(
     let item_type = schema()
         .id(kind.schema)
         .ok_or_else(|| protobuf::ProtobufError::UnknownType(kind.schema.to_string()))?;
-    let items: Vec<Cow<'_, Value>> = objects
-        .iter()
-        .map(|object| match kind.conversion {
-            None => Cow::Borrowed(&object.value),
-            Some(_) => Cow::Owned(to_served(kind, object.value.clone())),
-        })
-        .collect();
+    let items: Vec<Cow<'_, Value>> = objects.iter().map(|object| served(kind, object)).collect();
     protobuf::encode_list(
         &kind.group_version(),
-        &format!("{}List", kind.kind),
+        &kind.list_kind(),
         item_type,
         metadata,
         items.iter().map(AsRef::as_ref),
     )
+}
+
+/// An object as the kind's version has it.
+fn served<'a>(kind: &Kind, object: &'a CachedObject) -> Cow<'a, Value> {
+    if kind.is_served_as_stored() {
+        Cow::Borrowed(&object.value)
+    } else {
+        Cow::Owned(kind.to_served(object.value.clone()))
+    }
 }
 
 /// The list as JSON: the objects are already written out.
@@ -342,21 +340,22 @@ fn list_bytes(context: &Context<'_>, objects: &[Arc<CachedObject>], metadata: &V
     let mut out = Vec::with_capacity(size + 256);
     out.extend_from_slice(
         format!(
-            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-            kind.kind,
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+            kind.list_kind(),
             kind.group_version()
         )
         .as_bytes(),
     );
+    let as_stored = kind.is_served_as_stored();
     for (index, object) in objects.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        match kind.conversion {
-            None => out.extend_from_slice(&object.json),
-            Some(_) => {
-                out.extend_from_slice(to_served(kind, object.value.clone()).to_string().as_bytes())
-            }
+        if as_stored {
+            out.extend_from_slice(&object.json);
+        } else {
+            let served = kind.to_served(object.value.clone());
+            out.extend_from_slice(served.to_string().as_bytes());
         }
     }
     out.extend_from_slice(b"]}");

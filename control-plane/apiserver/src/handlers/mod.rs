@@ -23,14 +23,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use hull_api::{ApiError, Kind, registry::Subresource};
-use serde_json::Value;
+use hull_api::{ApiError, Kind, custom::CustomResource, registry::Subresource};
 
 use crate::{
     ApiBody, UserInfo,
     admission::resource_quota::QuotaTurns,
     auth::tokens::Tokens,
     authorization::Authorizer,
+    custom_resources::ServedKinds,
     http::{Accept, Query},
     metrics::Metrics,
     service_network::ServiceNetwork,
@@ -38,12 +38,15 @@ use crate::{
     watch_cache::WatchCache,
 };
 
+pub(crate) use delete::{DeleteOptions, delete_admitted};
 pub(crate) use events_ttl::sweep_events;
 
 /// What handlers work with.
 pub(crate) struct Backend {
     pub storage: Storage,
     pub cache: Arc<WatchCache>,
+    /// The kinds of the moment.
+    pub kinds: Arc<ServedKinds>,
     pub metrics: Metrics,
     pub service_network: ServiceNetwork,
     pub authorizer: Authorizer,
@@ -57,6 +60,8 @@ pub(crate) struct Context<'a> {
     pub backend: &'a Arc<Backend>,
     pub user: &'a UserInfo,
     pub kind: &'static Kind,
+    /// What is known of the kind when it is a custom one.
+    pub custom: Option<Arc<CustomResource>>,
     pub namespace: &'a str,
     pub name: &'a str,
     pub subresource: Option<Subresource>,
@@ -100,21 +105,5 @@ pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
         ("create", Some(Token)) => token_request::create_token(&context).await,
         ("create", Some(Eviction)) => eviction::evict(&context).await,
         _ => Err(ApiError::method_not_allowed(Some(context.kind.resource()))),
-    }
-}
-
-/// The stored form in the version of `kind`.
-pub(crate) fn to_served(kind: &Kind, object: Value) -> Value {
-    match kind.conversion {
-        Some(conversion) => (conversion.from_storage)(object),
-        None => object,
-    }
-}
-
-/// The object in the stored version.
-pub(crate) fn to_storage(kind: &Kind, object: Value) -> Value {
-    match kind.conversion {
-        Some(conversion) => (conversion.to_storage)(object),
-        None => object,
     }
 }

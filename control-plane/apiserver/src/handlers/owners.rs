@@ -107,8 +107,11 @@ fn check_manager(name: &str, options: &str) -> Result<(), ApiError> {
 
 impl<'a> Context<'a> {
     /// How the kind's fields merge.
-    pub(super) fn type_ref(&self) -> TypeRef<'static> {
-        TypeRef::named(self.kind.schema)
+    pub(super) fn type_ref(&self) -> TypeRef<'_> {
+        match &self.custom {
+            Some(custom) => TypeRef::CustomRoot(&custom.schema),
+            None => TypeRef::named(self.kind.schema),
+        }
     }
 
     /// The same request, as one about the object that the subresource is part of.
@@ -116,6 +119,7 @@ impl<'a> Context<'a> {
         Context {
             subresource: None,
             body: self.body.clone(),
+            custom: self.custom.clone(),
             ..*self
         }
     }

@@ -14,9 +14,8 @@ use serde_json::Value;
 use super::{
     Context, HandlerResult,
     owners::invalid_options,
-    read_body::{FieldValidation, check_namespace, conform},
+    read_body::{Expected, FieldValidation, check_namespace, conform},
     server_side_apply::server_side_apply,
-    to_served,
     update::{Ownership, apply},
 };
 use crate::{
@@ -41,6 +40,9 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
         );
         return Err(invalid_options("PatchOptions", errors));
     }
+    if patch_type == PatchType::Strategic && context.custom.is_some() {
+        return Err(unsupported_patch());
+    }
     let validation = FieldValidation::of(context)?;
     let dry_run = context.query.dry_run("PatchOptions", context.name)?;
     for _ in 0..limits::UPDATE_RETRIES {
@@ -49,7 +51,7 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
             .storage
             .must_get(kind, context.namespace, context.name)
             .await?;
-        let current = to_served(kind, existing.object.clone());
+        let current = kind.to_served(existing.object.clone());
         let patched = apply_patch(
             context.kind.schema,
             patch_type,
@@ -69,9 +71,7 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
                 value: patched,
                 duplicates: decoded.duplicates.clone(),
             },
-            kind.kind,
-            &kind.group_version(),
-            kind.schema,
+            &Expected::own(context, &kind.group_version()),
             validation,
         )?;
         let mut object = input.object;
@@ -91,6 +91,14 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
         }
     }
     Err(ApiError::modified(kind.resource(), context.name))
+}
+
+/// Custom resources have no merge keys that such a patch could go by.
+fn unsupported_patch() -> ApiError {
+    ApiError::new(
+        Reason::UnsupportedMediaType,
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+    )
 }
 
 /// Applies a patch to an object of the type named `type_name`.

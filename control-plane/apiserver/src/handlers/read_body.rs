@@ -1,6 +1,11 @@
 //! Reads an object from a request's body, with Kubernetes' checks and messages.
 
-use hull_api::{ApiError, Kind, ObjectExt, decode::Decoded, schema};
+use hull_api::{
+    ApiError, Kind, ObjectExt,
+    custom::CustomResource,
+    decode::Decoded,
+    schema::{self, Report, TypeError},
+};
 use serde_json::{Map, Value};
 
 use super::Context;
@@ -34,6 +39,51 @@ impl FieldValidation {
                     errors.into_vec(),
                 ))
             }
+        }
+    }
+}
+
+/// What a body has to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected<'a> {
+    pub kind: &'a str,
+    pub api_version: &'a str,
+    /// Its type in the schema tables.
+    pub type_name: &'static str,
+    /// Its type when it is a custom resource.
+    pub custom: Option<&'a CustomResource>,
+}
+
+impl<'a> Expected<'a> {
+    /// A type of the schema tables.
+    pub(super) const fn built_in(
+        kind: &'a str,
+        api_version: &'a str,
+        type_name: &'static str,
+    ) -> Self {
+        Expected {
+            kind,
+            api_version,
+            type_name,
+            custom: None,
+        }
+    }
+
+    /// The type of the request's kind, whose version is `api_version`.
+    pub(super) fn own(context: &'a Context<'_>, api_version: &'a str) -> Self {
+        Expected {
+            kind: context.kind.kind,
+            api_version,
+            type_name: context.kind.schema,
+            custom: context.custom.as_deref(),
+        }
+    }
+
+    /// Checks types and drops unknown fields, in place.
+    pub(super) fn conform(&self, object: &mut Value) -> Result<Report, TypeError> {
+        match self.custom {
+            Some(custom) => custom.prune(object),
+            None => schema::conform_named(self.type_name, object),
         }
     }
 }
@@ -74,37 +124,29 @@ fn summary(body: &[u8]) -> String {
 
 /// Reads the body as an object of the request's kind.
 pub(super) fn read_object(context: &Context<'_>) -> Result<Input, ApiError> {
-    read_as(
-        context,
-        context.kind.kind,
-        &context.kind.group_version(),
-        context.kind.schema,
-    )
+    let api_version = context.kind.group_version();
+    read_as(context, &Expected::own(context, &api_version))
 }
 
 /// Reads the body as some kind.
-pub(super) fn read_as(
-    context: &Context<'_>,
-    kind: &str,
-    api_version: &str,
-    type_name: &str,
-) -> Result<Input, ApiError> {
+pub(super) fn read_as(context: &Context<'_>, expected: &Expected<'_>) -> Result<Input, ApiError> {
     let validation = FieldValidation::of(context)?;
+    let kind = expected.kind;
     let unrecognized = |why: &str| {
         ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type {kind}): {why} ({})",
             summary(&context.body)
         ))
     };
-    let decoded = decode_body(context.headers, &context.body, type_name)?
+    let decoded = decode_body(context.headers, &context.body, expected.type_name)?
         .map_err(|why| unrecognized(&why))?;
     if !decoded.value.is_object() {
         return Err(unrecognized(
             "couldn't get version/kind; json parse error: json: cannot unmarshal value into Go value of type struct",
         ));
     }
-    check_type_meta(&decoded.value, kind, api_version)?;
-    conform(decoded, kind, api_version, type_name, validation)
+    check_type_meta(&decoded.value, kind, expected.api_version)?;
+    conform(decoded, expected, validation)
 }
 
 fn check_type_meta(object: &Value, kind: &str, api_version: &str) -> Result<(), ApiError> {
@@ -127,11 +169,10 @@ fn check_type_meta(object: &Value, kind: &str, api_version: &str) -> Result<(), 
 /// Checks types and unknown fields; sets kind and apiVersion.
 pub(super) fn conform(
     decoded: Decoded,
-    kind: &str,
-    api_version: &str,
-    type_name: &str,
+    expected: &Expected<'_>,
     validation: FieldValidation,
 ) -> Result<Input, ApiError> {
+    let (kind, api_version) = (expected.kind, expected.api_version);
     let version = api_version.rsplit('/').next().unwrap_or(api_version);
     let cannot = |why: String| {
         ApiError::bad_request(format!(
@@ -139,7 +180,9 @@ pub(super) fn conform(
         ))
     };
     let mut object = decoded.value;
-    let report = schema::conform_named(type_name, &mut object).map_err(|error| cannot(error.0))?;
+    let report = expected
+        .conform(&mut object)
+        .map_err(|error| cannot(error.0))?;
     let mut complaints: Vec<String> = decoded
         .duplicates
         .iter()

@@ -1,8 +1,10 @@
-//! The `scale` subresource: replicas of a ReplicaSet or Deployment as `autoscaling/v1` Scale.
+//! The `scale` subresource: replicas of a ReplicaSet, Deployment or custom resource as
+//! `autoscaling/v1` Scale.
 
 use http::StatusCode;
 use hull_api::{
     ApiError, ObjectExt,
+    custom::ScalePaths,
     decode::Decoded,
     field::{Errors, Path},
     selector::LabelSelector,
@@ -13,7 +15,7 @@ use super::{
     Context, HandlerResult,
     owners::Owner,
     patch::apply_patch,
-    read_body::{FieldValidation, conform, read_as},
+    read_body::{Expected, FieldValidation, conform, read_as},
     server_side_apply::{apply_config, read_config},
     update::{Ownership, apply},
 };
@@ -26,6 +28,7 @@ use crate::{
 const KIND: &str = "Scale";
 const API_VERSION: &str = "autoscaling/v1";
 const SCHEMA: &str = "autoscaling.Scale";
+const EXPECTED: Expected<'static> = Expected::built_in(KIND, API_VERSION, SCHEMA);
 
 pub(super) async fn scale(verb: &str, context: &Context<'_>) -> HandlerResult {
     let scale = match verb {
@@ -35,7 +38,7 @@ pub(super) async fn scale(verb: &str, context: &Context<'_>) -> HandlerResult {
                 .storage
                 .must_get(context.kind, context.namespace, context.name)
                 .await?;
-            scale_of(&stored.object)
+            scale_of(context, &context.kind.to_served(stored.object))?
         }
         _ => change(verb, context).await?,
     };
@@ -49,8 +52,62 @@ pub(super) async fn scale(verb: &str, context: &Context<'_>) -> HandlerResult {
     .into_response())
 }
 
-fn scale_of(object: &Value) -> Value {
-    let selector = object
+/// The Scale of an object as served.
+fn scale_of(context: &Context<'_>, object: &Value) -> Result<Value, ApiError> {
+    let (wanted, found, selector) = match paths(context)? {
+        None => (
+            object.int_at("/spec/replicas").unwrap_or(0),
+            object.int_at("/status/replicas").unwrap_or(0),
+            selector_of(object),
+        ),
+        Some(paths) => (
+            paths.spec_replicas(object).ok_or_else(|| {
+                ApiError::internal(format!(
+                    "the spec replicas field {:?} does not exist",
+                    format!(".{}", paths.spec_replicas_path())
+                ))
+            })?,
+            paths.status_replicas(object).unwrap_or(0),
+            paths.selector(object).to_string(),
+        ),
+    };
+    Ok(json!({
+        "kind": KIND,
+        "apiVersion": API_VERSION,
+        "metadata": {
+            "name": object.name(),
+            "namespace": object.namespace(),
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+            "creationTimestamp": object.str_at("/metadata/creationTimestamp"),
+        },
+        "spec": {"replicas": wanted},
+        "status": {"replicas": found, "selector": selector},
+    }))
+}
+
+/// Where a custom resource has its replicas; `None`: the kind is built in.
+fn paths<'a>(context: &'a Context<'_>) -> Result<Option<&'a ScalePaths>, ApiError> {
+    match &context.custom {
+        None => Ok(None),
+        // The definition changed since the request was read.
+        Some(custom) => match &custom.scale {
+            Some(paths) => Ok(Some(paths)),
+            None => Err(ApiError::no_such_resource()),
+        },
+    }
+}
+
+fn set_replicas(context: &Context<'_>, object: &mut Value, replicas: i64) -> Result<(), ApiError> {
+    match paths(context)? {
+        None => object.set_at(&["spec", "replicas"], Value::from(replicas)),
+        Some(paths) => paths.set_spec_replicas(object, replicas),
+    }
+    Ok(())
+}
+
+fn selector_of(object: &Value) -> String {
+    object
         .pointer("/spec/selector")
         .and_then(|selector| {
             let by_expression = ["matchLabels", "matchExpressions"];
@@ -63,23 +120,7 @@ fn scale_of(object: &Value) -> Value {
             }
         })
         .map(|selector| selector.to_string())
-        .unwrap_or_default();
-    json!({
-        "kind": KIND,
-        "apiVersion": API_VERSION,
-        "metadata": {
-            "name": object.name(),
-            "namespace": object.namespace(),
-            "uid": object.uid(),
-            "resourceVersion": object.resource_version(),
-            "creationTimestamp": object.str_at("/metadata/creationTimestamp"),
-        },
-        "spec": {"replicas": object.int_at("/spec/replicas").unwrap_or(0)},
-        "status": {
-            "replicas": object.int_at("/status/replicas").unwrap_or(0),
-            "selector": selector,
-        },
-    })
+        .unwrap_or_default()
 }
 
 async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
@@ -91,7 +132,8 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
             .storage
             .must_get(kind, context.namespace, context.name)
             .await?;
-        let current = scale_of(&existing.object);
+        let served = kind.to_served(existing.object.clone());
+        let current = scale_of(context, &served)?;
         let wanted = match verb {
             "patch" => match decode_patch_body(context.headers, &context.body)? {
                 (PatchType::Apply, decoded) => {
@@ -103,7 +145,7 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
                 }
                 (patch_type, decoded) => patched(context, current.clone(), patch_type, decoded)?,
             },
-            _ => read_as(context, KIND, API_VERSION, SCHEMA)?.object,
+            _ => read_as(context, &EXPECTED)?.object,
         };
         let given = wanted.resource_version();
         let versioned =
@@ -113,11 +155,11 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
         }
         let replicas = wanted.int_at("/spec/replicas").unwrap_or(0);
         check_replicas(context, replicas)?;
-        let mut object = existing.object.clone();
-        object.set_at(&["spec", "replicas"], Value::from(replicas));
+        let mut object = served;
+        set_replicas(context, &mut object, replicas)?;
         let inner = context.of_parent();
         if let Some(updated) = apply(&inner, &existing, object, Ownership::Track, dry_run).await? {
-            return Ok(scale_of(&updated));
+            return scale_of(context, &updated);
         }
         if versioned {
             break;
@@ -149,20 +191,21 @@ async fn applied_scale(
     dry_run: bool,
 ) -> Result<Option<Value>, ApiError> {
     let owner = Owner::of_apply(context)?;
-    let config = read_config(decoded, KIND, API_VERSION, SCHEMA)?;
+    let config = read_config(decoded, &EXPECTED)?;
     let mut partial = json!({});
     if let Some(replicas) = config.int_at("/spec/replicas") {
         check_replicas(context, replicas)?;
-        partial.set_at(&["spec", "replicas"], Value::from(replicas));
+        set_replicas(context, &mut partial, replicas)?;
     }
     let version = config.resource_version();
     if !version.is_empty() {
         partial.set_at(&["metadata", "resourceVersion"], Value::from(version));
     }
     let inner = context.of_parent();
-    let merged = apply_config(&inner, &existing.object, &partial, &owner)?;
+    let live = context.kind.to_served(existing.object.clone());
+    let merged = apply_config(&inner, &live, &partial, &owner)?;
     let updated = apply(&inner, existing, merged, Ownership::Applied, dry_run).await?;
-    Ok(updated.map(|object| scale_of(&object)))
+    updated.map(|object| scale_of(context, &object)).transpose()
 }
 
 fn patched(
@@ -176,12 +219,5 @@ fn patched(
         value,
         duplicates: decoded.duplicates,
     };
-    conform(
-        decoded,
-        KIND,
-        API_VERSION,
-        SCHEMA,
-        FieldValidation::of(context)?,
-    )
-    .map(|input| input.object)
+    conform(decoded, &EXPECTED, FieldValidation::of(context)?).map(|input| input.object)
 }

@@ -9,7 +9,7 @@ use hull_api::{
 use hull_store::prefix_range;
 use serde_json::Value;
 
-use super::{Context, to_served};
+use super::Context;
 
 pub(super) struct Selection {
     kind: &'static Kind,
@@ -74,9 +74,10 @@ impl Selection {
         if self.fields.is_empty() {
             return true;
         }
-        let served = match self.kind.conversion {
-            None => Cow::Borrowed(stored),
-            Some(_) => Cow::Owned(to_served(self.kind, stored.clone())),
+        let served = if self.kind.is_served_as_stored() {
+            Cow::Borrowed(stored)
+        } else {
+            Cow::Owned(self.kind.to_served(stored.clone()))
         };
         self.fields
             .matches(|field| self.kind.field_value(&served, field))

@@ -5,7 +5,6 @@ use hull_api::{
     ApiError, ObjectExt,
     decode::Decoded,
     managed::{self, Apply, ApplyError},
-    schema,
     status::{Cause, Reason},
 };
 use serde_json::{Value, json};
@@ -14,8 +13,7 @@ use super::{
     Context, HandlerResult,
     create::create_object,
     owners::Owner,
-    read_body::check_namespace,
-    to_served,
+    read_body::{Expected, check_namespace},
     update::{Ownership, apply},
 };
 use crate::{http::Output, limits};
@@ -24,7 +22,8 @@ pub(super) async fn server_side_apply(context: &Context<'_>, body: Decoded) -> H
     let kind = context.kind;
     let owner = Owner::of_apply(context)?;
     let dry_run = context.query.dry_run("PatchOptions", context.name)?;
-    let mut config = read_config(body, kind.kind, &kind.group_version(), kind.schema)?;
+    let api_version = kind.group_version();
+    let mut config = read_config(body, &Expected::own(context, &api_version))?;
     check_namespace(kind, context.namespace, &mut config)?;
     if config.name().is_empty() {
         config.set_at(&["metadata", "name"], Value::from(context.name));
@@ -49,7 +48,7 @@ pub(super) async fn server_side_apply(context: &Context<'_>, body: Decoded) -> H
                 created => (Some(created?), StatusCode::CREATED),
             },
             Some(existing) => {
-                let live = to_served(kind, existing.object.clone());
+                let live = kind.to_served(existing.object.clone());
                 let merged = apply_config(context, &live, &config, &owner)?;
                 let written =
                     apply(context, &existing, merged, Ownership::Applied, dry_run).await?;
@@ -140,12 +139,8 @@ fn cannot_type(config: &Value, why: &str) -> ApiError {
 
 /// Reads an applied configuration: it names its type, and knows no field that the type does
 /// not.
-pub(super) fn read_config(
-    body: Decoded,
-    kind: &str,
-    api_version: &str,
-    type_name: &str,
-) -> Result<Value, ApiError> {
+pub(super) fn read_config(body: Decoded, expected: &Expected<'_>) -> Result<Value, ApiError> {
+    let (kind, api_version) = (expected.kind, expected.api_version);
     let mut config = body.value;
     if !config.is_object() {
         return Err(ApiError::bad_request(
@@ -171,7 +166,8 @@ pub(super) fn read_config(
     if !config.list_at("/metadata/managedFields").is_empty() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    let report = schema::conform_named(type_name, &mut config)
+    let report = expected
+        .conform(&mut config)
         .map_err(|error| cannot_type(&config, &error.0))?;
     if let Some(path) = report.unknown.first() {
         return Err(cannot_type(

@@ -9,13 +9,18 @@ use hull_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, HandlerResult, read_body::read_as};
+use super::{
+    Context, HandlerResult,
+    read_body::{Expected, read_as},
+};
 use crate::{http::Output, limits, storage::Outcome};
 
 const BINDINGS: ResourceName<'static> = ResourceName {
     group: "",
     resource: "pods/binding",
 };
+
+const BINDING: Expected<'static> = Expected::built_in("Binding", "v1", "core.Binding");
 
 fn success() -> Value {
     json!({
@@ -41,7 +46,7 @@ pub(super) fn created(context: &Context<'_>) -> http::Response<crate::ApiBody> {
 
 /// The scheduler's decision: sets `spec.nodeName`, once.
 pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
-    let binding = read_as(context, "Binding", "v1", "core.Binding")?.object;
+    let binding = read_as(context, &BINDING)?.object;
     let node = binding.str_at("/target/name");
     let mut errors = Errors::default();
     if !matches!(binding.str_at("/target/kind"), "" | "Node") {

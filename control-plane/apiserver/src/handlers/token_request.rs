@@ -8,7 +8,10 @@ use hull_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, HandlerResult, read_body::read_as};
+use super::{
+    Context, HandlerResult,
+    read_body::{Expected, read_as},
+};
 use crate::{
     auth::tokens::{Binding, Claims, ISSUER, Issue},
     authorization::node_name,
@@ -23,7 +26,10 @@ const MIN_LIFETIME_SECONDS: i64 = 600;
 const MAX_LIFETIME_SECONDS: i64 = 1 << 32;
 
 pub(super) async fn create_token(context: &Context<'_>) -> HandlerResult {
-    let input = read_as(context, KIND, API_VERSION, "authentication.TokenRequest")?;
+    let input = read_as(
+        context,
+        &Expected::built_in(KIND, API_VERSION, "authentication.TokenRequest"),
+    )?;
     let mut request = input.object;
     let name = request.name();
     if !name.is_empty() && name != context.name {

@@ -10,7 +10,6 @@ use super::{
     create::create_object,
     owners::Owner,
     read_body::{check_namespace, read_object},
-    to_served, to_storage,
 };
 use crate::{
     admission::{self, resource_quota},
@@ -110,7 +109,7 @@ pub(super) async fn apply(
     dry_run: bool,
 ) -> Result<Option<Value>, ApiError> {
     let kind = context.kind;
-    let old = to_served(kind, existing.object.clone());
+    let old = kind.to_served(existing.object.clone());
     check_preconditions(kind, &new, &old)?;
     let given = new.remove_at(&["metadata", "managedFields"]);
     prepare(kind, context.subresource, &mut new, &old);
@@ -155,12 +154,12 @@ pub(super) async fn apply(
         return Ok(Some(new));
     }
     let reservation = resource_quota::reserve(context, &new, Some(&old)).await?;
-    let stored = to_storage(kind, new);
+    let stored = kind.to_storage(new);
     let written = write(context, stored, existing.revision).await?;
     if let (Some(reservation), Some(_)) = (reservation, &written) {
         reservation.record(context.backend).await;
     }
-    Ok(written.map(|object| to_served(kind, object)))
+    Ok(written.map(|object| kind.to_served(object)))
 }
 
 fn check_preconditions(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
@@ -249,8 +248,7 @@ fn validate(
                 .validate_part_update(part, new, old, &mut errors);
         }
         None => {
-            kind.strategy.validate(new, &mut errors);
-            kind.strategy.validate_update(new, old, &mut errors);
+            kind.strategy.validate_change(new, old, &mut errors);
         }
     }
     if errors.is_empty() {

@@ -16,7 +16,6 @@ use super::{
     Backend, Context, HandlerResult,
     list::{parse_version, selected, wait_for_newest},
     selection::Selection,
-    to_served,
 };
 use crate::{
     ApiBody, body,
@@ -181,14 +180,14 @@ impl Encoder {
 
     fn event(&mut self, event: &str, object: &CachedObject) -> Bytes {
         let as_written = matches!(self.accept, Accept::Object(_)) && !is_protobuf(self.accept);
-        if as_written && self.kind.conversion.is_none() {
+        if as_written && self.kind.is_served_as_stored() {
             return Self::line(event, &object.json);
         }
         self.value_event(event, object.value.clone())
     }
 
     fn value_event(&mut self, event: &str, stored: Value) -> Bytes {
-        let object = to_served(self.kind, stored);
+        let object = self.kind.to_served(stored);
         let shaped = match self.accept {
             Accept::Object(_) => object,
             Accept::Metadata(_) => table::partial_metadata(&object),
@@ -371,7 +370,8 @@ async fn next(
                 Changes::Some(_) => {}
             }
             if changed.changed().await.is_err() {
-                return Err(ApiError::internal("the watch cache is gone"));
+                // The kind is not served any more.
+                return Err(ApiError::expired("the resource is not served any more"));
             }
         },
         Source::History(history) => match history.next().await {

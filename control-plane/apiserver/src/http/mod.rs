@@ -13,5 +13,6 @@ pub(crate) use media::{
 pub(crate) use query::{Query, decode};
 pub(crate) use request::{RequestInfo, Target};
 pub(crate) use respond::{
-    Output, error_response, error_response_as, json_response, protobuf_response, text_response,
+    Output, add_warning, error_response, error_response_as, json_response, protobuf_response,
+    text_response,
 };

@@ -37,9 +37,13 @@ pub(crate) struct RequestInfo {
 }
 
 impl RequestInfo {
-    pub(crate) fn parse(method: &Method, uri: &http::Uri) -> Result<Self, ApiError> {
+    pub(crate) fn parse(
+        registry: &Registry,
+        method: &Method,
+        uri: &http::Uri,
+    ) -> Result<Self, ApiError> {
         let query = Query::parse(uri.query().unwrap_or(""));
-        let target = parse_target(uri.path())?;
+        let target = parse_target(registry, uri.path())?;
         let verb = verb(method, &target, &query)?;
         Ok(RequestInfo {
             verb,
@@ -151,7 +155,7 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
     })
 }
 
-fn parse_target(path: &str) -> Result<Target, ApiError> {
+fn parse_target(registry: &Registry, path: &str) -> Result<Target, ApiError> {
     let mut parts: Vec<String> = path
         .split('/')
         .skip(1)
@@ -166,7 +170,6 @@ fn parse_target(path: &str) -> Result<Target, ApiError> {
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return Ok(Target::Path(path.to_string())),
     };
-    let registry = Registry::get();
     let find = |plural: &str| {
         registry
             .by_resource(group, version, plural)
@@ -220,7 +223,7 @@ mod tests {
     use super::*;
 
     fn parse(method: Method, uri: &str) -> Result<RequestInfo, ApiError> {
-        RequestInfo::parse(&method, &uri.parse().unwrap())
+        RequestInfo::parse(Registry::get(), &method, &uri.parse().unwrap())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Responses.
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use hull_api::{ApiError, Kind, protobuf, table};
 use serde_json::{Value, json};
 
@@ -114,11 +114,16 @@ impl Output<'_> {
             _ => json_response(self.status, self.object.to_string()),
         };
         for warning in self.warnings {
-            let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-                response.headers_mut().append(header::WARNING, value);
-            }
+            add_warning(response.headers_mut(), warning);
         }
         response
+    }
+}
+
+/// Adds a `Warning` header, which kubectl shows to the user.
+pub(crate) fn add_warning(headers: &mut HeaderMap, warning: &str) {
+    let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+    if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+        headers.append(header::WARNING, value);
     }
 }

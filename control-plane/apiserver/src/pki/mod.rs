@@ -144,6 +144,11 @@ impl ClusterPki {
         &self.ca.cert_pem
     }
 
+    /// The CA's private key, PEM (PKCS #8): what the controllers sign nodes' requests with.
+    pub fn ca_key_pem(&self) -> &str {
+        &self.ca.key_pem
+    }
+
     /// What the API server serves with.
     pub fn server(&self) -> &CertPair {
         &self.server

@@ -46,6 +46,15 @@ pub(crate) fn store_error(error: StoreError) -> ApiError {
         StoreError::Closed => {
             ApiError::new(Reason::ServiceUnavailable, "the server is shutting down")
         }
+        StoreError::TooLarge { .. } => {
+            ApiError::new(Reason::RequestEntityTooLarge, error.to_string())
+        }
+        StoreError::Unavailable { .. } | StoreError::TimedOut { .. } => {
+            tracing::warn!(%error, "the store does not answer");
+            let mut unavailable = ApiError::new(Reason::ServiceUnavailable, error.to_string());
+            unavailable.details.retry_after_seconds = 1;
+            unavailable
+        }
         other => {
             tracing::error!(error = %other, "the store failed");
             ApiError::internal(other)

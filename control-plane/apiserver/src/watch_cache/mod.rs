@@ -78,6 +78,20 @@ struct Resource {
     changed: watch::Sender<Revision>,
 }
 
+impl Resource {
+    /// An empty one, of which everything after `revision` will be known.
+    fn new(revision: Revision) -> Self {
+        Resource {
+            state: RwLock::new(ResourceState {
+                ring_start: revision,
+                newest: revision,
+                ..ResourceState::default()
+            }),
+            changed: watch::Sender::new(revision),
+        }
+    }
+}
+
 /// What a watcher gets when it asks for changes.
 pub(crate) enum Changes {
     /// These, in order; maybe none yet.
@@ -96,7 +110,9 @@ pub(crate) struct Snapshot {
 const BATCH: usize = 256;
 
 pub(crate) struct WatchCache {
-    resources: HashMap<&'static str, Resource>,
+    resources: HashMap<&'static str, Arc<Resource>>,
+    /// Those of custom resources, which come and go.
+    custom: RwLock<HashMap<String, Arc<Resource>>>,
     progress: watch::Sender<Revision>,
 }
 
@@ -106,16 +122,11 @@ impl WatchCache {
             .kinds()
             .iter()
             .filter(|kind| !kind.review)
-            .map(|kind| {
-                let resource = Resource {
-                    state: RwLock::default(),
-                    changed: watch::Sender::new(0),
-                };
-                (kind.storage, resource)
-            })
+            .map(|kind| (kind.storage, Arc::new(Resource::new(0))))
             .collect();
         WatchCache {
             resources,
+            custom: RwLock::default(),
             progress: watch::Sender::new(0),
         }
     }
@@ -138,8 +149,38 @@ impl WatchCache {
         }
     }
 
-    fn resource(&self, storage: &str) -> Option<&Resource> {
-        self.resources.get(storage)
+    fn resource(&self, storage: &str) -> Option<Arc<Resource>> {
+        if let Some(resource) = self.resources.get(storage) {
+            return Some(resource.clone());
+        }
+        self.custom.read().get(storage).cloned()
+    }
+
+    /// The resource of a custom kind, made when it is not there.
+    fn custom(&self, storage: &str) -> Arc<Resource> {
+        let mut custom = self.custom.write();
+        if let Some(resource) = custom.get(storage) {
+            return resource.clone();
+        }
+        // Whatever is to come has a later revision.
+        let resource = Arc::new(Resource::new(self.revision()));
+        custom.insert(storage.to_string(), resource.clone());
+        resource
+    }
+
+    /// Makes room for a custom kind.
+    pub(crate) fn add_custom(&self, storage: &str) {
+        if !self.resources.contains_key(storage) {
+            self.custom(storage);
+        }
+    }
+
+    /// Forgets custom kinds that are not served any more, unless there are objects left of
+    /// them; their watches end.
+    pub(crate) fn keep_custom(&self, is_served: impl Fn(&str) -> bool) {
+        self.custom.write().retain(|storage, resource| {
+            is_served(storage) || !resource.state.read().objects.is_empty()
+        });
     }
 
     /// The objects in a range of keys.
@@ -166,7 +207,8 @@ impl WatchCache {
 
     /// One object.
     pub(crate) fn get(&self, storage: &str, key: &str) -> Option<Arc<CachedObject>> {
-        let state = self.resource(storage)?.state.read();
+        let resource = self.resource(storage)?;
+        let state = resource.state.read();
         state.objects.get(key).cloned()
     }
 
@@ -197,24 +239,43 @@ impl WatchCache {
     }
 
     /// Number of objects per storage name.
-    pub(crate) fn counts(&self) -> Vec<(&'static str, usize)> {
-        self.resources
-            .iter()
-            .map(|(storage, resource)| (*storage, resource.state.read().objects.len()))
-            .collect()
+    pub(crate) fn counts(&self) -> Vec<(String, usize)> {
+        let count = |resource: &Resource| resource.state.read().objects.len();
+        let built_in = self.resources.iter();
+        let mut counts: Vec<(String, usize)> = built_in
+            .map(|(storage, resource)| ((*storage).to_string(), count(resource)))
+            .collect();
+        let custom = self.custom.read();
+        counts.extend(custom.iter().map(|(name, one)| (name.clone(), count(one))));
+        counts
     }
 
-    /// The storage name in a key: its first part, or its first two.
+    /// The storage name in a key: its first part, or its first two. Those of custom resources
+    /// begin with a group, which has a dot.
     fn storage_of<'a>(&self, key: &'a str) -> &'a str {
         let rest = key.strip_prefix("/registry/").unwrap_or("");
         let ends = rest.match_indices('/').map(|(at, _)| at).take(2);
         ends.map(|end| &rest[..end])
-            .find(|storage| self.resources.contains_key(storage))
+            .find(|storage| {
+                self.resources.contains_key(storage)
+                    || matches!(storage.split_once('/'), Some((group, _)) if group.contains('.'))
+            })
             .unwrap_or("")
     }
 
+    /// The resource that a key belongs to.
+    fn resource_of(&self, key: &str) -> Option<Arc<Resource>> {
+        match self.storage_of(key) {
+            "" => None,
+            storage => Some(
+                self.resource(storage)
+                    .unwrap_or_else(|| self.custom(storage)),
+            ),
+        }
+    }
+
     fn apply(&self, key: &str, revision: Revision, current: Option<Arc<CachedObject>>) {
-        let Some(resource) = self.resource(self.storage_of(key)) else {
+        let Some(resource) = self.resource_of(key) else {
             return;
         };
         let mut state = resource.state.write();
@@ -246,9 +307,20 @@ impl WatchCache {
                 .or_default()
                 .insert(object.key.clone(), object.clone());
         }
-        for (storage, resource) in &self.resources {
+        for storage in by_storage.keys().filter(|storage| !storage.is_empty()) {
+            if !self.resources.contains_key(storage) {
+                self.custom(storage);
+            }
+        }
+        let built_in = self.resources.iter();
+        let mut all: Vec<(String, Arc<Resource>)> = built_in
+            .map(|(storage, resource)| ((*storage).to_string(), resource.clone()))
+            .collect();
+        let custom = self.custom.read().clone();
+        all.extend(custom);
+        for (storage, resource) in all {
             let mut state = resource.state.write();
-            state.objects = by_storage.remove(storage).unwrap_or_default();
+            state.objects = by_storage.remove(storage.as_str()).unwrap_or_default();
             state.ring.clear();
             state.ring_start = revision;
             state.newest = revision;

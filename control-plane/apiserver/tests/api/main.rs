@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admission;
+mod certificates;
+mod custom_resources;
 mod deletion;
 mod discovery;
 mod evictions;

@@ -28,6 +28,9 @@ use k8s_openapi::{
 };
 use parking_lot::Mutex;
 
+#[cfg(test)]
+pub(crate) use nodes::intended as intended_node;
+
 use crate::{
     adopt::{self, parse_selector},
     history::{self, History, REVISION_LABEL, Subject},
@@ -100,8 +103,9 @@ impl DaemonSetController {
         now: Timestamp,
     ) -> Result<Action, ReconcileError> {
         let key = Key::of(set);
+        self.control.settle_doubts(&key).await?;
         // Before the pods are read: what is seen after this may be newer, never older.
-        let may_act = self.control.expectations.satisfied(&key);
+        let waits = self.control.expectations.remaining(&key);
         let writer = &*self.control.writer;
         let selector = parse_selector(&spec.selector, &format!("daemonset {key}"))?;
         let claimed = adopt::claim(writer, set, &selector, &self.pods).await?;
@@ -118,7 +122,7 @@ impl DaemonSetController {
         let view = View::new(set, spec, &history, &claimed, self.nodes.all(), now);
         let mut managed = Ok(());
         let mut retry = None;
-        if may_act && set.metadata.deletion_timestamp.is_none() {
+        if waits.is_none() && set.metadata.deletion_timestamp.is_none() {
             (managed, retry) = self.manage(&view).await;
             if managed.is_ok() && self.control.expectations.satisfied(&key) && view.is_rolling() {
                 managed = self.roll(&view).await;
@@ -134,7 +138,7 @@ impl DaemonSetController {
         history
             .truncate(writer, spec.revision_history_limit, in_use)
             .await?;
-        let wait = [next, retry].into_iter().flatten().min();
+        let wait = [next, retry, waits].into_iter().flatten().min();
         Ok(wait.map_or(Action::Done, Action::After))
     }
 

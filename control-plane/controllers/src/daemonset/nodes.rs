@@ -69,7 +69,7 @@ pub(super) fn pin(spec: &mut PodSpec, node: &str) {
 }
 
 /// The node that a pod without one is tied to.
-pub(super) fn intended(pod: &Pod) -> Option<&str> {
+pub(crate) fn intended(pod: &Pod) -> Option<&str> {
     let affinity = pod
         .spec
         .as_ref()?

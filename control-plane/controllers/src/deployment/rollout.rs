@@ -2,13 +2,25 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
 use super::{
     DeploymentController, Sets, available, bounds, proportions::new_set_size, size, status, sum,
     wanted,
 };
 use crate::runtime::{Action, ReconcileError};
+
+/// The set's status is about its present spec.
+fn is_observed(set: &ReplicaSet) -> bool {
+    let status = set.status.as_ref();
+    let observed = status.and_then(|status| status.observed_generation);
+    observed.unwrap_or(0) >= set.metadata.generation.unwrap_or(0)
+}
+
+/// Available pods that stay: a set that was told to shrink has not deleted its surplus yet.
+fn lasting(set: &ReplicaSet) -> i32 {
+    available(set).min(size(set))
+}
 
 impl DeploymentController {
     /// Old sets to 0; when their pods are gone, the new one to the full size.
@@ -83,7 +95,8 @@ impl DeploymentController {
         deployment: &Deployment,
         sets: &mut Sets,
     ) -> Result<bool, ReconcileError> {
-        if sum(sets.old.iter(), size) == 0 {
+        // A status from before the last resize counts pods that are about to go.
+        if sum(sets.old.iter(), size) == 0 || !sets.all().all(|set| is_observed(set)) {
             return Ok(false);
         }
         let min_available = wanted(deployment) - bounds(deployment).unavailable;
@@ -107,7 +120,7 @@ impl DeploymentController {
                     .await?;
             }
         }
-        let mut left = sum(sets.all(), available) - min_available;
+        let mut left = sum(sets.all(), lasting) - min_available;
         for old in sets.old.clone() {
             let step = size(&old).min(left);
             if step > 0 {

@@ -212,8 +212,10 @@ impl Controller for JobController {
                 "the status of job {key} is not up to date yet"
             )));
         }
+        self.control.settle_doubts(key).await?;
         // Before the pods are read: what is seen after this may be newer, never older.
-        let may_act = self.control.expectations.satisfied(key);
+        let unseen = self.control.expectations.remaining(key);
+        let may_act = unseen.is_none();
         let selector = parse_selector(selector, &format!("job {key}"))?;
         let writer = &*self.control.writer;
         let owned = adopt::claim(writer, &*job, &selector, &self.pods).await?;
@@ -233,8 +235,9 @@ impl Controller for JobController {
                 }
             }
         }
-        let waits = [retry, verdict::deadline_in(&sync)];
-        self.write_status(sync, managed.is_ok()).await?;
+        let waits = [retry, verdict::deadline_in(&sync), unseen];
+        // A pod that is not seen yet may run: the job cannot have ended.
+        self.write_status(sync, managed.is_ok() && may_act).await?;
         managed.map_err(|failure| failure.error)?;
         let next = waits.into_iter().flatten().min();
         Ok(next.map_or(Action::Done, Action::After))

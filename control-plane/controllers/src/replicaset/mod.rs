@@ -99,22 +99,27 @@ impl<S: Replicated> Controller for ReplicasController<S> {
         let Some(selector) = set.selector() else {
             return Ok(Action::Done);
         };
+        self.control.settle_doubts(key).await?;
         // Before the pods are read: what is seen after this may be newer, never older.
-        let may_act = self.control.expectations.satisfied(key);
+        let waits = self.control.expectations.remaining(key);
         let selector = parse_selector(&selector, &format!("{} {key}", S::CONTROLLER))?;
         let writer = &*self.control.writer;
         let mut owned = adopt::claim(writer, &*set, &selector, &self.pods).await?;
         owned.retain(|pod| pods::is_active(pod));
-        let managed = if may_act && set.meta().deletion_timestamp.is_none() {
+        let managed = if waits.is_none() && set.meta().deletion_timestamp.is_none() {
             self.manage_replicas(&set, &owned).await
         } else {
             Ok(())
         };
+        // Those that are on their way out although it does not show yet are not counted.
+        let expectations = &self.control.expectations;
+        owned.retain(|pod| !expectations.expects_deletion(key, pod.metadata.uid.as_deref()));
         let now = Timestamp::now();
         let next = self
             .write_status(&*set, &owned, managed.as_ref().err(), now)
             .await?;
         managed.map_err(|failure| failure.error)?;
+        let next = [next, waits].into_iter().flatten().min();
         Ok(next.map_or(Action::Done, Action::After))
     }
 }

@@ -26,6 +26,18 @@ struct State {
     requests: Vec<String>,
     revision: u64,
     failures: Vec<(String, WriteError)>,
+    allowed: Vec<String>,
+    /// Everything that a watch would have said.
+    log: Vec<Change>,
+    /// Pods on nodes end only when the node says so, as in real life.
+    graceful: bool,
+}
+
+#[derive(Clone)]
+struct Change {
+    plural: String,
+    object: Value,
+    removed: bool,
 }
 
 /// See the module.
@@ -85,6 +97,11 @@ impl FakeApi {
         serde_json::from_value(stored).unwrap()
     }
 
+    /// Access reviews of this user and `resource/subresource` are answered with yes.
+    pub(crate) fn allow(&self, user: &str, resource: &str) {
+        self.state.lock().allowed.push(format!("{user} {resource}"));
+    }
+
     /// The next request that begins with `request` (e.g. `create pods`) fails.
     pub(crate) fn fail(&self, request: &str, error: WriteError) {
         self.state.lock().failures.push((request.into(), error));
@@ -120,12 +137,44 @@ impl FakeApi {
         let object = state.objects.get_mut(&path).unwrap();
         merge(object, &patch);
         object["metadata"]["resourceVersion"] = revision.to_string().into();
+        let object = object.clone();
+        state.log.push(Change {
+            plural: plural.to_owned(),
+            object,
+            removed: false,
+        });
     }
 
     /// Removes an object behind everybody's back.
     pub(crate) fn remove(&self, plural: &str, key: &Key) {
         let path = (plural.to_owned(), key.namespace.clone(), key.name.clone());
-        self.state.lock().objects.remove(&path);
+        self.state.lock().remove(&path);
+    }
+
+    /// From now on a pod on a node that is deleted stays until [`FakeApi::kill`].
+    pub(crate) fn delete_gracefully(&self) {
+        self.state.lock().graceful = true;
+    }
+
+    /// Somebody deletes an object.
+    pub(crate) fn delete_as_user(&self, plural: &str, key: &Key) {
+        let path = (plural.to_owned(), key.namespace.clone(), key.name.clone());
+        self.state.lock().delete(&path, None);
+    }
+
+    /// The node has ended a deleted pod.
+    pub(crate) fn kill(&self, key: &Key) {
+        self.change(
+            "pods",
+            key,
+            json!({"metadata": {"deletionGracePeriodSeconds": 0}}),
+        );
+        let path = ("pods".to_owned(), key.namespace.clone(), key.name.clone());
+        let mut state = self.state.lock();
+        let held = state.objects.get(&path).is_some_and(State::is_held);
+        if !held {
+            state.remove(&path);
+        }
     }
 
     /// Brings an informer up to date.
@@ -139,6 +188,41 @@ impl FakeApi {
             informer.observe(Event::InitApply(object));
         }
         informer.observe(Event::InitDone);
+    }
+
+    /// The place in the log that a list of now has.
+    pub(crate) fn now(&self) -> usize {
+        self.state.lock().log.len()
+    }
+
+    /// Gives an informer the changes of its kind from `place` on, `most` at most, one by one as a
+    /// watch does. Gives the place after them.
+    pub(crate) fn follow<K>(&self, informer: &Informer<K>, place: usize, most: usize) -> usize
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    {
+        use kube::runtime::watcher::Event;
+        let plural = resource_of::<K>().plural;
+        let (end, changes) = {
+            let log = &self.state.lock().log;
+            let of_kind = |(_, change): &(usize, &Change)| change.plural == plural;
+            let later = log.iter().enumerate().skip(place).filter(of_kind);
+            let changes: Vec<(usize, Change)> =
+                later.take(most).map(|(at, c)| (at, c.clone())).collect();
+            (log.len(), changes)
+        };
+        let next = match changes.last() {
+            Some((at, _)) if changes.len() == most => at + 1,
+            _ => end,
+        };
+        for (_, change) in changes {
+            let object = serde_json::from_value(change.object).unwrap();
+            informer.observe(match change.removed {
+                true => Event::Delete(object),
+                false => Event::Apply(object),
+            });
+        }
+        next
     }
 }
 
@@ -175,7 +259,55 @@ impl State {
             meta["name"].as_str().unwrap().to_owned(),
         );
         self.objects.insert(path, object.clone());
+        self.log.push(Change {
+            plural: plural.to_owned(),
+            object: object.clone(),
+            removed: false,
+        });
         object
+    }
+
+    fn remove(&mut self, path: &Path) {
+        if let Some(object) = self.objects.remove(path) {
+            self.log.push(Change {
+                plural: path.0.clone(),
+                object,
+                removed: true,
+            });
+        }
+    }
+
+    fn delete(&mut self, path: &Path, policy: Option<PropagationPolicy>) {
+        let Some(mut object) = self.objects.get(path).cloned() else {
+            return;
+        };
+        if policy == Some(PropagationPolicy::Foreground) {
+            object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+        }
+        let phase = object["status"]["phase"].as_str();
+        let ended = matches!(phase, Some("Succeeded" | "Failed"));
+        let on_node = path.0 == "pods" && object["spec"]["nodeName"].is_string();
+        if self.graceful && on_node && !ended {
+            object["metadata"]["deletionGracePeriodSeconds"] = 30.into();
+        }
+        let finalizers = object["metadata"]["finalizers"].as_array();
+        if finalizers.is_some_and(|list| !list.is_empty()) || State::is_held(&object) {
+            object["metadata"]["deletionTimestamp"] = "2026-02-01T00:00:00Z".into();
+            self.store(&path.0, object);
+        } else {
+            self.remove(path);
+        }
+    }
+
+    /// Something still keeps the object although it is deleted.
+    fn is_held(object: &Value) -> bool {
+        let meta = &object["metadata"];
+        // A namespace is held by the finalizers of its spec too.
+        let finalizers = [&meta["finalizers"], &object["spec"]["finalizers"]];
+        let finalizers = finalizers
+            .iter()
+            .any(|list| list.as_array().is_some_and(|list| !list.is_empty()));
+        finalizers || meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0
     }
 
     fn request(
@@ -197,6 +329,16 @@ impl State {
             Some(index) => Err(self.failures.remove(index).1),
             None => Ok(()),
         }
+    }
+
+    fn reviewed(&self, mut review: Value) -> Value {
+        let spec = &review["spec"];
+        let what = &spec["resourceAttributes"];
+        let asked = [&spec["user"], &what["resource"], &what["subresource"]]
+            .map(|part| part.as_str().unwrap_or_default());
+        let asked = format!("{} {}/{}", asked[0], asked[1], asked[2]);
+        review["status"] = json!({"allowed": self.allowed.contains(&asked)});
+        review
     }
 
     fn existing(&mut self, target: Target<'_>) -> Result<&mut Value, WriteError> {
@@ -261,6 +403,9 @@ impl Writer for FakeApi {
     async fn create(&self, target: Target<'_>, body: Value) -> Result<Value, WriteError> {
         let mut state = self.state.lock();
         state.request("create", target, None)?;
+        if target.resource.kind == "SubjectAccessReview" {
+            return Ok(state.reviewed(body));
+        }
         if !target.name.is_empty() && state.objects.contains_key(&path(target)) {
             return Err(refused(
                 409,
@@ -298,17 +443,11 @@ impl Writer for FakeApi {
             let generation = object["metadata"]["generation"].as_i64().unwrap_or(1);
             object["metadata"]["generation"] = (generation + 1).into();
         }
-        // A namespace is held by the finalizers of its spec too.
-        let held = [
-            &object["metadata"]["finalizers"],
-            &object["spec"]["finalizers"],
-        ]
-        .iter()
-        .any(|list| list.as_array().is_some_and(|list| !list.is_empty()));
-        let finished = object["metadata"].get("deletionTimestamp").is_some() && !held;
+        let finished =
+            object["metadata"].get("deletionTimestamp").is_some() && !State::is_held(&object);
         let stored = state.store(&target.resource.plural, object);
         if finished {
-            state.objects.remove(&path(target));
+            state.remove(&path(target));
         }
         Ok(stored)
     }
@@ -317,21 +456,8 @@ impl Writer for FakeApi {
         let mut state = self.state.lock();
         state.request("delete", target, None)?;
         let uid = options.preconditions.and_then(|conditions| conditions.uid);
-        let mut object = state
-            .checked(target, &json!({"metadata": {"uid": uid}}))?
-            .clone();
-        if options.propagation_policy == Some(PropagationPolicy::Foreground) {
-            object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
-        }
-        if object["metadata"]["finalizers"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty())
-        {
-            object["metadata"]["deletionTimestamp"] = "2026-02-01T00:00:00Z".into();
-            state.store(&target.resource.plural, object);
-        } else {
-            state.objects.remove(&path(target));
-        }
+        state.checked(target, &json!({"metadata": {"uid": uid}}))?;
+        state.delete(&path(target), options.propagation_policy);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt::Debug,
     sync::Arc,
+    time::Instant,
 };
 
 use futures::StreamExt;
@@ -45,6 +46,7 @@ impl<'a, K> Delta<'a, K> {
 }
 
 type Handler<K> = Box<dyn Fn(&Delta<'_, K>) + Send + Sync>;
+type ListHandler = Box<dyn Fn(Instant) + Send + Sync>;
 
 /// Objects with the same controller, or in the same namespace without one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -57,14 +59,15 @@ enum Group {
 struct State<K> {
     objects: HashMap<Key, Arc<K>>,
     groups: HashMap<Group, BTreeSet<Key>>,
-    /// While a list is under way: what it had so far.
-    listed: Option<HashSet<Key>>,
+    /// While a list is under way: when it began, and what it had so far.
+    listed: Option<(Instant, HashSet<Key>)>,
 }
 
 /// See the module.
 pub struct Informer<K> {
     state: RwLock<State<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
+    list_handlers: RwLock<Vec<ListHandler>>,
     synced: watch::Sender<bool>,
 }
 
@@ -87,6 +90,7 @@ impl<K> Default for Informer<K> {
                 listed: None,
             }),
             handlers: RwLock::new(Vec::new()),
+            list_handlers: RwLock::new(Vec::new()),
             synced: watch::Sender::new(false),
         }
     }
@@ -96,6 +100,12 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
     /// Adds a handler. It must not block: it enqueues keys.
     pub fn on_change(&self, handler: impl Fn(&Delta<'_, K>) + Send + Sync + 'static) {
         self.handlers.write().push(Box::new(handler));
+    }
+
+    /// Adds a handler that is called after each whole list, with the time when the list began.
+    /// Between two lists objects may have come and gone unseen.
+    pub fn on_list(&self, handler: impl Fn(Instant) + Send + Sync + 'static) {
+        self.list_handlers.write().push(Box::new(handler));
     }
 
     /// One object.
@@ -157,7 +167,7 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
         let object = Arc::new(object);
         let old = {
             let mut state = self.state.write();
-            if let Some(listed) = &mut state.listed {
+            if let Some((_, listed)) = &mut state.listed {
                 listed.insert(key.clone());
             }
             state.insert(key, object.clone())
@@ -190,27 +200,35 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
         }
     }
 
+    /// A list is whole: what it does not have is gone.
+    fn complete(&self, began: Instant, listed: &HashSet<Key>) {
+        let gone: Vec<Key> = {
+            let state = self.state.read();
+            let keys = state.objects.keys();
+            keys.filter(|key| !listed.contains(key)).cloned().collect()
+        };
+        for key in gone {
+            self.delete(&key);
+        }
+        self.synced.send_replace(true);
+        for handler in self.list_handlers.read().iter() {
+            handler(began);
+        }
+    }
+
     /// A watch event.
     pub fn observe(&self, event: watcher::Event<K>) {
         match event {
-            watcher::Event::Init => self.state.write().listed = Some(HashSet::new()),
+            watcher::Event::Init => {
+                self.state.write().listed = Some((Instant::now(), HashSet::new()));
+            }
             watcher::Event::InitApply(object) | watcher::Event::Apply(object) => self.apply(object),
             watcher::Event::Delete(object) => self.delete(&Key::of(&object)),
             watcher::Event::InitDone => {
-                let gone: Vec<Key> = {
-                    let mut state = self.state.write();
-                    let listed = state.listed.take().unwrap_or_default();
-                    state
-                        .objects
-                        .keys()
-                        .filter(|key| !listed.contains(key))
-                        .cloned()
-                        .collect()
-                };
-                for key in gone {
-                    self.delete(&key);
+                let list = self.state.write().listed.take();
+                if let Some((began, listed)) = list {
+                    self.complete(began, &listed);
                 }
-                self.synced.send_replace(true);
             }
         }
     }

@@ -58,6 +58,11 @@ impl WriteError {
         self.has_reason("Conflict")
     }
 
+    /// The API server certainly did not do what was asked. Otherwise it may have.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, WriteError::Refused { code, .. } if (400..500).contains(code))
+    }
+
     /// The namespace takes no new objects because it is being deleted.
     pub fn is_namespace_terminating(&self) -> bool {
         matches!(self, WriteError::Refused { code: 403, message, .. }
@@ -217,13 +222,25 @@ impl dyn Writer {
     where
         K: Resource<DynamicType = ()> + Serialize,
     {
+        self.replace_part(object, "status").await
+    }
+
+    /// Replaces a subresource of an object that is known, as it was in this version.
+    pub async fn replace_part<K>(
+        &self,
+        object: &K,
+        subresource: &'static str,
+    ) -> Result<Value, WriteError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
         let resource = resource_of::<K>();
         let target = target_of(object, &resource);
         let body = serde_json::to_value(object).map_err(|source| WriteError::Failed {
-            request: format!("replace {target}/status"),
+            request: format!("replace {target}/{subresource}"),
             source: Box::new(source),
         })?;
-        self.replace(target, Some("status"), body).await
+        self.replace(target, Some(subresource), body).await
     }
 
     /// Patches (RFC 7396) an object that is known.

@@ -55,13 +55,15 @@ pub struct ContainerInput<'a> {
     pub termination_message_file: &'a Path,
     /// ConfigMaps and Secrets.
     pub objects: &'a ObjectSnapshot,
+    /// Service environment variables.
+    pub services: &'a [(String, String)],
 }
 
 /// Builds the configuration.
 pub fn container_config(input: &ContainerInput<'_>) -> Result<cri::ContainerConfig, ConfigError> {
     let container = input.container;
     let spec = input.facts.pod.spec.clone().unwrap_or_default();
-    let env = environment(container, input.facts, input.objects)?;
+    let env = environment(container, input.facts, input.objects, input.services)?;
     let lookup = |name: &str| {
         env.iter()
             .find(|(key, _)| key == name)
@@ -315,6 +317,7 @@ mod tests {
             pod_dir: Path::new("/r/pods/u"),
             termination_message_file: Path::new("/r/pods/u/containers/c/1"),
             objects: &objects,
+            services: &[],
         })
     }
 

@@ -1,7 +1,8 @@
-//! A container's environment: envFrom, then env in order, with `$(NAME)` expansion.
+//! A container's environment: Services, then envFrom, then env in order, with `$(NAME)` expansion.
 
 pub mod expand;
 pub mod fields;
+pub mod services;
 
 use std::collections::BTreeMap;
 
@@ -60,11 +61,13 @@ pub enum ConfigError {
     Invalid(String),
 }
 
-/// The environment of a container, in the order processes see it.
+/// The environment of a container, in the order processes see it. `services` are the variables of
+/// [`services::Services::environment`]; the container's own win over them.
 pub fn environment(
     container: &Container,
     facts: &PodFacts<'_>,
     objects: &ObjectSnapshot,
+    services: &[(String, String)],
 ) -> Result<Vec<(String, String)>, ConfigError> {
     let mut values: BTreeMap<String, String> = BTreeMap::new();
     let mut order: Vec<String> = Vec::new();
@@ -74,6 +77,9 @@ pub fn environment(
         }
     };
     set(&mut values, "HOSTNAME".into(), facts.hostname.clone());
+    for (name, value) in services {
+        set(&mut values, name.clone(), value.clone());
+    }
     for (name, value) in env_from(container, facts, objects)? {
         set(&mut values, name, value);
     }
@@ -212,7 +218,10 @@ mod tests {
             (ObjectKind::ConfigMap, "cm", &[("a", "1"), ("b", "2")]),
             (ObjectKind::Secret, "s", &[("password", "x")]),
         ]);
-        environment(&pod.spec.as_ref().unwrap().containers[0], &facts, &objects)
+        let services = [("DB_SERVICE_HOST", "10.43.0.9"), ("P_a", "hidden")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        environment(container, &facts, &objects, &services)
     }
 
     fn lookup(environment: &[(String, String)], name: &str) -> String {
@@ -233,10 +242,13 @@ mod tests {
                 {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                 {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
                 {"name": "MISSING", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "zz", "optional": true}}},
-                {"name": "P_b", "value": "over"}
+                {"name": "P_b", "value": "over"},
+                {"name": "URL", "value": "db://$(DB_SERVICE_HOST)"}
             ]}))
         .unwrap();
         assert_eq!(lookup(&environment, "A"), "v1-$(P_a)-$(NOPE)");
+        assert_eq!(lookup(&environment, "P_a"), "1");
+        assert_eq!(lookup(&environment, "URL"), "db://10.43.0.9");
         assert_eq!(lookup(&environment, "PASS"), "x");
         assert_eq!(lookup(&environment, "IP"), "10.42.0.7");
         assert_eq!(lookup(&environment, "APP"), "web");

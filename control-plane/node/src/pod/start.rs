@@ -13,6 +13,7 @@ use super::plan::{Step, go_duration};
 use super::worker::{PodUpdate, Worker};
 use crate::cri::container::{ContainerInput, container_config, log_path};
 use crate::cri::{ObservedPod, sandbox};
+use crate::env::ConfigError;
 use crate::events::EventType::{Normal, Warning};
 use crate::images::{self, PullPolicy};
 use crate::objects::ObjectSnapshot;
@@ -272,6 +273,10 @@ impl Worker {
         let message_file = termination_message::create(&pod_dir, name, attempt).map_err(io)?;
         std::fs::create_dir_all(self.log_dir().join(name)).map_err(io)?;
         let facts = self.facts(pod, observed);
+        let config_failure =
+            |error: ConfigError| Failure::new(StartFailure::Config, error.to_string());
+        let services = self.node.services.environment(pod).await;
+        let services = services.map_err(config_failure)?;
         let config = container_config(&ContainerInput {
             facts: &facts,
             container,
@@ -280,8 +285,9 @@ impl Worker {
             pod_dir: &pod_dir,
             termination_message_file: &message_file,
             objects: &objects,
+            services: &services,
         })
-        .map_err(|error| Failure::new(StartFailure::Config, error))?;
+        .map_err(config_failure)?;
         let sandbox_attempt = observed
             .ready_sandbox()
             .map_or(0, |sandbox| sandbox.attempt);

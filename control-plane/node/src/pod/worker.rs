@@ -23,6 +23,7 @@ use crate::env::fields::PodFacts;
 use crate::events::EventType;
 use crate::objects::Watched;
 use crate::probes::Probes;
+use crate::volumes::tokens::PodTokens;
 use crate::{termination_message, volumes};
 
 /// Plans carried out in one synchronisation before other pods' events are looked at again.
@@ -64,6 +65,7 @@ pub(crate) struct Worker {
     pub(super) probes: Probes,
     pub(super) status: StatusWriter,
     pub(super) subscriptions: Vec<Arc<Watched>>,
+    tokens: PodTokens,
     start_time: Timestamp,
     reported_waits: HashSet<(String, String)>,
 }
@@ -86,6 +88,7 @@ impl Worker {
             status: StatusWriter::start(node.client.clone(), identity.clone()),
             health,
             subscriptions,
+            tokens: PodTokens::default(),
             start_time: Timestamp::now(),
             reported_waits: HashSet::new(),
             node,
@@ -373,8 +376,11 @@ impl Worker {
             return Ok(());
         }
         let objects = self.node.objects.snapshot(&self.subscriptions).await;
+        let client = &self.node.client;
+        let now = Timestamp::now();
+        self.tokens.refresh(client, &self.identity, pod, now).await;
         let facts = self.facts(pod, observed);
-        let result = volumes::set_up(&self.pod_dir(), pod, &facts, &objects);
+        let result = volumes::set_up(&self.pod_dir(), pod, &facts, &objects, &self.tokens);
         let Err(error) = result else { return Ok(()) };
         tracing::warn!(pod = %self.identity, %error, "volume not set up");
         let starts = plan.steps.iter().any(|step| {

@@ -9,7 +9,7 @@
 //! files or the new ones, never a mix.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 /// A file of a volume.
@@ -19,6 +19,31 @@ pub struct FileContent {
     pub data: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// The owner; `None` leaves it the agent's.
+    pub uid: Option<u32>,
+    /// The group; `None` leaves it the agent's.
+    pub gid: Option<u32>,
+}
+
+impl FileContent {
+    /// A file of the agent's own user and group.
+    pub fn new(data: Vec<u8>, mode: u32) -> Self {
+        FileContent {
+            data,
+            mode,
+            uid: None,
+            gid: None,
+        }
+    }
+
+    /// What is found on disk is what is wanted; an owner that is not wanted may be any.
+    fn is(&self, found: &FileContent) -> bool {
+        let same = |wanted: Option<u32>, found| wanted.is_none() || wanted == found;
+        self.data == found.data
+            && self.mode & 0o7777 == found.mode
+            && same(self.uid, found.uid)
+            && same(self.gid, found.gid)
+    }
 }
 
 /// The whole content: relative path → file.
@@ -62,7 +87,7 @@ pub fn write(directory: &Path, payload: &Payload) -> Result<bool, AtomicWriteErr
     std::fs::create_dir_all(directory).map_err(io("make", directory))?;
     let current = std::fs::read_link(directory.join(DATA)).ok();
     if let Some(current) = &current
-        && read_payload(&directory.join(current)).as_ref() == Some(payload)
+        && read_payload(&directory.join(current)).is_some_and(|found| same(payload, &found))
     {
         link_entries(directory, payload)?;
         return Ok(false);
@@ -83,6 +108,14 @@ pub fn write(directory: &Path, payload: &Payload) -> Result<bool, AtomicWriteErr
         std::fs::remove_dir_all(&old).map_err(io("remove", &old))?;
     }
     Ok(true)
+}
+
+fn same(wanted: &Payload, found: &Payload) -> bool {
+    let pairs = wanted.iter().zip(found);
+    wanted.len() == found.len()
+        && pairs
+            .into_iter()
+            .all(|((path, wanted), (other, found))| path == other && wanted.is(found))
 }
 
 fn is_data_directory(link: &Path) -> bool {
@@ -118,6 +151,9 @@ fn write_files(root: &Path, payload: &Payload) -> Result<(), AtomicWriteError> {
             std::fs::create_dir_all(parent).map_err(io("make", parent))?;
         }
         std::fs::write(&target, &file.data).map_err(io("write", &target))?;
+        if file.uid.is_some() || file.gid.is_some() {
+            chown(&target, file.uid, file.gid).map_err(io("set owner of", &target))?;
+        }
         let mode = std::fs::Permissions::from_mode(file.mode & 0o7777);
         std::fs::set_permissions(&target, mode).map_err(io("set mode of", &target))?;
     }
@@ -140,6 +176,8 @@ fn read_payload(root: &Path) -> Option<Payload> {
                     FileContent {
                         data: std::fs::read(&path).ok()?,
                         mode,
+                        uid: Some(metadata.uid()),
+                        gid: Some(metadata.gid()),
                     },
                 );
             }
@@ -189,10 +227,7 @@ mod tests {
             .map(|(path, data, mode)| {
                 (
                     (*path).to_owned(),
-                    FileContent {
-                        data: data.as_bytes().to_vec(),
-                        mode: *mode,
-                    },
+                    FileContent::new(data.as_bytes().to_vec(), *mode),
                 )
             })
             .collect()

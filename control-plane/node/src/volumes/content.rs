@@ -6,6 +6,8 @@ use super::atomic::{FileContent, Payload};
 use crate::env::ConfigError;
 use crate::env::fields::PodFacts;
 use crate::objects::{ObjectKind, ObjectSnapshot};
+use crate::volumes::ownership;
+use crate::volumes::tokens::PodTokens;
 
 /// The API server's default for `defaultMode`.
 const DEFAULT_MODE: i32 = 0o644;
@@ -15,6 +17,7 @@ pub fn payload(
     volume: &Volume,
     facts: &PodFacts<'_>,
     objects: &ObjectSnapshot,
+    tokens: &PodTokens,
 ) -> Result<Option<Payload>, ConfigError> {
     let mut payload = Payload::new();
     if let Some(source) = &volume.config_map {
@@ -68,8 +71,17 @@ pub fn payload(
                 )?;
             } else if let Some(fields) = &projection.downward_api {
                 add_fields(&mut payload, fields.items.as_deref(), mode, facts)?;
-            } else if projection.service_account_token.is_some() {
-                return Err(unimplemented("serviceAccountToken"));
+            } else if let Some(token) = &projection.service_account_token {
+                let (owner, mode) =
+                    ownership::of_token(facts.pod, mode_bits(mode.unwrap_or(DEFAULT_MODE)));
+                let data = tokens.get(token)?.as_bytes().to_vec();
+                payload.insert(
+                    token.path.clone(),
+                    FileContent {
+                        uid: owner,
+                        ..FileContent::new(data, mode)
+                    },
+                );
             } else {
                 return Err(unimplemented("clusterTrustBundle or podCertificate"));
             }
@@ -117,13 +129,7 @@ fn add_object(
     if wanted.items.is_empty() {
         for (key, data) in &object.data {
             let mode = mode_bits(wanted.default_mode);
-            payload.insert(
-                key.clone(),
-                FileContent {
-                    data: data.clone(),
-                    mode,
-                },
-            );
+            payload.insert(key.clone(), FileContent::new(data.clone(), mode));
         }
         return Ok(());
     }
@@ -131,13 +137,7 @@ fn add_object(
         match object.data.get(&item.key) {
             Some(data) => {
                 let mode = mode_bits(item.mode.unwrap_or(wanted.default_mode));
-                payload.insert(
-                    item.path.clone(),
-                    FileContent {
-                        data: data.clone(),
-                        mode,
-                    },
-                );
+                payload.insert(item.path.clone(), FileContent::new(data.clone(), mode));
             }
             None if wanted.optional => {}
             None => {
@@ -176,13 +176,7 @@ fn add_fields(
             }
         };
         let mode = mode_bits(item.mode.or(default_mode).unwrap_or(DEFAULT_MODE));
-        payload.insert(
-            item.path.clone(),
-            FileContent {
-                data: text.into_bytes(),
-                mode,
-            },
-        );
+        payload.insert(item.path.clone(), FileContent::new(text.into_bytes(), mode));
     }
     Ok(())
 }

@@ -12,6 +12,8 @@
 
 pub mod atomic;
 mod content;
+mod ownership;
+pub mod tokens;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,8 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use crate::env::ConfigError;
 use crate::env::fields::PodFacts;
 use crate::objects::ObjectSnapshot;
+use ownership::Ownership;
+use tokens::PodTokens;
 
 /// A volume that cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +87,9 @@ pub fn set_up(
     pod: &Pod,
     facts: &PodFacts<'_>,
     objects: &ObjectSnapshot,
+    tokens: &PodTokens,
 ) -> Result<bool, VolumeError> {
+    let ownership = Ownership::of(pod);
     let volumes = pod
         .spec
         .as_ref()
@@ -97,7 +103,7 @@ pub fn set_up(
                 kind: kind_name(volume),
             });
         };
-        let payload = match content::payload(volume, facts, objects) {
+        let payload = match content::payload(volume, facts, objects, tokens) {
             Ok(payload) => payload,
             Err(source) => {
                 return Err(VolumeError::Content {
@@ -108,8 +114,12 @@ pub fn set_up(
         };
         // An emptyDir's directory stays empty; writing no payload just makes it.
         let write = match payload {
-            Some(payload) => atomic::write(&directory, &payload),
+            Some(mut payload) => {
+                ownership.give_files(&mut payload);
+                atomic::write(&directory, &payload)
+            }
             None => std::fs::create_dir_all(&directory)
+                .and_then(|()| ownership.give_directory(&directory))
                 .map(|()| false)
                 .map_err(|source| atomic::AtomicWriteError::Io {
                     action: "make",
@@ -179,7 +189,8 @@ mod tests {
             (ObjectKind::ConfigMap, "c", &[("a", "1"), ("b", "2")]),
             (ObjectKind::Secret, "s", &[("k", "v")]),
         ]);
-        assert!(set_up(root.path(), &pod, &facts(&pod), &objects).unwrap());
+        let tokens = PodTokens::default();
+        assert!(set_up(root.path(), &pod, &facts(&pod), &objects, &tokens).unwrap());
         let volume = |kind: &str, name: &str| root.path().join("volumes").join(kind).join(name);
         let cm = volume("kubernetes.io~configmap", "cm");
         assert_eq!(std::fs::read_to_string(cm.join("deep/a.txt")).unwrap(), "1");
@@ -215,10 +226,21 @@ mod tests {
                 json!([{"name": "v", "nfs": {"server": "a", "path": "/"}}]),
                 "MountVolume.SetUp failed for volume \"v\" : unimplemented volume type nfs",
             ),
+            (
+                json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]),
+                "MountVolume.SetUp failed for volume \"v\" : failed to fetch token: not asked for",
+            ),
         ] {
             let pod = pod(volumes);
             let objects = snapshot(&[(ObjectKind::Secret, "s", &[("k", "v")])]);
-            let error = set_up(root.path(), &pod, &facts(&pod), &objects).unwrap_err();
+            let error = set_up(
+                root.path(),
+                &pod,
+                &facts(&pod),
+                &objects,
+                &PodTokens::default(),
+            )
+            .unwrap_err();
             assert_eq!(error.to_string(), message);
         }
     }

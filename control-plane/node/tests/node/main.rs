@@ -4,5 +4,6 @@
 
 mod agent;
 mod fake_cri;
+mod identity;
 mod server;
 mod support;

@@ -17,6 +17,9 @@ use crate::{Revision, StoreError};
 
 /// Key to (create revision, mod revision, value).
 const OBJECTS: TableDefinition<&str, (u64, u64, &[u8])> = TableDefinition::new("objects");
+/// Key to its end in milliseconds since 1970, for keys that end by themselves. Files of before
+/// may lack it.
+const ENDS: TableDefinition<&str, u64> = TableDefinition::new("ends");
 /// Facts about the whole store.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const META_REVISION: &str = "revision";
@@ -74,6 +77,8 @@ pub(super) struct Loaded {
 pub(super) struct Record<'a> {
     pub key: &'a str,
     pub version: &'a Version,
+    /// Its state before this commit ended by itself, or may have.
+    pub had_end: bool,
 }
 
 /// The open file. The lock on it is held until this is dropped, also while the database on it is
@@ -84,14 +89,15 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
+    /// A new file begins at revision `first`.
+    pub(super) fn open(path: &Path, first: Revision) -> Result<(Self, Loaded), StoreError> {
         let file = lock(path)?;
         let mut disk = Disk {
             file,
             database: None,
         };
         let open = |disk: &mut Disk| {
-            disk.reopen()?;
+            disk.open_database(first)?;
             disk.load()
         };
         let loaded = open(&mut disk).map_err(|error| error.while_doing("opening the file"))?;
@@ -105,6 +111,10 @@ impl Disk {
 
     /// Opens the database anew after a failure, and says at which revision it is.
     pub(super) fn reopen(&mut self) -> Result<Revision, DiskError> {
+        self.open_database(0)
+    }
+
+    fn open_database(&mut self, first: Revision) -> Result<Revision, DiskError> {
         self.database = None;
         let backend = LockedFile {
             file: self.file.try_clone()?,
@@ -113,9 +123,14 @@ impl Disk {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(backend)
             .map_err(self::database)?;
-        let revision = prepare(&database)?;
+        let revision = prepare(&database, first)?;
         self.database = Some(database);
         Ok(revision)
+    }
+
+    /// Another handle of the file.
+    pub(super) fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
     }
 
     /// Gives the database up; the lock stays.
@@ -134,16 +149,26 @@ impl Disk {
             .map_err(self::database)?
             .map_or(0, |v| v.value());
         let objects = read.open_table(OBJECTS).map_err(self::database)?;
+        let ends = match read.open_table(ENDS) {
+            Ok(ends) => Some(ends),
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(self::database(error)),
+        };
         let mut entries = Vec::new();
         for row in objects.iter().map_err(self::database)? {
             let (key, value) = row.map_err(self::database)?;
             let (create_revision, mod_revision, value) = value.value();
+            let end = match &ends {
+                Some(ends) => ends.get(key.value()).map_err(self::database)?,
+                None => None,
+            };
             entries.push(Entry {
                 key: key.value().to_owned(),
                 version: Version {
                     create_revision,
                     mod_revision,
                     value: Some(Bytes::copy_from_slice(value)),
+                    end: end.map(|end| end.value()),
                 },
             });
         }
@@ -166,7 +191,20 @@ impl Disk {
             .map_err(self::database)?;
         {
             let mut objects = write.open_table(OBJECTS).map_err(self::database)?;
-            for Record { key, version } in records {
+            let mut ends = None;
+            for record in records {
+                let Record { key, version, .. } = record;
+                if version.end.is_some() || record.had_end {
+                    let ends = match &mut ends {
+                        Some(ends) => ends,
+                        none => none.insert(write.open_table(ENDS).map_err(self::database)?),
+                    };
+                    match version.end {
+                        Some(end) => ends.insert(key, end),
+                        None => ends.remove(key),
+                    }
+                    .map_err(self::database)?;
+                }
                 match &version.value {
                     Some(value) => objects
                         .insert(
@@ -221,7 +259,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 const FILE_MODE: u32 = 0o600;
 
 /// Creates the tables of a new file, checks those of an old one.
-fn prepare(database: &Database) -> Result<Revision, DiskError> {
+fn prepare(database: &Database, first: Revision) -> Result<Revision, DiskError> {
     let existing = {
         let read = database.begin_read().map_err(self::database)?;
         match read.open_table(META) {
@@ -249,10 +287,10 @@ fn prepare(database: &Database) -> Result<Revision, DiskError> {
                 write.open_table(OBJECTS).map_err(self::database)?;
                 let mut meta = write.open_table(META).map_err(self::database)?;
                 meta.insert(META_FORMAT, FORMAT).map_err(self::database)?;
-                meta.insert(META_REVISION, 0).map_err(self::database)?;
+                meta.insert(META_REVISION, first).map_err(self::database)?;
             }
             write.commit().map_err(self::database)?;
-            Ok(0)
+            Ok(first)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Every key at every retained revision, and the retained changes in order. No IO.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::{Bound, Range},
     sync::Arc,
     time::Instant,
@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Retention;
+use super::{Retention, expiry::UnixMillis};
 use crate::{KeyValue, ListPage, Revision, StoreError, WatchEvent};
 
 /// A key's state from `mod_revision` on.
@@ -19,6 +19,8 @@ pub(super) struct Version {
     pub mod_revision: Revision,
     /// `None`: deleted.
     pub value: Option<Bytes>,
+    /// When it ends by itself.
+    pub end: Option<UnixMillis>,
 }
 
 impl Version {
@@ -83,6 +85,8 @@ pub(super) struct Entry {
 pub(super) struct Index {
     /// Versions of each key in revision order; never empty. The last may be a deletion.
     keys: BTreeMap<Arc<str>, Vec<Version>>,
+    /// Keys that end by themselves, the first first.
+    ends: BTreeSet<(UnixMillis, Arc<str>)>,
     /// All changes after `oldest`, in order.
     history: VecDeque<Change>,
     history_bytes: usize,
@@ -93,12 +97,16 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn load(revision: Revision, entries: Vec<Entry>) -> Self {
-        let keys = entries
-            .into_iter()
-            .map(|entry| (Arc::from(entry.key), vec![entry.version]))
-            .collect();
+        let mut ends = BTreeSet::new();
+        let mut keys: BTreeMap<Arc<str>, Vec<Version>> = BTreeMap::new();
+        for Entry { key, version } in entries {
+            let key: Arc<str> = key.into();
+            ends.extend(version.end.map(|end| (end, key.clone())));
+            keys.insert(key, vec![version]);
+        }
         Index {
             keys,
+            ends,
             history: VecDeque::new(),
             history_bytes: 0,
             revision,
@@ -161,6 +169,11 @@ impl Index {
         })
     }
 
+    pub(super) fn count_all(&self) -> u64 {
+        let newest = self.keys.values().filter_map(|versions| versions.last());
+        newest.filter(|version| version.value.is_some()).count() as u64
+    }
+
     pub(super) fn count(&self, range: &Range<String>) -> u64 {
         self.range(range)
             .filter(|(_, versions)| versions.last().is_some_and(|last| last.value.is_some()))
@@ -187,6 +200,12 @@ impl Index {
     /// Adds changes in revision order; `revision` is that of the last one.
     pub(super) fn apply(&mut self, changes: Vec<Change>, revision: Revision) {
         for change in changes {
+            if let Some(end) = change.previous.as_ref().and_then(|version| version.end) {
+                self.ends.remove(&(end, change.key.clone()));
+            }
+            if let Some(end) = change.version.end {
+                self.ends.insert((end, change.key.clone()));
+            }
             self.keys
                 .entry(change.key.clone())
                 .or_default()
@@ -195,6 +214,23 @@ impl Index {
             self.history.push_back(change);
         }
         self.revision = revision;
+    }
+
+    /// Keys that have reached their end, with the revision they were last written at, at most
+    /// `most`; and the next end.
+    pub(super) fn due(
+        &self,
+        now: UnixMillis,
+        most: usize,
+    ) -> (Vec<(String, Revision)>, Option<UnixMillis>) {
+        let due = self
+            .ends
+            .iter()
+            .take_while(|(end, _)| *end <= now)
+            .filter_map(|(_, key)| Some((key.to_string(), self.newest(key)?.mod_revision)))
+            .take(most)
+            .collect();
+        (due, self.ends.first().map(|(end, _)| *end))
     }
 
     /// The range's changes after `after`, looking at about `scan` changes of any key.

@@ -19,6 +19,7 @@
 //!   transaction tries to reopen the file.
 
 mod disk;
+mod expiry;
 mod index;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ mod writer;
 
 use std::{
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,7 +40,8 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Condition, KeyValue, ListPage, Revision, Store, StoreError, TxnOutcome, WatchStream, Write,
+    Condition, KeyValue, ListPage, MemberState, MemberStatus, Revision, Store, StoreError,
+    StoreStatus, TxnOutcome, WatchStream, Write,
 };
 
 /// How much history is kept. Whichever limit is reached first drops the oldest changes.
@@ -77,13 +79,16 @@ const QUEUE_LENGTH: usize = 4096;
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     queue: Option<mpsc::Sender<writer::Request>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    path: PathBuf,
+    file: std::fs::File,
 }
 
 /// What the writer, the readers and the watchers share.
 struct Shared {
     state: RwLock<State>,
     closed: AtomicBool,
+    alarm: expiry::Alarm,
 }
 
 /// The index and the watchers move together under one lock, so a watcher's cursor always says
@@ -108,9 +113,34 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`EmbeddedStore::open`].
     pub fn open_with(path: impl AsRef<Path>, retention: Retention) -> Result<Self, StoreError> {
-        let (disk, loaded) = disk::Disk::open(path.as_ref())?;
+        let (disk, loaded) = disk::Disk::open(path.as_ref(), 0)?;
+        Self::run(path.as_ref(), disk, loaded, retention)
+    }
+
+    /// Creates the file; its revisions go on after `revision`. For data that comes from
+    /// elsewhere: whoever knows it must not see revisions twice.
+    ///
+    /// # Errors
+    /// When the file exists already, and as [`EmbeddedStore::open`].
+    pub fn create_after(path: impl AsRef<Path>, revision: Revision) -> Result<Self, StoreError> {
+        if path.as_ref().exists() {
+            return Err(StoreError::Io {
+                doing: "creating the file",
+                source: format!("{} exists already", path.as_ref().display()).into(),
+            });
+        }
+        let (disk, loaded) = disk::Disk::open(path.as_ref(), revision)?;
+        Self::run(path.as_ref(), disk, loaded, Retention::default())
+    }
+
+    fn run(
+        path: &Path,
+        disk: disk::Disk,
+        loaded: disk::Loaded,
+        retention: Retention,
+    ) -> Result<Self, StoreError> {
         tracing::info!(
-            path = %path.as_ref().display(),
+            path = %path.display(),
             revision = loaded.revision,
             keys = loaded.entries.len(),
             "store opened"
@@ -121,31 +151,51 @@ impl EmbeddedStore {
                 watchers: watch::Watchers::default(),
             }),
             closed: AtomicBool::new(false),
+            alarm: expiry::Alarm::default(),
         });
         let (queue, requests) = mpsc::channel(QUEUE_LENGTH);
+        let file = disk.handle().map_err(|source| StoreError::Io {
+            doing: "opening the file",
+            source: Box::new(source),
+        })?;
         let writer = writer::Writer::new(shared.clone(), disk, retention);
+        let mut store = EmbeddedStore {
+            shared: shared.clone(),
+            queue: Some(queue.clone()),
+            threads: Vec::new(),
+            path: path.to_owned(),
+            file,
+        };
+        store.spawn("store-expiry", move || expiry::run(&shared, &queue))?;
+        store.spawn("store-writer", move || writer.run(requests))?;
+        Ok(store)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || writer.run(requests))
+            .name(name.into())
+            .spawn(body)
             .map_err(|source| StoreError::Io {
-                doing: "starting the writer thread",
+                doing: "starting a thread",
                 source: Box::new(source),
             })?;
-        Ok(EmbeddedStore {
-            shared,
-            queue: Some(queue),
-            thread: Some(thread),
-        })
+        self.threads.push(thread);
+        Ok(())
     }
 }
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the store's writer thread panicked");
+        self.shared.alarm.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
         }
         self.shared.closed.store(true, Ordering::Release);
         self.shared.state.read().watchers.wake_all();
@@ -203,5 +253,26 @@ impl Store for EmbeddedStore {
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         self.shared.state.write().index.compact(revision)
+    }
+
+    async fn status(&self) -> Result<StoreStatus, StoreError> {
+        let (revision, keys) = {
+            let state = self.shared.state.read();
+            (state.index.revision(), state.index.count_all())
+        };
+        let state = self.file.metadata().map(|metadata| MemberState {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            bytes: metadata.len(),
+            leader: true,
+        });
+        Ok(StoreStatus {
+            engine: "embedded",
+            revision,
+            keys,
+            members: vec![MemberStatus {
+                name: self.path.display().to_string(),
+                state: state.map_err(|error| error.to_string()),
+            }],
+        })
     }
 }

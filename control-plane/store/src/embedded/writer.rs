@@ -1,7 +1,7 @@
 //! The writer thread: group commit.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Retention, Shared,
     disk::{Disk, DiskError, Record},
+    expiry,
     index::{Change, Index, Version},
 };
-use crate::{Condition, Revision, StoreError, TxnOutcome, Write};
+use crate::{Condition, Revision, StoreError, TxnOutcome, Write, last_of_each_key};
 
 /// Most transactions in one commit.
 const BATCH_TRANSACTIONS: usize = 1024;
@@ -117,7 +118,16 @@ impl Writer {
             ..
         } = batch;
         if !changes.is_empty() {
-            let records = newest.iter().map(|(key, version)| Record { key, version });
+            let ended: HashSet<_> = changes
+                .iter()
+                .filter(|change| change.previous.as_ref().is_some_and(|p| p.end.is_some()))
+                .map(|change| change.key.clone())
+                .collect();
+            let records = newest.iter().map(|(key, version)| Record {
+                key,
+                version,
+                had_end: ended.contains(key),
+            });
             if let Err(error) = self.disk.commit(records, revision) {
                 tracing::error!(%error, revision, "store write failed; the store is read-only until the file can be reopened");
                 self.unsettled = Some((changes, revision));
@@ -136,10 +146,15 @@ impl Writer {
 
     /// Shows durable changes to readers and watchers.
     fn publish(&self, changes: Vec<Change>, revision: Revision) {
+        let ends = changes.iter().any(|change| change.version.end.is_some());
         let mut state = self.shared.state.write();
         state.watchers.advance(&changes, revision);
         state.index.apply(changes, revision);
         state.index.trim(Instant::now(), &self.retention);
+        drop(state);
+        if ends {
+            self.shared.alarm.ring();
+        }
     }
 
     /// Reopens the file after a failure and settles the batch that failed.
@@ -204,7 +219,14 @@ impl Batch {
         }
         let revision = self.revision + 1;
         let mut changed = false;
-        for (key, value) in last_of_each_key(writes) {
+        for write in last_of_each_key(writes) {
+            let (key, value, end) = match write {
+                Write::Put(key, value) => (key, Some(value), None),
+                Write::PutExpiring(key, value, ttl) => {
+                    (key, Some(value), Some(expiry::end_after(ttl)))
+                }
+                Write::Delete(key) => (key, None, None),
+            };
             let previous = self.newest(index, &key).cloned();
             if value.is_none() && previous.is_none() {
                 continue;
@@ -219,6 +241,7 @@ impl Batch {
                 create_revision,
                 mod_revision: revision,
                 value,
+                end,
             };
             let key: Arc<str> = key.into();
             self.newest.insert(key.clone(), version.clone());
@@ -234,23 +257,6 @@ impl Batch {
         }
         TxnOutcome::Committed(self.revision)
     }
-}
-
-/// The effective writes, in the order in which they take effect.
-fn last_of_each_key(writes: Vec<Write>) -> Vec<(String, Option<bytes::Bytes>)> {
-    let mut effective: Vec<(String, Option<bytes::Bytes>)> = Vec::with_capacity(writes.len());
-    let several = writes.len() > 1;
-    for write in writes {
-        let (key, value) = match write {
-            Write::Put(key, value) => (key, Some(value)),
-            Write::Delete(key) => (key, None),
-        };
-        if several {
-            effective.retain(|(earlier, _)| *earlier != key);
-        }
-        effective.push((key, value));
-    }
-    effective
 }
 
 impl BatchError {

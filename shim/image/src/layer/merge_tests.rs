@@ -206,12 +206,13 @@ fn entries_below_a_symbolic_link_land_in_its_target() {
 }
 
 #[test]
-fn symbolic_links_that_point_out_stay_inside_the_image() {
+fn a_link_of_a_lower_layer_that_climbs_out_leads_nowhere() {
     let layers = [
         Layer::new().symlink("out", "../../../etc"),
         Layer::new().file("out/evil"),
     ];
-    assert_eq!(merged_paths(layers), ["etc/", "etc/evil", "out"]);
+    let fault = merge(layers).err();
+    assert!(matches!(fault, Some(LayerFault::Unsafe { .. })));
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn symbolic_link_loops_end() {
 
 #[test]
 fn paths_that_climb_out_are_refused() {
-    for layer in [
+    for (number, layer) in [
         Layer::new().file("../evil"),
         Layer::new().file("a/../../evil"),
         Layer::new().directory(".."),
@@ -236,17 +237,35 @@ fn paths_that_climb_out_are_refused() {
         Layer::new().hard_link("evil", "/etc/passwd"),
         Layer::new().directory("d").hard_link("evil", "d"),
         Layer::new().hard_link("evil", "/"),
-        Layer::new().file("/"),
-    ] {
+        Layer::new().symlink("out", "../etc").file("out/passwd"),
+        Layer::new()
+            .symlink("d/out", "../../etc")
+            .file("d/out/passwd"),
+        Layer::new().symlink("out", "/../etc").file("out/passwd"),
+        Layer::new().symlink("out", "../etc").file("out/.wh.passwd"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let fault = merge([layer]).err();
-        // A trailing slash makes `/` a directory, which is the root itself.
-        if let Some(fault) = fault {
-            assert!(matches!(fault, LayerFault::Unsafe { .. }), "{fault:?}");
-        }
+        assert!(
+            matches!(fault, Some(LayerFault::Unsafe { .. })),
+            "layer {number}: {fault:?}"
+        );
     }
     let fault = merge([Layer::new().file("../evil")]).err().unwrap();
     let cause = fault.in_layer(2).to_string();
     assert_eq!(cause, "unsafe path in layer 2: ../evil: it has a `..`");
+}
+
+#[test]
+fn an_entry_below_an_absolute_link_stays_in_the_image() {
+    let layer = Layer::new()
+        .directory("run")
+        .symlink("var/run", "/run")
+        .file("var/run/pid");
+    let tree = merge([layer]).unwrap();
+    assert_eq!(paths(&tree), ["run/", "run/pid", "var/", "var/run"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::LayerFault;
-use super::path::MAX_PATH_BYTES;
+use super::path::{MAX_PATH_BYTES, climbs};
 
 /// Symbolic links followed on the way to one directory, as Linux's MAXSYMLINKS.
 const MAX_SYMLINKS: usize = 40;
@@ -192,7 +192,8 @@ impl Tree {
         }
     }
 
-    /// The directory at `path`, with symbolic links on the way followed inside the image. Without
+    /// The directory at `path`, with symbolic links on the way followed inside the image; one
+    /// that climbs over the image's root is an error. Without
     /// `make`, a path that does not exist is `None`; with `make`, missing directories are made
     /// for that layer, and every name on the way is marked as named by it.
     pub fn directory(
@@ -208,11 +209,14 @@ impl Tree {
             let here = way.last().copied().unwrap_or(Self::ROOT);
             match &*name {
                 b"" | b"." => continue,
-                // Only link targets have these; the root's parent is the root.
+                // Only link targets have these. One that climbs over the root is no slip: an
+                // entry is about to be put where the extracting host's files would be.
                 b".." => {
-                    if way.len() > 1 {
-                        way.pop();
+                    if way.len() == 1 {
+                        let whole = path.join(&b'/');
+                        return Err(climbs(&whole, "it goes through a link out of the image"));
                     }
+                    way.pop();
                     continue;
                 }
                 _ => {}

@@ -84,12 +84,19 @@ fn wrong_digest(cluster: &mut Cluster) -> Result<()> {
 }
 
 fn climbing_image(cluster: &mut Cluster) -> Result<()> {
-    refused_image(
-        cluster,
-        "climber",
-        "docker.io/test/climbing-path:latest",
-        "..",
-    )
+    for (image, cause) in [
+        ("climbing-path", ".."),
+        ("absolute-hard-link", "not in the image"),
+        ("climbing-relative-symlink", "out of the image"),
+    ] {
+        refused_image(
+            cluster,
+            image,
+            &format!("docker.io/test/{image}:latest"),
+            cause,
+        )?;
+    }
+    Ok(())
 }
 
 fn absent_command(cluster: &mut Cluster) -> Result<()> {

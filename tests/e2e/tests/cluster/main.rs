@@ -5,6 +5,7 @@
 mod controllers;
 mod crashes;
 mod errors;
+mod identity;
 mod pods;
 mod scheduling;
 mod services;
@@ -43,6 +44,7 @@ fn main() {
     let scenarios = [
         pods::ALL,
         volumes::ALL,
+        identity::ALL,
         scheduling::ALL,
         controllers::ALL,
         services::ALL,

@@ -1,5 +1,6 @@
-//! Images that must be refused, each for one reason. Those that write through a symbolic
-//! link may be taken instead, if the link is resolved inside of the image.
+//! Images that must be refused, each for one reason; `climbing-symlink` alone may be taken
+//! instead, if its absolute link is resolved inside of the image (links such as `/var/run`
+//! are absolute in ordinary images).
 
 use tar::EntryType;
 
@@ -32,6 +33,10 @@ pub fn write(storage: &Storage, busybox: &PackedLayer) -> Result<(), ImagesError
     put(
         "climbing-hard-link",
         entry(EntryType::Link, "stolen", "../../etc/passwd", b"")?,
+    )?;
+    put(
+        "absolute-hard-link",
+        entry(EntryType::Link, "stolen", "/etc/hull-not-in-the-image", b"")?,
     )?;
     put(
         "climbing-whiteout",

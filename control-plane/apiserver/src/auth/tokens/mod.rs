@@ -72,6 +72,11 @@ impl Tokens {
         }
     }
 
+    /// Where the objects are that tokens are bound to.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     /// Signs a token.
     pub(crate) fn issue(&self, claims: &Claims) -> Result<String, KeyError> {
         self.key.sign(&claims.to_value())

@@ -156,3 +156,43 @@ async fn a_second_opener_is_told_that_the_file_is_in_use() {
     drop(store);
     EmbeddedStore::open(&file).unwrap();
 }
+
+#[tokio::test]
+async fn ends_of_keys_are_kept_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hull.db");
+    let store = EmbeddedStore::open(&file).unwrap();
+    let expiring = |key: &str, ttl| Write::PutExpiring(key.to_owned(), Bytes::new(), ttl);
+    let writes = vec![
+        expiring("/short", Duration::from_millis(300)),
+        expiring("/kept", Duration::from_millis(300)),
+        expiring("/long", Duration::from_secs(3600)),
+    ];
+    store.txn(Vec::new(), writes).await.unwrap();
+    put(&store, "/kept", "x").await;
+    drop(store);
+    let store = EmbeddedStore::open(&file).unwrap();
+    let mut watch = store.watch(prefix_range("/"), None).await.unwrap();
+    while store.get("/short").await.unwrap().is_some() {
+        watch.next().await.unwrap().unwrap();
+    }
+    assert!(store.get("/long").await.unwrap().is_some());
+    assert!(store.get("/kept").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_store_created_after_a_revision_goes_on_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hull.db");
+    let store = EmbeddedStore::create_after(&file, 1000).unwrap();
+    assert_eq!(put(&store, "/a", "x").await, 1001);
+    let early = store.watch(prefix_range("/"), Some(999)).await.err();
+    assert!(matches!(
+        early,
+        Some(StoreError::Compacted { oldest: 1000, .. })
+    ));
+    drop(store);
+    assert!(EmbeddedStore::create_after(&file, 5).is_err());
+    let store = EmbeddedStore::open(&file).unwrap();
+    assert_eq!(store.revision().await.unwrap(), 1001);
+}

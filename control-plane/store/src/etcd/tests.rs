@@ -1,0 +1,29 @@
+use super::{
+    process::{EtcdProcess, Options},
+    *,
+};
+use crate::prefix_range;
+
+mod connections;
+mod faults;
+mod limits;
+
+async fn fresh() -> (Arc<dyn Store>, EtcdProcess) {
+    let etcd = EtcdProcess::single().await;
+    (Arc::new(etcd.store().await), etcd)
+}
+
+mod conformance {
+    crate::store_conformance_tests!(super::fresh);
+}
+
+async fn put(store: &EtcdStore, key: &str, value: &str) -> Result<Revision, StoreError> {
+    let writes = vec![Write::Put(
+        key.to_owned(),
+        bytes::Bytes::copy_from_slice(value.as_bytes()),
+    )];
+    match store.txn(Vec::new(), writes).await? {
+        TxnOutcome::Committed(revision) => Ok(revision),
+        conflict @ TxnOutcome::Conflict { .. } => panic!("{conflict:?}"),
+    }
+}
