@@ -19,6 +19,7 @@
 //! authorisation, admission and codecs.
 
 mod admission;
+pub mod audit;
 mod auth;
 mod authorization;
 mod body;

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     ApiServerConfig, LocalService, ServerError, UserInfo,
     admission::resource_quota::QuotaTurns,
+    audit::Source,
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
     bootstrap,
@@ -75,7 +76,11 @@ impl ApiServer {
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
         Ok(Arc::new(ApiServer {
-            shared: Arc::new(Shared { backend, node_tls }),
+            shared: Arc::new(Shared {
+                backend,
+                node_tls,
+                audit: config.audit,
+            }),
             tls,
             tasks: vec![feed, sweeper],
             advertise: config.advertise,
@@ -124,6 +129,7 @@ impl ApiServer {
                         shared: self.shared.clone(),
                         acceptor: acceptor.clone(),
                         stopped: stopped.clone(),
+                        peer,
                         _permit: permit,
                     };
                     tokio::spawn(async move {
@@ -176,6 +182,7 @@ struct Connection {
     shared: Arc<Shared>,
     acceptor: TlsAcceptor,
     stopped: tokio::sync::watch::Receiver<bool>,
+    peer: SocketAddr,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -197,7 +204,9 @@ impl Connection {
             .unwrap_or_else(UserInfo::anonymous);
         let user = Arc::new(user);
         let shared = self.shared.clone();
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let source = Source(self.peer.ip());
+        let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(source);
             let (shared, user) = (shared.clone(), user.clone());
             async move {
                 Ok::<_, std::convert::Infallible>(service::serve(&shared, &user, request).await)
