@@ -1,10 +1,10 @@
 //! What an API server is started with, and its limits.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 
-use crate::{pki::ClusterPki, service_network::ServiceNetwork};
+use crate::{audit::Audit, pki::ClusterPki, service_network::ServiceNetwork};
 
 /// Settings of an [`crate::ApiServer`].
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct ApiServerConfig {
     /// Where pods reach this server; by default where it listens, or on this machine's address
     /// towards the default route when it listens on all.
     pub advertise: Option<SocketAddr>,
+    /// What is audited; `None`: nothing.
+    pub audit: Option<Arc<Audit>>,
     /// Figures of others in this process that `/metrics` shows besides the server's own.
     pub registry: Registry,
 }
@@ -34,6 +36,7 @@ impl ApiServerConfig {
             service_account_admission: false,
             service_network: ServiceNetwork::default(),
             advertise: None,
+            audit: None,
             registry: Registry::default(),
         }
     }

@@ -20,6 +20,7 @@
 //! authorisation, admission and codecs.
 
 mod admission;
+pub mod audit;
 mod auth;
 mod authorization;
 mod body;

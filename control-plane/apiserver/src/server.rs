@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     ApiServerConfig, LocalService, ServerError, UserInfo,
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
+    audit::Source,
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
     bootstrap,
@@ -85,6 +86,7 @@ impl ApiServer {
                 backend,
                 node_tls,
                 resource_metrics: crate::resource_metrics::ResourceMetrics::default(),
+                audit: config.audit,
             }),
             tls,
             tasks: vec![feed, sweeper, definitions],
@@ -134,6 +136,7 @@ impl ApiServer {
                         shared: self.shared.clone(),
                         acceptor: acceptor.clone(),
                         stopped: stopped.clone(),
+                        peer,
                         _permit: permit,
                     };
                     tokio::spawn(async move {
@@ -186,6 +189,7 @@ struct Connection {
     shared: Arc<Shared>,
     acceptor: TlsAcceptor,
     stopped: tokio::sync::watch::Receiver<bool>,
+    peer: SocketAddr,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -207,7 +211,9 @@ impl Connection {
             .unwrap_or_else(UserInfo::anonymous);
         let user = Arc::new(user);
         let shared = self.shared.clone();
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let source = Source(self.peer.ip());
+        let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(source);
             let (shared, user) = (shared.clone(), user.clone());
             async move {
                 Ok::<_, std::convert::Infallible>(service::serve(&shared, &user, request).await)

@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 
 use crate::{
     ApiBody, UserInfo,
+    audit::{Audit, Recorder},
     auth::{self, tokens::Tokens},
     authorization, body,
     custom_resources::Served,
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub backend: Arc<Backend>,
     pub node_tls: Arc<ClientConfig>,
     pub resource_metrics: ResourceMetrics,
+    pub audit: Option<Arc<Audit>>,
 }
 
 /// The server as a tower service, for one user. Cheap to clone.
@@ -104,6 +106,10 @@ where
         Encoding::Json
     };
     let long = info.is_long_running();
+    let recorder = shared
+        .audit
+        .as_ref()
+        .map(|audit| audit.begin(&info, &request));
     let guard = (!long).then(|| metrics.request_started());
     let response =
         if !long && metrics.in_flight() > i64::try_from(MAX_IN_FLIGHT).unwrap_or(i64::MAX) {
@@ -114,11 +120,15 @@ where
             error.details.retry_after_seconds = 1;
             error_response_as(&error, error_encoding)
         } else {
-            match answer(shared, &served, user, &info, request).await {
+            match answer(shared, &served, user, &info, request, recorder.as_ref()).await {
                 Ok(response) => response,
                 Err(error) => error_response_as(&error, error_encoding),
             }
         };
+    let response = match recorder {
+        Some(recorder) => recorder.answered(&info, response).await,
+        None => response,
+    };
     let response = if gzip && !long {
         compress(response).await
     } else {
@@ -154,6 +164,7 @@ async fn answer<B>(
     user: &UserInfo,
     info: &RequestInfo,
     request: Request<B>,
+    recorder: Option<&Recorder>,
 ) -> Result<Response<ApiBody>, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send,
@@ -168,6 +179,9 @@ where
     } else {
         user
     };
+    if let Some(recorder) = recorder {
+        recorder.authenticated(info, user).await;
+    }
     let user = if is_public(info) {
         user
     } else {
@@ -175,6 +189,9 @@ where
             return Err(ApiError::new(Reason::Unauthorized, "Unauthorized"));
         }
         impersonated = auth::impersonate(authorizer, user, &parts.headers)?;
+        if let (Some(recorder), Some(user)) = (recorder, &impersonated) {
+            recorder.impersonates(user);
+        }
         let user = impersonated.as_ref().unwrap_or(user);
         // A selector that cannot be read selects nothing here, and is refused by its handler.
         let selector = FieldSelector::parse(info.query.get("fieldSelector")).unwrap_or_default();
@@ -224,6 +241,9 @@ where
     } else {
         body::collect(request_body).await?
     };
+    if let Some(recorder) = recorder {
+        recorder.request_body(&parts.headers, &request_body);
+    }
     let custom = kind.strategy.custom();
     let warnings = Mutex::default();
     let context = Context {

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::fake_nodes::FakeNodes;
 use crate::join::JoinArgs;
 use crate::settings::Settings;
+use crate::store::StoreCommand;
 use crate::token::TokenCommand;
 
 /// Kubernetes pods, each in its own microVM.
@@ -42,6 +43,11 @@ pub enum Command {
     Token {
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Look after the cluster's store
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
     },
     /// Check whether this machine can run pods, and say what is missing
     Doctor(Settings),

@@ -7,6 +7,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::settings::Resolved;
 
+/// Starts logging for a command whose output is its answer: warnings only.
+pub fn start_quietly() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("logging: {error}"))
+}
+
 /// Starts logging as the settings say.
 pub fn start(settings: &Resolved) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()

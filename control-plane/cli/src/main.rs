@@ -30,6 +30,7 @@ mod settings;
 mod shim;
 mod shim_config;
 mod signals;
+mod store;
 mod token;
 mod up;
 
@@ -71,6 +72,12 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             })
         }
         Command::Token { command } => run_token(&cli.config, command),
+        Command::Store { command } => {
+            logging::start_quietly()?;
+            run_to_end(store::run(command, |settings| {
+                settings.resolve(cli.config.as_deref())
+            }))
+        }
         Command::Netd(settings) => daemon(&cli.config, settings, netd::run),
         Command::Doctor(settings) => Ok(doctor::run(&settings.resolve(cli.config.as_deref())?)),
         Command::Kubeconfig(settings) => {

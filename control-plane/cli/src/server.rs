@@ -1,16 +1,16 @@
 //! The control plane: store, API server, scheduler, controllers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use hull_apiserver::audit::{Audit, AuditFile, AuditLog, Policy};
 use hull_apiserver::pki::ClusterPki;
 use hull_apiserver::{ApiServer, ApiServerConfig, ServiceNetwork, UserInfo};
 use hull_client::leader::LeaderElection;
 use hull_controllers::certificates::SigningCa;
 use hull_controllers::{ControllersConfig, ControllersMetrics};
 use hull_scheduler::{SchedulerConfig, SchedulerMetrics};
-use hull_store::Store;
-use hull_store::embedded::EmbeddedStore;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::doors::{Doors, listen_early};
 use crate::files::{lock_data_dir, make_private_dir, write_atomically};
 use crate::settings::Resolved;
 use crate::signals;
+use crate::store;
 
 /// The tasks of a process; the first that fails ends it.
 pub type Tasks = JoinSet<anyhow::Result<()>>;
@@ -84,6 +85,16 @@ fn instance_identity(settings: &Resolved) -> String {
     )
 }
 
+/// Reads the policy and opens the log.
+fn audit((policy, log): &(PathBuf, AuditFile)) -> anyhow::Result<Arc<Audit>> {
+    let text =
+        std::fs::read_to_string(policy).with_context(|| format!("read {}", policy.display()))?;
+    let parsed = Policy::parse(&text).with_context(|| policy.display().to_string())?;
+    let opened = AuditLog::open(log.clone())
+        .with_context(|| format!("open the audit log {}", log.path.display()))?;
+    Ok(Arc::new(Audit::new(parsed, opened)))
+}
+
 /// Starts the control plane; it ends with `shutdown`.
 pub async fn start(
     settings: &Resolved,
@@ -99,14 +110,17 @@ pub async fn start(
     if let Some(address) = doors.for_pods {
         listeners.push(listen_early(address)?);
     }
-    let path = settings.data_dir.join("store.redb");
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await?;
-    let store: Arc<dyn Store> = Arc::new(opened.context("open the store")?);
+    let store = settings.store.open().await?;
+    let store = match &settings.encryption_config {
+        Some(path) => store::encrypted(store, path.clone(), tasks, shutdown)?,
+        None => store,
+    };
     let mut config = ApiServerConfig::new(pki.clone());
     // The controllers make each namespace's default account, the node agent writes the tokens.
     config.service_account_admission = true;
     config.advertise = Some(doors.advertised);
     config.service_network = service_network(settings)?;
+    config.audit = settings.audit.as_ref().map(audit).transpose()?;
     let identity = instance_identity(settings);
     let election = |lease: &str| {
         settings

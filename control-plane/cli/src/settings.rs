@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use hull_apiserver::audit::AuditFile;
 use hull_netd::config::DEFAULT_SERVICE_NETWORK;
 use hull_node::Threshold;
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::name_servers;
+use crate::store::StoreAddress;
 
 /// netd's port for metrics and health; kube-proxy's.
 const NETD_PORT: u16 = 10249;
@@ -162,8 +164,37 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub registry_mirror: Vec<String>,
+    /// The cluster's store: embedded, embedded:FILE, etcd://HOST:PORT,... or etcds://... (TLS)
+    /// [default: embedded, a file in the data directory]
+    #[arg(long, env = "HULL_STORE", value_name = "ADDRESS")]
+    pub store: Option<String>,
+    /// Who signed etcd's certificates, PEM
+    #[arg(long, env = "HULL_STORE_CA", value_name = "FILE")]
+    pub store_ca: Option<PathBuf>,
+    /// Our certificate for etcd, PEM
+    #[arg(long, env = "HULL_STORE_CERT", value_name = "FILE")]
+    pub store_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, env = "HULL_STORE_KEY", value_name = "FILE")]
+    pub store_key: Option<PathBuf>,
+    /// What is encrypted at rest, and with which keys: an EncryptionConfiguration; read again when
+    /// it changes
+    #[arg(long, env = "HULL_ENCRYPTION_CONFIG", value_name = "FILE")]
+    pub encryption_config: Option<PathBuf>,
+    /// Which requests are audited: a Policy of audit.k8s.io/v1; needs --audit-log
+    #[arg(long, env = "HULL_AUDIT_POLICY", value_name = "FILE")]
+    pub audit_policy: Option<PathBuf>,
+    /// Where audit events are written, one a line
+    #[arg(long, env = "HULL_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// Size in MiB at which the audit log is rotated [default: 100]
+    #[arg(long, env = "HULL_AUDIT_LOG_MAX_SIZE", value_name = "MIB")]
+    pub audit_log_max_size: Option<u64>,
+    /// Older audit logs that are kept [default: 10]
+    #[arg(long, env = "HULL_AUDIT_LOG_MAX_BACKUPS", value_name = "N")]
+    pub audit_log_max_backups: Option<usize>,
     /// Of several control planes on one store only the leader schedules and controls, true or
-    /// false [default: false]
+    /// false [default: true with etcd, else false]
     #[arg(long, env = "HULL_LEADER_ELECT", value_name = "BOOL")]
     pub leader_elect: Option<bool>,
     /// Which log lines: error, warn, info, debug, trace, or tracing directives [default: info]
@@ -209,6 +240,9 @@ pub struct Resolved {
     pub dns_upstreams: Vec<SocketAddr>,
     pub stub_domains: Vec<(String, Vec<SocketAddr>)>,
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
+    pub store: StoreAddress,
+    pub encryption_config: Option<PathBuf>,
+    pub audit: Option<(PathBuf, AuditFile)>,
     pub leader_elect: bool,
     pub log: String,
     pub json_logs: bool,
@@ -243,7 +277,9 @@ impl Settings {
             };
         }
         joined!(
-            data_dir, run_dir, kubeconfig, leader_elect, listen, node_listen, node_name, node_ip,
+            data_dir, run_dir, kubeconfig, store, store_ca, store_cert, store_key,
+            encryption_config, audit_policy, audit_log, audit_log_max_size, audit_log_max_backups,
+            leader_elect, listen, node_listen, node_name, node_ip,
             max_pods, static_pod_dir, max_restart_backoff,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
             guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen,
@@ -292,14 +328,32 @@ impl Settings {
             ),
         };
         let absolute = |path: PathBuf| std::path::absolute(path).context("current directory");
+        let audit = match (self.audit_policy, self.audit_log) {
+            (Some(policy), Some(log)) => Some((
+                absolute(policy)?,
+                AuditFile {
+                    path: absolute(log)?,
+                    max_bytes: self.audit_log_max_size.unwrap_or(100) << 20,
+                    max_backups: self.audit_log_max_backups.unwrap_or(10),
+                },
+            )),
+            (None, None) => None,
+            _ => bail!("audit_policy and audit_log are given together or not at all"),
+        };
         let bin_dirs = if self.cni_bin_dir.is_empty() {
             vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()]
         } else {
             self.cni_bin_dir
         };
         let optional = |path: Option<PathBuf>| path.map(absolute).transpose();
+        let data_dir = absolute(self.data_dir.unwrap_or_else(|| "/var/lib/hull".into()))?;
+        let store = StoreAddress::parse(
+            self.store.as_deref().unwrap_or("embedded"),
+            [self.store_ca, self.store_cert, self.store_key],
+            &data_dir,
+        )?;
         Ok(Resolved {
-            data_dir: absolute(self.data_dir.unwrap_or_else(|| "/var/lib/hull".into()))?,
+            data_dir,
             run_dir: absolute(self.run_dir.unwrap_or_else(|| "/run/hull".into()))?,
             kubeconfig: absolute(self.kubeconfig.unwrap_or_else(default_kubeconfig))?,
             listen: self
@@ -335,7 +389,10 @@ impl Settings {
             dns_upstreams: name_servers::upstreams(&self.dns_upstream)?,
             stub_domains: name_servers::stub_domains(&self.stub_domain)?,
             registry_mirrors,
-            leader_elect: self.leader_elect.unwrap_or(false),
+            leader_elect: self.leader_elect.unwrap_or(store.is_shared()),
+            store,
+            audit,
+            encryption_config: optional(self.encryption_config)?,
             log: self.log.unwrap_or_else(|| "info".into()),
             json_logs,
         })
@@ -467,6 +524,7 @@ mod tests {
             ("stub_domain = ['corp.example']", "DOMAIN=ADDRESS"),
             ("eviction = ['memory<1']", "no such signal"),
             ("max_restart_backoff = 0", "1 to 300"),
+            ("audit_log = '/x'", "together"),
         ] {
             let error = parse(text).unwrap().complete().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

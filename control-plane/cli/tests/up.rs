@@ -6,6 +6,8 @@
 
 #[path = "up/join.rs"]
 mod join;
+#[path = "up/store.rs"]
+mod store;
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;

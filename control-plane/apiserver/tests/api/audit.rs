@@ -1,0 +1,120 @@
+//! What is audited.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use hull_apiserver::audit::{Audit, AuditFile, AuditLog, Policy};
+use serde_json::{Value, json};
+
+use crate::harness::{PATIENCE, TestServer};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+const POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitManagedFields: true
+rules:
+- {level: None, verbs: [get], resources: [{resources: [configmaps]}]}
+- {level: RequestResponse, resources: [{resources: [configmaps]}], omitStages: [RequestReceived]}
+- {level: Metadata, resources: [{resources: [secrets]}]}
+";
+
+async fn audited(log: &Path) -> TestServer {
+    let log = AuditLog::open(AuditFile {
+        path: log.to_owned(),
+        max_bytes: 1 << 20,
+        max_backups: 1,
+    })
+    .unwrap();
+    let audit = Audit::new(Policy::parse(POLICY).unwrap(), log);
+    TestServer::start_with(|config| config.audit = Some(Arc::new(audit))).await
+}
+
+/// The events of the administrator, once there are so many.
+async fn events(log: &Path, count: usize) -> Vec<Value> {
+    let started = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(log).unwrap();
+        let found: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|event: &Value| event["user"]["groups"].to_string().contains("masters"))
+            .collect();
+        if found.len() >= count {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "{text}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_recorded_as_the_policy_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    let server = audited(&log).await;
+    let admin = &server.admin;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
+        "stringData": {"password": "never recorded"}});
+    admin.post(SECRETS, &secret).await.ok();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
+        "data": {"a": "1"}});
+    admin.post(MAPS, &map).await.ok();
+    admin.get(&format!("{MAPS}/m")).await.ok();
+    assert_eq!(admin.post(MAPS, &map).await.code, 409);
+    let events = events(&log, 4).await;
+
+    let [received, complete, created, refused] = &events[..] else {
+        panic!("{events:#?}")
+    };
+    assert_eq!(received["stage"], "RequestReceived");
+    assert_eq!(complete["stage"], "ResponseComplete");
+    assert_eq!(received["auditID"], complete["auditID"]);
+    assert_eq!(complete["level"], "Metadata");
+    assert_eq!(complete["verb"], "create");
+    assert_eq!(complete["requestURI"], SECRETS);
+    assert_eq!(complete["responseStatus"]["code"], 201);
+    assert_eq!(complete["sourceIPs"], json!(["127.0.0.1"]));
+    assert_eq!(
+        complete["objectRef"],
+        json!({"resource": "secrets", "namespace": "default", "apiVersion": "v1"})
+    );
+    assert!(complete.get("requestObject").is_none());
+    assert!(
+        !std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("never recorded")
+    );
+
+    assert_eq!(created["requestObject"]["data"], json!({"a": "1"}));
+    assert_eq!(created["responseObject"]["metadata"]["name"], "m");
+    assert!(
+        created["responseObject"]["metadata"]
+            .get("managedFields")
+            .is_none()
+    );
+    assert_eq!(
+        created["annotations"]["authorization.k8s.io/decision"],
+        "allow"
+    );
+    assert_ne!(created["auditID"], complete["auditID"]);
+    assert_eq!(refused["responseStatus"]["code"], 409);
+    assert_eq!(refused["responseObject"]["reason"], "AlreadyExists");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    let server = audited(&log).await;
+    let answer = server
+        .admin
+        .get(&format!("{MAPS}?watch=true&timeoutSeconds=1"))
+        .await;
+    assert_eq!(answer.code, 200);
+    let events = events(&log, 2).await;
+    let stages: Vec<_> = events.iter().map(|event| &event["stage"]).collect();
+    assert_eq!(stages, ["ResponseStarted", "ResponseComplete"]);
+    assert!(events.iter().all(|event| event["verb"] == "watch"));
+}
