@@ -10,7 +10,7 @@ use std::path::Path;
 use support::Node;
 
 /// Files of the archive that is unpacked.
-const FILES: usize = 2000;
+const FILES: usize = 1000;
 
 fn mount(host: &Path, container: &str, read_only: bool) -> Mount {
     Mount {
@@ -174,12 +174,13 @@ async fn node_real_programs_work_on_host_directories() {
     let said = run(&mut node, &main, sqlite).await;
     assert!(said.ends_with("3\nok"), "{said}");
     let git = "export HOME=/data PATH=$PATH:/usr/bin:/usr/local/bin; cd /data && mkdir repository \
-        && cd repository && git init -q . && cp -r ../copy/many . && git add . \
+        && cd repository && git init -q . && mkdir many && cp ../copy/many/f1?? many \
+        && git add . \
         && git -c user.name=a -c user.email=a@b commit -q -m one && cd .. \
         && git clone -q repository clone && cd clone && git status --short && git fsck 2>&1 \
         && ls many | wc -l";
     let said = run(&mut node, &main, git).await;
-    assert!(said.ends_with(&FILES.to_string()), "{said}");
+    assert!(said.ends_with("100"), "{said}");
     node.remove_pod(&pod).await;
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
