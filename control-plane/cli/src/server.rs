@@ -139,6 +139,7 @@ pub async fn start(
         signing_ca: Some(SigningCa {
             certificate: pki.ca_pem().to_string(),
             key: pki.ca_key_pem().to_string(),
+            reserved_names: pki.server_names().to_vec(),
         }),
         ..ControllersConfig::default()
     };

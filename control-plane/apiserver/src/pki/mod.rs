@@ -78,6 +78,7 @@ pub struct ClusterPki {
     dir: PathBuf,
     ca: CertPair,
     server: CertPair,
+    server_names: Vec<String>,
     kubelet_client: CertPair,
     service_account_key: String,
 }
@@ -135,6 +136,7 @@ impl ClusterPki {
             dir,
             ca,
             server,
+            server_names: all,
             kubelet_client,
         })
     }
@@ -152,6 +154,11 @@ impl ClusterPki {
     /// What the API server serves with.
     pub fn server(&self) -> &CertPair {
         &self.server
+    }
+
+    /// Names and addresses that the server's certificate was asked to have.
+    pub fn server_names(&self) -> &[String] {
+        &self.server_names
     }
 
     /// What the API server shows to node agents.

@@ -77,7 +77,7 @@ impl CertificatesController {
         request: &CertificateSigningRequest,
         signer: Signer,
     ) -> Result<(), ReconcileError> {
-        let Ok(wanted) = readable(request, signer) else {
+        let Ok(wanted) = readable(request, signer, &self.ca) else {
             // Whoever decides sees the request; if it is approved, the signer says why not.
             return Ok(());
         };
@@ -109,7 +109,7 @@ impl CertificatesController {
             .expiration_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map(Duration::from_secs);
-        let signed = readable(request, signer).map(|wanted| {
+        let signed = readable(request, signer, &self.ca).map(|wanted| {
             self.ca
                 .sign(signer, wanted, life, Timestamp::now())
                 .map_err(|error| Unfit::Unreadable(error.to_string()))
@@ -171,9 +171,14 @@ impl CertificatesController {
 }
 
 /// The request, if its signer may sign it.
-fn readable(request: &CertificateSigningRequest, signer: Signer) -> Result<Wanted, Unfit> {
+fn readable(
+    request: &CertificateSigningRequest,
+    signer: Signer,
+    ca: &SigningCa,
+) -> Result<Wanted, Unfit> {
     let wanted = Wanted::read(request)?;
-    wanted.check(signer, request.spec.usages.as_deref().unwrap_or_default())?;
+    let usages = request.spec.usages.as_deref().unwrap_or_default();
+    wanted.check(signer, usages, &ca.reserved_names)?;
     Ok(wanted)
 }
 

@@ -152,8 +152,27 @@ impl Wanted {
             })
     }
 
-    /// Checks the rules of the signer: subject, names and usages.
-    pub fn check(&self, signer: Signer, usages: &[String]) -> Result<(), Unfit> {
+    /// Checks the rules of the signer: subject, names and usages. No server gets one of the
+    /// reserved names.
+    pub fn check(
+        &self,
+        signer: Signer,
+        usages: &[String],
+        reserved: &[String],
+    ) -> Result<(), Unfit> {
+        let addresses = self.addresses().map(|address| address.to_string());
+        let asked = self.dns_names().map(str::to_ascii_lowercase);
+        if let Some(name) = asked.chain(addresses).find(|name| {
+            let name = name.trim_end_matches('.');
+            reserved
+                .iter()
+                .any(|other| other.eq_ignore_ascii_case(name))
+                || name.contains('*')
+        }) {
+            return Err(rule(format!(
+                "the name {name:?} is the API server's or a pattern"
+            )));
+        }
         let names = self.parsed.params.subject_alt_names.len();
         let readable = self.dns_names().count() + self.addresses().count();
         if names != readable {

@@ -19,6 +19,9 @@ pub struct SigningCa {
     pub certificate: String,
     /// PEM (PKCS #8).
     pub key: String,
+    /// Names and addresses of the API server: clients that trust the CA would take a node with
+    /// one of them for it.
+    pub reserved_names: Vec<String>,
 }
 
 impl std::fmt::Debug for SigningCa {

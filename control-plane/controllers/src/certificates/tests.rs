@@ -21,6 +21,9 @@ fn ca() -> SigningCa {
     SigningCa {
         certificate: params.self_signed(&key).unwrap().pem(),
         key: key.serialize_pem(),
+        reserved_names: ["kubernetes.default.svc", "10.43.0.1"]
+            .map(String::from)
+            .to_vec(),
     }
 }
 
@@ -192,6 +195,27 @@ async fn a_serving_certificate_is_for_the_nodes_own_names_only() {
         let asked = pem("system:node:a", "system:nodes", &names);
         world.ask("system:node:a", NODE_SERVING_SIGNER, &asked, NODE_SERVING);
         assert_eq!(world.outcome().await.is_ok(), signed, "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_node_gets_a_name_of_the_api_server_even_if_somebody_approves() {
+    for (node, name) in [
+        ("a", "10.43.0.1"),
+        ("kubernetes.default.svc", "kubernetes.default.svc"),
+        ("a", "*.default.svc"),
+    ] {
+        let user = format!("system:node:{node}");
+        let world = World::new();
+        world
+            .api
+            .allow(&user, "certificatesigningrequests/selfnodeserving");
+        let asked = pem(&user, "system:nodes", &[name]);
+        world.ask(&user, NODE_SERVING_SIGNER, &asked, NODE_SERVING);
+        assert_eq!(world.outcome().await.unwrap_err(), "pending", "{name}");
+        world.approve_by_hand();
+        let failure = world.outcome().await.unwrap_err();
+        assert!(failure.contains("the API server's"), "{failure}");
     }
 }
 
