@@ -3,12 +3,12 @@
 //!
 //! ```text
 //! DATA_DIR/node-pki/  ca.crt
-//!                     client.crt client.key     system:node:NAME, to the API server
-//!                     serving.crt serving.key   logs and exec
-//!                     netd.crt netd.key         system:kube-proxy, for the service network
+//!                     client.pem    system:node:NAME, to the API server
+//!                     serving.pem   logs and exec
+//!                     netd.pem      system:kube-proxy, for the service network
 //! ```
-//! A key is written before its certificate is asked for, and a certificate whose key is another
-//! counts as missing, so a join that was cut off is simply done again.
+//! Key and certificate are one file, replaced in one step: a crash or a full disk leaves the old
+//! pair or the new one, and a join that was cut off is simply done again.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A certificate is renewed when this part of its life is over, percent.
 const RENEW_AT_PERCENT: i64 = 70;
 
+const CERTIFICATE_START: &str = "-----BEGIN CERTIFICATE-----";
+
 /// See the module.
 pub struct Identity {
     directory: PathBuf,
@@ -61,6 +63,10 @@ impl Pair {
             Pair::Serving => "serving",
             Pair::Netd => "netd",
         }
+    }
+
+    fn file(self) -> String {
+        format!("{}.pem", self.name())
     }
 
     fn signer(self) -> &'static str {
@@ -92,6 +98,15 @@ impl Identity {
 
     fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)
+    }
+
+    /// A pair's key and certificate, PEM.
+    fn read_pair(&self, pair: Pair) -> anyhow::Result<(String, String)> {
+        let file = pair.file();
+        let both = self.read(&file)?;
+        let start = both.find(CERTIFICATE_START);
+        let (key, certificate) = both.split_at(start.with_context(|| format!("{file} is broken"))?);
+        Ok((key.to_owned(), certificate.to_owned()))
     }
 
     fn read(&self, file: &str) -> anyhow::Result<String> {
@@ -127,13 +142,10 @@ impl Identity {
     }
 
     async fn client_of(&self, pair: Pair) -> anyhow::Result<Client> {
-        let encoded = |file: &str| {
-            let content = self.read(&format!("{}.{file}", pair.name()))?;
-            Ok::<_, anyhow::Error>(STANDARD.encode(content))
-        };
+        let (key, certificate) = self.read_pair(pair)?;
         self.client_with(json!({
-            "client-certificate-data": encoded("crt")?,
-            "client-key-data": encoded("key")?,
+            "client-certificate-data": STANDARD.encode(certificate),
+            "client-key-data": STANDARD.encode(key),
         }))
         .await
     }
@@ -175,18 +187,18 @@ impl Identity {
 
     /// What logs and exec are served with.
     pub fn server_tls(&self) -> anyhow::Result<ServerTls> {
+        let (key, certificate) = self.read_pair(Pair::Serving)?;
         Ok(ServerTls {
-            certificate_pem: self.read("serving.crt")?.into_bytes(),
-            key_pem: self.read("serving.key")?.into_bytes(),
+            certificate_pem: certificate.into_bytes(),
+            key_pem: key.into_bytes(),
             client_ca_pem: self.read("ca.crt")?.into_bytes(),
         })
     }
 
     /// Percent of the certificate's life that are over; `None`: there is no usable pair.
     fn life_used(&self, pair: Pair) -> Option<i64> {
-        let name = pair.name();
-        let key = KeyPair::from_pem(&self.read(&format!("{name}.key")).ok()?).ok()?;
-        let pem = self.read(&format!("{name}.crt")).ok()?;
+        let (key, pem) = self.read_pair(pair).ok()?;
+        let key = KeyPair::from_pem(&key).ok()?;
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
         let (_, certificate) =
             x509_parser::certificate::X509Certificate::from_der(&pem.contents).ok()?;
@@ -210,21 +222,19 @@ impl Identity {
 
     async fn ask(&self, client: &Client, pair: Pair) -> anyhow::Result<()> {
         make_private_dir(&self.directory)?;
-        // Staged beside the pair that is in use until the certificate is there.
         let key = KeyPair::generate().context("generate a key")?;
         let request = self.request_pem(pair, &key)?;
         let certificate = self
             .signed(client, pair, &request)
             .await
             .with_context(|| format!("the node's {} certificate", pair.name()))?;
-        let name = pair.name();
-        write_atomically(
-            &self.path(&format!("{name}.key")),
-            &key.serialize_pem(),
-            0o600,
-        )?;
-        write_atomically(&self.path(&format!("{name}.crt")), &certificate, 0o600)?;
-        tracing::info!(certificate = name, node = self.node, "certificate issued");
+        let both = format!("{}{certificate}", key.serialize_pem());
+        write_atomically(&self.path(&pair.file()), &both, 0o600)?;
+        tracing::info!(
+            certificate = pair.name(),
+            node = self.node,
+            "certificate issued"
+        );
         Ok(())
     }
 

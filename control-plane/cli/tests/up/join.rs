@@ -116,7 +116,7 @@ async fn a_machine_joins_with_a_token_once_and_is_a_node_from_then_on() {
     let arguments = ["--token", &invitation.token, "--ca-hash", &invitation.hash];
     let running = machine.start(&arguments);
     registered(&machine, &client).await;
-    for file in ["client.key", "serving.key", "netd.key"] {
+    for file in ["client.pem", "serving.pem", "netd.pem"] {
         assert_eq!(mode(&machine.path("data/node-pki").join(file)), 0o600);
     }
     // Three requests, all approved and signed without anybody's help.
