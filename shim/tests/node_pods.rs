@@ -316,7 +316,7 @@ async fn node_a_guest_that_never_answers_fails_with_its_phase_and_console() {
     );
     let settings = Settings {
         initramfs: Some(silent),
-        boot_timeout_seconds: Some(8),
+        boot_timeout_seconds: Some(2),
         ..Default::default()
     };
     let mut node = Node::start_with(settings).await;
