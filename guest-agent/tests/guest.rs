@@ -117,6 +117,7 @@ impl Guest {
             ],
             nets: Vec::new(),
             fs: None,
+            vfio: None,
             balloon: false,
             vsock: Some(VsockConfig {
                 guest_cid: 3,

@@ -37,6 +37,10 @@ use crate::pci::PciRoot;
 use crate::virtio::{Doorbells, KvmDoorbells, VirtioDevice, VirtioPciDevice};
 use crate::{acpi, boot, layout};
 
+mod passthrough;
+
+use passthrough::Passthrough;
+
 /// How long vCPU threads may take to leave the guest at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_POLL: Duration = Duration::from_millis(1);
@@ -54,6 +58,7 @@ struct Machine {
     disks: Vec<Disk>,
     balloon: Option<BalloonResizer>,
     fs: Option<Arc<Mutex<Fs>>>,
+    passthrough: Option<Passthrough>,
     metrics: Vec<(String, Arc<dyn Samples>)>,
 }
 
@@ -77,14 +82,15 @@ pub fn run(
     let mut machine = Machine::new(&kvm, config)?;
     let com1 = machine.serial_interrupt()?;
     let root = machine.add_devices(config, descriptors)?;
-    let entry = load(&machine.memory, config, descriptors)?;
+    machine.add_passthrough(&kvm, config, descriptors)?;
+    let entry = load(&machine, config, descriptors)?;
     let vcpus = Vcpu::create_all(&kvm, &machine.vm, config.vcpus, entry)?;
     drop(kvm);
     let filters = match &config.jail {
         Some(jail) => {
             privileges::enter(jail, root.as_ref())?;
             if jail.seccomp {
-                Some(Filters::new()?)
+                Some(Filters::new(machine.passthrough.is_some())?)
             } else {
                 None
             }
@@ -125,6 +131,9 @@ pub fn run(
         );
     }
     stop(vcpus, &exit);
+    if let Some(passthrough) = &machine.passthrough {
+        passthrough.shut_down();
+    }
     buses.console.flush();
     Ok(exit
         .outcome()
@@ -180,7 +189,7 @@ fn take_signals() -> io::Result<OwnedFd> {
 }
 
 fn load(
-    memory: &GuestMemory,
+    machine: &Machine,
     config: &VmConfig,
     descriptors: &mut Descriptors,
 ) -> Result<boot::Entry, VmmError> {
@@ -189,9 +198,10 @@ fn load(
         Some(fd) => Some(File::from(descriptors.take(fd, "initramfs")?)),
         None => None,
     };
-    let rsdp = acpi::write(memory, config.vcpus)?;
+    let resources = machine.pci_resources();
+    let rsdp = acpi::write(&machine.memory, config.vcpus, &resources)?;
     Ok(boot::load(
-        memory,
+        &machine.memory,
         &kernel,
         initramfs.as_ref(),
         &config.boot.cmdline,
@@ -222,6 +232,7 @@ impl Machine {
             disks: Vec::new(),
             balloon: None,
             fs: None,
+            passthrough: None,
             metrics: Vec::new(),
         })
     }
@@ -384,11 +395,11 @@ struct Filters {
 }
 
 impl Filters {
-    fn new() -> Result<Self, VmmError> {
+    fn new(passthrough: bool) -> Result<Self, VmmError> {
         Ok(Self {
-            main: seccomp::filter(Role::Main)?,
-            vcpu: seccomp::filter(Role::Vcpu)?,
-            devices: seccomp::filter(Role::Devices)?,
+            main: seccomp::filter(Role::Main, passthrough)?,
+            vcpu: seccomp::filter(Role::Vcpu, passthrough)?,
+            devices: seccomp::filter(Role::Devices, passthrough)?,
         })
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod support;
+mod vfio;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -142,6 +142,7 @@ impl HullVmm {
                 // It comes with the first host volume.
                 socket_fd: None,
             }),
+            vfio: None,
             balloon: true,
             vsock: Some(VsockConfig {
                 guest_cid: GUEST_CID,

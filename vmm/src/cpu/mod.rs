@@ -4,6 +4,6 @@ mod cpuid;
 mod registers;
 mod run;
 
-pub use cpuid::CpuidError;
+pub use cpuid::{CpuidError, physical_address_bits};
 pub use registers::RegisterError;
 pub use run::{Buses, ExitCounters, Vcpu, VcpuError, install_kick_handler, kick_signal};

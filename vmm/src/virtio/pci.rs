@@ -14,7 +14,8 @@ use crate::events::{LogBudget, chain};
 use crate::interrupts::{InterruptController, InterruptError};
 use crate::memory::GuestMemory;
 use crate::pci::{
-    BarWindow, Capability, ConfigSpace, HeaderIds, MsixTable, PciDevice, PciRoot, Place, RootError,
+    BarSpace, BarWindow, Capability, ConfigSpace, HeaderIds, MsixTable, PciDevice, PciRoot, Place,
+    RootError,
 };
 
 /// Size of BAR 0, which holds all structures.
@@ -103,9 +104,12 @@ impl VirtioPciDevice {
         doorbells: Arc<dyn Doorbells>,
         memory: GuestMemory,
     ) -> Result<Arc<Self>, PciSetupError> {
-        let place = root.reserve(BAR_BYTES)?;
+        let place = root.reserve(BarSpace::Low, u64::from(BAR_BYTES))?;
         let this = Arc::new(Self::new(&place, device, controller, doorbells, memory)?);
-        root.add(place, Arc::clone(&this) as Arc<dyn PciDevice>)?;
+        root.add(
+            vec![(0, place.window)],
+            Arc::clone(&this) as Arc<dyn PciDevice>,
+        )?;
         Ok(this)
     }
 
@@ -138,7 +142,7 @@ impl VirtioPciDevice {
         let features = features | F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC;
         let common = CommonConfig::new(features, &sizes, Arc::clone(&interrupt));
         let mut config = config_space(device_type);
-        config.add_bar0(place.bar_address, BAR_BYTES);
+        config.add_bar0(place.address as u32, BAR_BYTES);
         let (msix_offset, pci_access_offset) = add_capabilities(&mut config, vectors, sizes.len())
             .ok_or(PciSetupError::Capabilities)?;
         let state = State {
@@ -289,7 +293,7 @@ impl PciDevice for VirtioPciDevice {
             let target = self.pci_access(&state);
             drop(state);
             if let Some((bar_offset, width)) = target.filter(|(_, width)| *width <= data.len()) {
-                self.read_bar(bar_offset, &mut data[..width]);
+                self.read_bar(0, bar_offset, &mut data[..width]);
             }
             return;
         }
@@ -302,7 +306,7 @@ impl PciDevice for VirtioPciDevice {
             let target = self.pci_access(&state);
             drop(state);
             if let Some((bar_offset, width)) = target.filter(|(_, width)| *width <= data.len()) {
-                self.write_bar(bar_offset, &data[..width]);
+                self.write_bar(0, bar_offset, &data[..width]);
             }
             return;
         }
@@ -318,7 +322,7 @@ impl PciDevice for VirtioPciDevice {
         }
     }
 
-    fn read_bar(&self, offset: u64, data: &mut [u8]) {
+    fn read_bar(&self, _bar: usize, offset: u64, data: &mut [u8]) {
         data.fill(0);
         let register = offset % REGION_BYTES;
         match offset - register {
@@ -333,7 +337,7 @@ impl PciDevice for VirtioPciDevice {
         }
     }
 
-    fn write_bar(&self, offset: u64, data: &[u8]) {
+    fn write_bar(&self, _bar: usize, offset: u64, data: &[u8]) {
         let register = offset % REGION_BYTES;
         match offset - register {
             COMMON => {

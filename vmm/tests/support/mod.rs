@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
-    BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VmConfig,
-    VsockConfig,
+    BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VfioConfig,
+    VfioDeviceConfig, VfioGroupConfig, VmConfig, VsockConfig,
 };
 use hull_vmm_client::exit::{ExitRecord, read_record};
-use hull_vmm_client::{scaled, spawn};
+use hull_vmm_client::{scaled, spawn, vfio};
 
 const INIT: &str = include_str!("init.sh");
 const JAIL_USER: u32 = 64_123;
@@ -35,6 +35,10 @@ pub struct Options {
     pub tap: Option<OwnedFd>,
     pub kernel: Option<File>,
     pub without_jail: bool,
+    /// More of the kernel command line.
+    pub kernel_arguments: &'static str,
+    /// PCI addresses of devices that are passed through, each alone in its group.
+    pub passed_through: Vec<String>,
 }
 
 /// A running VMM and its files.
@@ -84,6 +88,20 @@ impl Machine {
                 read_only,
             })
             .collect();
+        let vfio = (!options.passed_through.is_empty()).then(|| VfioConfig {
+            container_fd: keep(vfio::container().unwrap()),
+            groups: options
+                .passed_through
+                .iter()
+                .map(|address| VfioGroupConfig {
+                    fd: keep(vfio::group(vfio::group_of(address).unwrap()).unwrap()),
+                    devices: vec![VfioDeviceConfig {
+                        id: "passed".into(),
+                        address: address.clone(),
+                    }],
+                })
+                .collect(),
+        });
         let kernel = options
             .kernel
             .unwrap_or_else(|| File::open(guest_file("vmlinux")).unwrap());
@@ -102,7 +120,10 @@ impl Machine {
             boot: BootConfig {
                 kernel_fd: keep(kernel.into()),
                 initramfs_fd: Some(keep(initramfs(&directory).into())),
-                cmdline: format!("{BASE_COMMAND_LINE} scenario={}", options.scenario),
+                cmdline: format!(
+                    "{BASE_COMMAND_LINE} {} scenario={}",
+                    options.kernel_arguments, options.scenario
+                ),
             },
             disks,
             nets: nets.into_iter().collect(),
@@ -111,7 +132,8 @@ impl Machine {
                 request_queues: 1,
                 socket_fd: None,
             }),
-            balloon: true,
+            balloon: vfio.is_none(),
+            vfio,
             vsock: Some(VsockConfig {
                 guest_cid: 3,
                 listener_fd: keep(UnixListener::bind(directory.join("v")).unwrap().into()),
