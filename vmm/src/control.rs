@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use hull_vmm_client::control::{Answer, Request};
 use hull_vmm_client::descriptor::receive;
 use hull_vmm_client::exit::ExitReason;
+use hull_vmm_client::rate::RateLimits;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::cpu::Buses;
 use crate::devices::balloon::BalloonResizer;
 use crate::devices::block::Block;
 use crate::devices::fs::{Fs, FsStatus};
+use crate::devices::net::Net;
 use crate::events::chain;
 use crate::exit::ExitSignal;
 use crate::metrics::{Counter, Sample, Samples, render};
@@ -84,6 +86,8 @@ pub struct Control {
     pub id: String,
     /// Disks by slot.
     pub disks: Vec<Disk>,
+    /// Networks by id.
+    pub nets: Vec<(String, Arc<Mutex<Net>>)>,
     /// The balloon, when there is one.
     pub balloon: Option<BalloonResizer>,
     /// The virtio-fs device, when there is one.
@@ -259,6 +263,11 @@ impl Control {
                     refused(format!("Disk {serial} has no backing"))
                 }
             }),
+            Request::LimitDisk { serial, limits } => self.with_disk(&serial, |disk| {
+                disk.set_limits(limits);
+                Answer::Ok
+            }),
+            Request::LimitNet { id, receive, send } => self.limit_net(&id, receive, send),
             Request::ResizeBalloon { mib } => match &self.balloon {
                 Some(balloon) => {
                     balloon.resize(mib);
@@ -271,6 +280,16 @@ impl Control {
                 refused("Shares are hull-fsd's, not hull-vmm's")
             }
         }
+    }
+
+    fn limit_net(&self, id: &str, receive: RateLimits, send: RateLimits) -> Answer {
+        let Some((_, net)) = self.nets.iter().find(|(name, _)| name == id) else {
+            return refused(format!("There is no network {id}"));
+        };
+        net.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .set_limits(receive, send);
+        Answer::Ok
     }
 
     fn attach_fs(&self, socket: Option<OwnedFd>) -> Answer {

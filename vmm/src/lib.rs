@@ -34,5 +34,6 @@ pub mod layout;
 pub mod memory;
 pub mod metrics;
 pub mod pci;
+pub mod rate;
 pub mod virtio;
 pub mod vm;

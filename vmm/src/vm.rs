@@ -56,6 +56,7 @@ struct Machine {
     disk_loop: EventLoop,
     device_loop: EventLoop,
     disks: Vec<Disk>,
+    nets: Vec<(String, Arc<Mutex<Net>>)>,
     balloon: Option<BalloonResizer>,
     fs: Option<Arc<Mutex<Fs>>>,
     passthrough: Option<Passthrough>,
@@ -112,6 +113,7 @@ pub fn run(
     let control = Control {
         id: config.id.clone(),
         disks: machine.disks,
+        nets: machine.nets,
         balloon: machine.balloon,
         fs: machine.fs.map(FsDevice::new),
         metrics: machine.metrics,
@@ -230,6 +232,7 @@ impl Machine {
             disk_loop: event_loop()?,
             device_loop: event_loop()?,
             disks: Vec::new(),
+            nets: Vec::new(),
             balloon: None,
             fs: None,
             passthrough: None,
@@ -285,8 +288,11 @@ impl Machine {
                         source,
                     })?;
             }
-            let block = Arc::new(Mutex::new(block));
             let poller = self.disk_loop.poller();
+            block
+                .watch_limits(disk.limits, &poller)
+                .map_err(VmmError::io("watch the limits of a disk"))?;
+            let block = Arc::new(Mutex::new(block));
             self.disks.push(Disk::new(Arc::clone(&block)));
             self.metrics.push((disk.serial.clone(), metrics));
             self.add(block, &poller, true)?;
@@ -297,7 +303,7 @@ impl Machine {
                 .map_err(VmmError::io("set up the tap"))?;
             let poller = self.device_loop.poller();
             let mac = parse_mac(&net.mac)?;
-            let device = Net::new(
+            let mut device = Net::new(
                 net.id.clone(),
                 mac,
                 net.mtu,
@@ -305,8 +311,13 @@ impl Machine {
                 poller.clone(),
                 Arc::clone(&metrics),
             );
+            device
+                .watch_limits(net.receive_limits, net.send_limits)
+                .map_err(VmmError::io("watch the limits of a network"))?;
+            let device = Arc::new(Mutex::new(device));
+            self.nets.push((net.id.clone(), Arc::clone(&device)));
             self.metrics.push((net.id.clone(), metrics));
-            self.add(Arc::new(Mutex::new(device)), &poller, false)?;
+            self.add(device, &poller, false)?;
         }
         let root = self.add_vsock(config, descriptors)?;
         let metrics = Arc::new(RngMetrics::default());

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use hull_vmm_client::control::{Answer, Request};
 use hull_vmm_client::exit::ExitReason;
+use hull_vmm_client::rate::{Rate, RateLimits};
 use hull_vmm_client::scaled;
 use support::{Machine, Options, disk_file, give_to_jail};
 
@@ -512,6 +513,59 @@ async fn node_memory_and_disk_space_that_the_guest_frees_go_back_to_the_host() {
     .await;
     machine.control.resize_balloon(0).await.unwrap();
     until_metric(&machine, "hull_vmm_balloon_bytes", |bytes| bytes == 0).await;
+    machine.control.stop().await.unwrap();
+    machine.end();
+}
+
+#[tokio::test]
+#[ignore = "needs KVM: run in the testnode (make test does)"]
+async fn node_a_disk_is_limited_until_the_limit_is_lifted() {
+    const MIB: u64 = 1 << 20;
+    let rate = Rate {
+        per_second: MIB / 4,
+        burst: Some(MIB / 4),
+    };
+    let mut machine = Machine::start(Options {
+        disks: vec![(
+            "scratch",
+            Some(disk_file(&std::env::temp_dir(), &vec![1; 8 << 20])),
+            false,
+        )],
+        disk_limits: RateLimits {
+            bytes: Some(rate),
+            ..RateLimits::default()
+        },
+        ..options("limited")
+    });
+    machine.expect("MARK started");
+    let started = Instant::now();
+    let read = "hull_vmm_block_bytes_total{device=\"scratch\",direction=\"read\"}";
+    until_metric(&machine, read, |bytes| bytes >= MIB).await;
+    // A quarter of a MiB at once, and the last request may be larger than what was left.
+    assert!(
+        started.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    let bytes = metric(&machine.control.metrics().await.unwrap(), read);
+    let most = MIB + MIB / 4 * (started.elapsed().as_secs() + 2);
+    assert!(bytes <= most, "{bytes} in {:?}", started.elapsed());
+    let unknown = machine
+        .control
+        .limit_net("none", RateLimits::default(), RateLimits::default());
+    assert!(
+        unknown
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("no network none")
+    );
+    machine
+        .control
+        .limit_disk("scratch", RateLimits::default())
+        .await
+        .unwrap();
+    machine.expect("MARK finished");
     machine.control.stop().await.unwrap();
     machine.end();
 }

@@ -11,6 +11,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::{AsyncReadExt, Interest};
 
 use crate::control::{Answer, FsState, Request};
+use crate::rate::RateLimits;
 use crate::timeout::scaled;
 
 /// How long a call may take, before `HULL_TIMEOUT_SCALE`.
@@ -155,6 +156,30 @@ impl ControlClient {
     pub async fn detach_disk(&self, serial: &str) -> Result<(), ControlError> {
         let request = Request::DetachDisk {
             serial: serial.to_owned(),
+        };
+        self.done(self.call(&request, None).await?)
+    }
+
+    /// Changes how much of a disk the guest may use.
+    pub async fn limit_disk(&self, serial: &str, limits: RateLimits) -> Result<(), ControlError> {
+        let request = Request::LimitDisk {
+            serial: serial.to_owned(),
+            limits,
+        };
+        self.done(self.call(&request, None).await?)
+    }
+
+    /// Changes how much of a network the guest may receive and send.
+    pub async fn limit_net(
+        &self,
+        id: &str,
+        receive: RateLimits,
+        send: RateLimits,
+    ) -> Result<(), ControlError> {
+        let request = Request::LimitNet {
+            id: id.to_owned(),
+            receive,
+            send,
         };
         self.done(self.call(&request, None).await?)
     }

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rate::RateLimits;
+
 /// Kernel command line for a quiet and quick boot; append to it.
 ///
 /// Console on the serial port, only errors on it; reset by the keyboard controller, which
@@ -79,6 +81,9 @@ pub struct DiskConfig {
     pub fd: Option<i32>,
     /// The guest may not write.
     pub read_only: bool,
+    /// How much of it the guest may use.
+    #[serde(default)]
+    pub limits: RateLimits,
 }
 
 /// One virtio-net device on a tap.
@@ -93,6 +98,12 @@ pub struct NetConfig {
     pub mac: String,
     /// MTU offered to the guest (VIRTIO_NET_F_MTU), bytes.
     pub mtu: u16,
+    /// Limits of what the guest receives.
+    #[serde(default)]
+    pub receive_limits: RateLimits,
+    /// Limits of what the guest sends.
+    #[serde(default)]
+    pub send_limits: RateLimits,
 }
 
 /// virtio-vsock with unix sockets on the host side.

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rate::RateLimits;
+
 /// What a VMM can be asked.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "op", rename_all = "kebab-case")]
@@ -33,6 +35,24 @@ pub enum Request {
     DetachDisk {
         /// The disk.
         serial: String,
+    },
+    /// Changes how much of a disk the guest may use.
+    LimitDisk {
+        /// The disk.
+        serial: String,
+        /// What is absent is not limited.
+        limits: RateLimits,
+    },
+    /// Changes how much of a network the guest may use.
+    LimitNet {
+        /// The network.
+        id: String,
+        /// Of what the guest receives.
+        #[serde(default)]
+        receive: RateLimits,
+        /// Of what the guest sends.
+        #[serde(default)]
+        send: RateLimits,
     },
     /// Gives the virtio-fs device its back end: a stream socket that is connected to hull-fsd
     /// comes with this request.

@@ -15,6 +15,7 @@ pub mod descriptor;
 pub mod exit;
 pub mod fsd;
 
+pub mod rate;
 pub mod share;
 pub mod spawn;
 mod timeout;

@@ -112,6 +112,7 @@ const DEVICES: &[i64] = &[
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_shutdown,
+    libc::SYS_timerfd_settime,
 ];
 
 fn argument(

@@ -56,6 +56,11 @@ nvme)
     dd if=/dev/nvme0n1 bs=64k skip=16 count=64 2>/dev/null | cmp - /random && echo MARK same
     grep nvme /proc/interrupts | sed 's/^/MARK interrupts /'
     poweroff -f ;;
+limited)
+    echo MARK started
+    dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null
+    echo MARK finished
+    sleep 100000 ;;
 memory)
     dd if=/dev/zero of=/filled bs=1M count=96 2>/dev/null
     rm /filled

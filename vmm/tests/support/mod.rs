@@ -16,6 +16,7 @@ use hull_vmm_client::config::{
     VfioDeviceConfig, VfioGroupConfig, VmConfig, VsockConfig,
 };
 use hull_vmm_client::exit::{ExitRecord, read_record};
+use hull_vmm_client::rate::RateLimits;
 use hull_vmm_client::{scaled, spawn, vfio};
 
 const INIT: &str = include_str!("init.sh");
@@ -37,6 +38,8 @@ pub struct Options {
     pub without_jail: bool,
     /// More of the kernel command line.
     pub kernel_arguments: &'static str,
+    /// Of every disk.
+    pub disk_limits: RateLimits,
     /// PCI addresses of devices that are passed through, each alone in its group.
     pub passed_through: Vec<String>,
 }
@@ -78,6 +81,8 @@ impl Machine {
             tap_fd: keep(tap),
             mac: "02:00:00:00:00:02".into(),
             mtu: 1400,
+            receive_limits: RateLimits::default(),
+            send_limits: RateLimits::default(),
         });
         let disks = options
             .disks
@@ -86,6 +91,7 @@ impl Machine {
                 serial: serial.into(),
                 fd: file.map(|file| keep(file.into())),
                 read_only,
+                limits: options.disk_limits,
             })
             .collect();
         let vfio = (!options.passed_through.is_empty()).then(|| VfioConfig {

@@ -3,12 +3,15 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
+use hull_vmm_client::rate::RateLimits;
 use vmm_sys_util::epoll::EventSet;
 
 use super::metrics::NetMetrics;
 use super::tap::{HEADER_BYTES, TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_TSO6, Tap};
 use crate::events::DevicePoller;
+use crate::rate::RateLimiter;
 use crate::virtio::{
     Activation, Chain, DeviceFault, QueueError, VirtQueue, VirtioDevice, copy_config,
 };
@@ -16,6 +19,8 @@ use crate::virtio::{
 const RECEIVE: usize = 0;
 const SEND: usize = 1;
 const EVENT_TAP: u32 = 2;
+const EVENT_RECEIVE_LIMIT: u32 = 3;
+const EVENT_SEND_LIMIT: u32 = 4;
 const QUEUE_SIZES: &[u16] = &[256, 256];
 /// Frames per direction and turn of the event loop.
 const BUDGET: usize = 128;
@@ -76,6 +81,8 @@ pub struct Net {
     pending: Option<usize>,
     frame: Vec<u8>,
     tap_readable: bool,
+    receive_limiter: Option<RateLimiter>,
+    send_limiter: Option<RateLimiter>,
     metrics: Arc<NetMetrics>,
 }
 
@@ -100,7 +107,39 @@ impl Net {
             pending: None,
             frame,
             tap_readable: false,
+            receive_limiter: None,
+            send_limiter: None,
             metrics,
+        }
+    }
+
+    /// Watches over the limits, which can be changed from then on.
+    pub fn watch_limits(&mut self, receive: RateLimits, send: RateLimits) -> io::Result<()> {
+        let watched = |limits, event| {
+            let limiter = RateLimiter::new(limits)?;
+            self.poller.add(limiter.as_raw_fd(), event, EventSet::IN)?;
+            io::Result::Ok(Some(limiter))
+        };
+        let receive = watched(receive, EVENT_RECEIVE_LIMIT)?;
+        self.send_limiter = watched(send, EVENT_SEND_LIMIT)?;
+        self.receive_limiter = receive;
+        Ok(())
+    }
+
+    /// Changes the limits.
+    pub fn set_limits(&mut self, receive: RateLimits, send: RateLimits) {
+        let now = Instant::now();
+        for (limiter, limits) in [
+            (&mut self.receive_limiter, receive),
+            (&mut self.send_limiter, send),
+        ] {
+            if let Some(limiter) = limiter {
+                limiter.set(limits, now);
+            }
+        }
+        if let Some(active) = &self.active {
+            active.receive.kick_later();
+            active.send.kick_later();
         }
     }
 
@@ -114,6 +153,13 @@ impl Net {
         while self.tap_readable || self.pending.is_some() {
             if delivered == BUDGET {
                 active.receive.kick_later();
+                break;
+            }
+            // The frames wait in the tap, which drops what it has no room for.
+            if self.pending.is_none()
+                && let Some(limiter) = &mut self.receive_limiter
+                && !limiter.admits()
+            {
                 break;
             }
             let length = match self.pending {
@@ -135,6 +181,9 @@ impl Net {
             self.pending = Some(length);
             match active.deliver(&mut self.frame[..length]).map_err(&failed)? {
                 Delivery::Done => {
+                    if let Some(limiter) = &mut self.receive_limiter {
+                        limiter.spend(length as u64);
+                    }
                     self.metrics.received_frames.add(1);
                     self.metrics
                         .received_bytes
@@ -159,7 +208,7 @@ impl Net {
         let (tap, metrics) = (&self.tap, &self.metrics);
         active
             .send
-            .drain(BUDGET, |memory, chain| {
+            .drain_limited(BUDGET, self.send_limiter.as_mut(), |memory, chain| {
                 let length = chain.readable.len();
                 if length <= HEADER_BYTES || length > FRAME_MAX_BYTES {
                     metrics.dropped_frames.add(1);
@@ -316,8 +365,21 @@ impl VirtioDevice for Net {
     }
 
     fn handle(&mut self, event: u32, _ready: u32) -> Result<(), DeviceFault> {
+        let fired = |limiter: &mut Option<RateLimiter>| {
+            if let Some(limiter) = limiter {
+                limiter.fired();
+            }
+        };
         match event {
             1 => self.send(),
+            EVENT_SEND_LIMIT => {
+                fired(&mut self.send_limiter);
+                self.send()
+            }
+            EVENT_RECEIVE_LIMIT => {
+                fired(&mut self.receive_limiter);
+                self.receive()
+            }
             EVENT_TAP => {
                 self.tap_readable = true;
                 self.receive()

@@ -169,3 +169,30 @@ fn mac_addresses_are_checked() {
         assert_eq!(parse_mac(bad), Err(MacError(bad.to_owned())), "{bad}");
     }
 }
+
+#[test]
+fn each_direction_has_its_own_limit() {
+    use hull_vmm_client::rate::Rate;
+    let mut setup = setup(0);
+    let one = RateLimits {
+        bytes: Some(Rate {
+            per_second: 1,
+            burst: None,
+        }),
+        ..RateLimits::default()
+    };
+    setup.net.watch_limits(one, RateLimits::default()).unwrap();
+    for _ in 0..3 {
+        setup.receive.chain(&[(BUFFERS, 2048, true)]);
+        setup.wire.send(&frame(60)).unwrap();
+        setup.send.put(BUFFERS + 0x4000, &frame(60));
+        setup.send.chain(&[(BUFFERS + 0x4000, 72, false)]);
+    }
+    setup.net.handle(EVENT_TAP, 0).unwrap();
+    setup.net.handle(1, 0).unwrap();
+    assert_eq!(setup.receive.used().len(), 1);
+    assert_eq!(setup.send.used().len(), 3);
+    setup.net.set_limits(RateLimits::default(), one);
+    setup.net.handle(0, 0).unwrap();
+    assert_eq!(setup.receive.used().len(), 2);
+}
