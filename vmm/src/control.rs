@@ -14,7 +14,7 @@ use hull_vmm_client::exit::ExitReason;
 use hull_vmm_client::rate::RateLimits;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::cpu::Buses;
+use crate::cpu::{Buses, kick_signal};
 use crate::devices::balloon::BalloonResizer;
 use crate::devices::block::Block;
 use crate::devices::fs::{Fs, FsStatus};
@@ -29,6 +29,8 @@ const MAX_CLIENTS: usize = 16;
 const REQUEST_MAX_BYTES: usize = 4096;
 /// How long an answer may take to be read.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long vCPUs may take to leave the guest for a pause.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 const TOKEN_EXIT: u64 = 0;
 const TOKEN_SIGNAL: u64 = 1;
 const TOKEN_LISTENER: u64 = 2;
@@ -94,6 +96,8 @@ pub struct Control {
     pub fs: Option<FsDevice>,
     /// Counters by device name.
     pub metrics: Vec<(String, Arc<dyn Samples>)>,
+    /// Threads of the vCPUs.
+    pub vcpus: Vec<libc::pthread_t>,
     /// The machine.
     pub buses: Arc<Buses>,
     /// When the vCPUs started.
@@ -238,6 +242,14 @@ impl Control {
                     .end(ExitReason::Stopped, "Stopped over the control socket");
                 Answer::Ok
             }
+            Request::Pause => self.pause(),
+            Request::Resume => {
+                self.buses.gate.open();
+                Answer::Ok
+            }
+            Request::Dump => Answer::Dump {
+                text: self.buses.pci.dump(),
+            },
             Request::Metrics => Answer::Metrics {
                 text: self.metrics(),
             },
@@ -282,6 +294,21 @@ impl Control {
         }
     }
 
+    fn pause(&self) -> Answer {
+        let kick = || {
+            for thread in &self.vcpus {
+                // SAFETY: threads of vCPUs are joined by nobody; while the VM runs their
+                // ids are valid.
+                unsafe { libc::pthread_kill(*thread, kick_signal()) };
+            }
+        };
+        if self.buses.gate.close(self.vcpus.len(), PAUSE_TIMEOUT, kick) {
+            Answer::Ok
+        } else {
+            refused(format!("The vCPUs did not stop within {PAUSE_TIMEOUT:?}"))
+        }
+    }
+
     fn limit_net(&self, id: &str, receive: RateLimits, send: RateLimits) -> Answer {
         let Some((_, net)) = self.nets.iter().find(|(name, _)| name == id) else {
             return refused(format!("There is no network {id}"));
@@ -319,7 +346,7 @@ impl Control {
             id: self.id.clone(),
             pid: std::process::id(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            running: !self.buses.exit.is_stopping(),
+            running: !self.buses.exit.is_stopping() && !self.buses.gate.is_closed(),
             attached_disks: self
                 .disks
                 .iter()

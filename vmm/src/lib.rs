@@ -20,6 +20,7 @@ pub mod boot;
 pub mod config;
 pub mod control;
 pub mod cpu;
+pub mod ctl;
 pub mod descriptors;
 pub mod devices;
 pub mod error;

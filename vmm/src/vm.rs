@@ -16,7 +16,7 @@ use seccompiler::BpfProgram;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::control::{Control, Disk, FsDevice, Server};
-use crate::cpu::{Buses, ExitCounters, Vcpu, install_kick_handler, kick_signal};
+use crate::cpu::{Buses, ExitCounters, Gate, Vcpu, install_kick_handler, kick_signal};
 use crate::descriptors::Descriptors;
 use crate::devices::balloon::{Balloon, BalloonMetrics, BalloonResizer};
 use crate::devices::block::{Block, BlockMetrics};
@@ -103,6 +103,7 @@ pub fn run(
         console,
         pci: machine.pci,
         exit: Arc::clone(&exit),
+        gate: Gate::default(),
         exits: ExitCounters::default(),
     });
     let loops = [
@@ -117,6 +118,10 @@ pub fn run(
         balloon: machine.balloon,
         fs: machine.fs.map(FsDevice::new),
         metrics: machine.metrics,
+        vcpus: vcpus
+            .iter()
+            .map(|thread| thread.as_pthread_t() as libc::pthread_t)
+            .collect(),
         buses: Arc::clone(&buses),
         started: Instant::now(),
     };
@@ -132,7 +137,8 @@ pub fn run(
             format!("The control loop failed: {error}"),
         );
     }
-    stop(vcpus, &exit);
+    // Only after the end is known, or a paused guest would go on for a moment.
+    stop(vcpus, &exit, &buses.gate);
     if let Some(passthrough) = &machine.passthrough {
         passthrough.shut_down();
     }
@@ -469,10 +475,11 @@ fn start(
 
 /// Makes the vCPUs leave the guest. A thread that does not within the time limit dies with
 /// the process.
-fn stop(threads: Vec<JoinHandle<()>>, exit: &ExitSignal) {
+fn stop(threads: Vec<JoinHandle<()>>, exit: &ExitSignal, gate: &Gate) {
     if !exit.is_stopping() {
         exit.end(ExitReason::VmmError, "The main loop ended");
     }
+    gate.open();
     for thread in &threads {
         // SAFETY: the thread is not joined, so its id is valid.
         unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, kick_signal()) };

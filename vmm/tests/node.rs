@@ -569,3 +569,39 @@ async fn node_a_disk_is_limited_until_the_limit_is_lifted() {
     machine.control.stop().await.unwrap();
     machine.end();
 }
+
+/// `hull-vmm ctl` on the socket of a machine.
+fn ctl(machine: &Machine, words: &[&str]) -> String {
+    let socket = machine.control.path().to_str().unwrap();
+    let mut command = vec![env!("CARGO_BIN_EXE_hull-vmm"), "ctl", socket];
+    command.extend_from_slice(words);
+    run(&command)
+}
+
+#[tokio::test]
+#[ignore = "needs KVM: run in the testnode (make test does)"]
+async fn node_a_paused_guest_stands_still_and_goes_on() {
+    let mut machine = Machine::start(Options {
+        vcpus: 2,
+        ..options("ticks")
+    });
+    machine.expect("MARK tick 3");
+    ctl(&machine, &["pause"]);
+    assert!(!machine.control.state().await.unwrap().running);
+    let console = ctl(&machine, &["console"]);
+    let exits = "hull_vmm_exits_total{kind=\"port\"}";
+    let before = metric(&ctl(&machine, &["metrics"]), exits);
+    tokio::time::sleep(scaled(Duration::from_millis(100))).await;
+    assert_eq!(metric(&ctl(&machine, &["metrics"]), exits), before);
+    assert_eq!(ctl(&machine, &["console"]), console);
+    let dump = ctl(&machine, &["dump"]);
+    assert!(dump.contains("virtio \"vsock\" status 0x0f"), "{dump}");
+    assert!(dump.contains("BAR 0 of 0x8000 bytes at 0xc0"), "{dump}");
+    ctl(&machine, &["resume"]);
+    let ticks = machine.console().matches("MARK tick").count();
+    machine.expect(&format!("MARK tick {}", ticks + 2));
+    // The end comes to a paused VM too.
+    machine.control.pause().await.unwrap();
+    ctl(&machine, &["stop"]);
+    assert_eq!(machine.end().0.reason, ExitReason::Stopped);
+}

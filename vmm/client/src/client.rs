@@ -124,6 +124,16 @@ impl ControlClient {
         self.done(self.call(&Request::Stop, None).await?)
     }
 
+    /// Stops the vCPUs.
+    pub async fn pause(&self) -> Result<(), ControlError> {
+        self.done(self.call(&Request::Pause, None).await?)
+    }
+
+    /// Lets the vCPUs go on.
+    pub async fn resume(&self) -> Result<(), ControlError> {
+        self.done(self.call(&Request::Resume, None).await?)
+    }
+
     /// Its metrics as Prometheus text.
     pub async fn metrics(&self) -> Result<String, ControlError> {
         match self.call(&Request::Metrics, None).await? {

@@ -13,6 +13,13 @@ pub enum Request {
     State,
     /// Ends the VM at once. Answers [`Answer::Ok`], then the process exits.
     Stop,
+    /// Stops the vCPUs where they are; devices go on with what they have begun.
+    Pause,
+    /// Lets the vCPUs go on.
+    Resume,
+    /// The state of every device, to look into a VM that does not do what it should. Answers
+    /// [`Answer::Dump`].
+    Dump,
     /// Prometheus text. Answers [`Answer::Metrics`].
     Metrics,
     /// The newest console output. Answers [`Answer::Console`].
@@ -102,7 +109,7 @@ pub enum Answer {
         pid: u32,
         /// Milliseconds since the vCPUs started.
         uptime_ms: u64,
-        /// Whether the vCPUs run.
+        /// Whether the vCPUs run: not paused and not at their end.
         running: bool,
         /// Serial numbers of the disks that have a backing.
         attached_disks: Vec<String>,
@@ -117,6 +124,11 @@ pub enum Answer {
         pid: u32,
         /// Names of the shares.
         shares: Vec<String>,
+    },
+    /// See [`Request::Dump`].
+    Dump {
+        /// For people; its form may change.
+        text: String,
     },
     /// See [`Request::Metrics`].
     Metrics {

@@ -35,6 +35,7 @@ pub enum Role {
 
 /// KVM requests that are made while the guest runs (linux/kvm.h).
 const KVM_RUN: u64 = 0xae80;
+const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 const KVM_IRQFD: u64 = 0x4020_ae76;
 const KVM_IOEVENTFD: u64 = 0x4040_ae79;
@@ -136,6 +137,8 @@ pub fn filter(role: Role, passthrough: bool) -> Result<BpfProgram, SeccompError>
     };
     let registers: &[i64] = match role {
         Role::Vcpu if passthrough => VCPU_PASSTHROUGH,
+        // To show them on the control socket.
+        Role::Main if passthrough => &[libc::SYS_pread64],
         _ => &[],
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = COMMON
@@ -161,6 +164,7 @@ pub fn filter(role: Role, passthrough: bool) -> Result<BpfProgram, SeccompError>
         Role::Vcpu => {
             requests.extend([
                 KVM_RUN,
+                KVM_KVMCLOCK_CTRL,
                 KVM_SET_GSI_ROUTING,
                 KVM_IRQFD,
                 KVM_IOEVENTFD,

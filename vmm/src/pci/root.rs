@@ -1,5 +1,6 @@
 //! The root bus: finds the device behind an ECAM or BAR address.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,6 +60,8 @@ pub trait PciDevice: Send + Sync {
     fn read_bar(&self, bar: usize, offset: u64, data: &mut [u8]);
     /// Writes to a BAR.
     fn write_bar(&self, bar: usize, offset: u64, data: &[u8]);
+    /// What there is to tell beyond configuration space, for people.
+    fn describe(&self) -> String;
 }
 
 /// Where a device's BAR lies now; shared so that address decoding takes no lock.
@@ -229,6 +232,37 @@ impl PciRoot {
         }
     }
 
+    /// The devices with their registers, for people.
+    pub fn dump(&self) -> String {
+        let mut text = String::new();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let register = |offset: usize| {
+                let mut bytes = [0; 4];
+                slot.device.read_config(offset, &mut bytes);
+                u32::from_le_bytes(bytes)
+            };
+            let (ids, class) = (register(0), register(8) >> 8);
+            // Writing into a String does not fail.
+            let _ = writeln!(
+                text,
+                "00:{:02x}.0 {:04x}:{:04x} class {class:06x} command {:04x} {}",
+                index + 1,
+                ids & 0xffff,
+                ids >> 16,
+                register(4) & 0xffff,
+                slot.device.describe()
+            );
+            for (bar, window) in &slot.windows {
+                let place = match window.address.load(Ordering::Acquire) {
+                    BAR_OFF => "off".to_owned(),
+                    address => format!("at {address:#x}"),
+                };
+                let _ = writeln!(text, "    BAR {bar} of {:#x} bytes {place}", window.size);
+            }
+        }
+        text
+    }
+
     fn by_bar(&self, address: u64) -> Option<(&dyn PciDevice, usize, u64)> {
         self.slots.iter().find_map(|slot| {
             let (bar, offset) = slot
@@ -281,6 +315,9 @@ mod tests {
                 .unwrap()
                 .push(format!("bar {bar} {offset:#x} {data:?}"));
         }
+        fn describe(&self) -> String {
+            "recorder".to_owned()
+        }
     }
 
     #[test]
@@ -305,6 +342,12 @@ mod tests {
             root.write(absent, &[1]);
         }
         window.set(Some(PCI_MMIO_START + 0x2000));
+        let dump = root.dump();
+        assert!(dump.starts_with("00:01.0 0000:0000 "), "{dump}");
+        assert!(
+            dump.contains("recorder\n    BAR 0 of 0x1000 bytes at 0xc0002000"),
+            "{dump}"
+        );
         root.read(PCI_MMIO_START + 0x2fff, &mut data);
         assert_eq!(data, [7, 7]);
         root.write(PCI_MMIO_START + 0x2004, &[9]);

@@ -21,6 +21,8 @@ use crate::pci::{
 /// Size of BAR 0, which holds all structures.
 pub const BAR_BYTES: u32 = 0x8000;
 const COMMON: u64 = 0x0000;
+/// Offset of device_status in the common configuration.
+const COMMON_STATUS: u64 = 20;
 const ISR: u64 = 0x1000;
 const DEVICE: u64 = 0x2000;
 const NOTIFY: u64 = 0x3000;
@@ -335,6 +337,20 @@ impl PciDevice for VirtioPciDevice {
             MSIX_PENDING => self.interrupt.msix().read_pending(register, data),
             _ => {}
         }
+    }
+
+    fn describe(&self) -> String {
+        let name = self.lock_device().name().to_owned();
+        let state = self.lock_state();
+        let mut status = [0];
+        state.common.read(COMMON_STATUS, &mut status);
+        format!(
+            "virtio {name:?} status {:#04x} features {:#x} active {} queues {}",
+            status[0],
+            state.common.driver_features(),
+            state.active,
+            state.common.describe_queues()
+        )
     }
 
     fn write_bar(&self, _bar: usize, offset: u64, data: &[u8]) {

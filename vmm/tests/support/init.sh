@@ -61,6 +61,9 @@ limited)
     dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null
     echo MARK finished
     sleep 100000 ;;
+ticks)
+    tick=0
+    while :; do tick=$((tick + 1)); echo "MARK tick $tick"; usleep 50000; done ;;
 memory)
     dd if=/dev/zero of=/filled bs=1M count=96 2>/dev/null
     rm /filled

@@ -280,6 +280,27 @@ impl PciDevice for VfioDevice {
         }
     }
 
+    fn describe(&self) -> String {
+        let state = self.lock();
+        let mapped: Vec<String> = state
+            .mappings
+            .iter()
+            .map(|one| {
+                let guest = one.guest.map_or("off".to_owned(), |at| format!("{at:#x}"));
+                format!(
+                    "BAR {}+{:#x} {:#x} {guest}",
+                    one.bar, one.offset, one.length
+                )
+            })
+            .collect();
+        format!(
+            "vfio {:?} interrupts {} mapped [{}]",
+            self.name,
+            state.interrupts.describe(),
+            mapped.join(", ")
+        )
+    }
+
     fn write_bar(&self, bar: usize, offset: u64, data: &[u8]) {
         self.metrics.trapped_writes.add(1);
         match self.part(bar, offset) {

@@ -112,6 +112,11 @@ impl Interrupts {
         self.msix.as_mut()
     }
 
+    /// Which kind is on, for people.
+    pub fn describe(&self) -> String {
+        format!("{:?}", self.mode)
+    }
+
     /// Follows the registers.
     pub fn update(&mut self, wanted: &Wanted) -> Result<(), SwitchError> {
         let mode = if self.msix.is_some() && wanted.msix_control & MSIX_ENABLE != 0 {
