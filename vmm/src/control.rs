@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use hull_vmm_client::control::{Answer, Request};
 use hull_vmm_client::descriptor::receive;
 use hull_vmm_client::exit::ExitReason;
-use hull_vmm_client::rate::RateLimits;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::cpu::{Buses, kick_signal};
@@ -279,7 +278,24 @@ impl Control {
                 disk.set_limits(limits);
                 Answer::Ok
             }),
-            Request::LimitNet { id, receive, send } => self.limit_net(&id, receive, send),
+            Request::LimitNet { id, receive, send } => self.with_net(&id, |net| {
+                net.set_limits(receive, send);
+                Answer::Ok
+            }),
+            Request::AttachNet { id } => match file {
+                None => refused("AttachNet came without a descriptor"),
+                Some(file) => self.with_net(&id, |net| match net.attach(file) {
+                    Ok(()) => Answer::Ok,
+                    Err(error) => refused(chain(&error)),
+                }),
+            },
+            Request::DetachNet { id } => self.with_net(&id, |net| {
+                if net.detach() {
+                    Answer::Ok
+                } else {
+                    refused(format!("Network {id} has no tap"))
+                }
+            }),
             Request::ResizeBalloon { mib } => match &self.balloon {
                 Some(balloon) => {
                     balloon.resize(mib);
@@ -309,14 +325,11 @@ impl Control {
         }
     }
 
-    fn limit_net(&self, id: &str, receive: RateLimits, send: RateLimits) -> Answer {
-        let Some((_, net)) = self.nets.iter().find(|(name, _)| name == id) else {
-            return refused(format!("There is no network {id}"));
-        };
-        net.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .set_limits(receive, send);
-        Answer::Ok
+    fn with_net(&self, id: &str, action: impl FnOnce(&mut Net) -> Answer) -> Answer {
+        match self.nets.iter().find(|(name, _)| name == id) {
+            Some((_, net)) => action(&mut net.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => refused(format!("There is no network {id}")),
+        }
     }
 
     fn attach_fs(&self, socket: Option<OwnedFd>) -> Answer {

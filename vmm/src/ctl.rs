@@ -19,6 +19,7 @@ pub const USAGE: &str = "hull-vmm ctl SOCKET COMMAND, which is one of
   dump                       the devices' registers and queues
   attach-disk SERIAL FILE    a file behind an empty disk (--read-only: opened so)
   detach-disk SERIAL
+  detach-net ID              takes the tap away
   limit-disk SERIAL LIMITS   JSON: {\"bytes\":{\"per_second\":N,\"burst\":N},\"operations\":{...}}
   limit-net ID RECEIVE SEND  the same, for each direction
   resize-balloon MIB";
@@ -83,6 +84,9 @@ fn parse(command: &[&str]) -> anyhow::Result<(Request, Option<File>)> {
         }
         ["detach-disk", disk] => Request::DetachDisk {
             serial: serial(disk),
+        },
+        ["detach-net", id] => Request::DetachNet {
+            id: (*id).to_owned(),
         },
         ["limit-disk", disk, text] => Request::LimitDisk {
             serial: serial(disk),

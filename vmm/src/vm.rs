@@ -305,8 +305,13 @@ impl Machine {
         }
         for net in &config.nets {
             let metrics = Arc::new(NetMetrics::default());
-            let tap = Tap::new(descriptors.take(net.tap_fd, "tap")?)
-                .map_err(VmmError::io("set up the tap"))?;
+            let tap = match net.tap_fd {
+                Some(fd) => Some(
+                    Tap::new(descriptors.take(fd, "tap")?)
+                        .map_err(VmmError::io("set up the tap"))?,
+                ),
+                None => None,
+            };
             let poller = self.device_loop.poller();
             let mac = parse_mac(&net.mac)?;
             let mut device = Net::new(

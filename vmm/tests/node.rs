@@ -605,3 +605,28 @@ async fn node_a_paused_guest_stands_still_and_goes_on() {
     ctl(&machine, &["stop"]);
     assert_eq!(machine.end().0.reason, ExitReason::Stopped);
 }
+
+#[tokio::test]
+#[ignore = "needs KVM: run in the testnode (make test does)"]
+async fn node_a_network_is_given_its_tap_while_the_guest_runs() {
+    let (namespace, tap) = Namespace::new();
+    let mut machine = Machine::start(Options {
+        net_without_tap: true,
+        ..options("link")
+    });
+    machine.expect("MARK link 0");
+    machine
+        .control
+        .attach_net("eth0", tap.as_fd())
+        .await
+        .unwrap();
+    let again = machine.control.attach_net("eth0", tap.as_fd()).await;
+    assert!(again.unwrap_err().to_string().contains("has a tap already"));
+    machine.expect("MARK link 1");
+    let answer = namespace.run(&["busybox", "ping", "-c", "1", "-W", "20", "10.77.0.2"]);
+    assert!(answer.contains("1 packets received"), "{answer}");
+    machine.control.detach_net("eth0").await.unwrap();
+    machine.expect("MARK link down");
+    machine.control.stop().await.unwrap();
+    machine.end();
+}

@@ -135,7 +135,7 @@ impl HullVmm {
             disks,
             nets: vec![NetConfig {
                 id: "net0".to_string(),
-                tap_fd: fds.add(request.tap),
+                tap_fd: Some(fds.add(request.tap)),
                 mac: request.mac,
                 mtu: request.mtu,
                 receive_limits: RateLimits::default(),

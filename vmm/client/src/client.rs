@@ -170,6 +170,18 @@ impl ControlClient {
         self.done(self.call(&request, None).await?)
     }
 
+    /// Gives a network without a tap one.
+    pub async fn attach_net(&self, id: &str, tap: BorrowedFd<'_>) -> Result<(), ControlError> {
+        let request = Request::AttachNet { id: id.to_owned() };
+        self.done(self.call(&request, Some(tap)).await?)
+    }
+
+    /// Takes a network's tap away.
+    pub async fn detach_net(&self, id: &str) -> Result<(), ControlError> {
+        let request = Request::DetachNet { id: id.to_owned() };
+        self.done(self.call(&request, None).await?)
+    }
+
     /// Changes how much of a disk the guest may use.
     pub async fn limit_disk(&self, serial: &str, limits: RateLimits) -> Result<(), ControlError> {
         let request = Request::LimitDisk {

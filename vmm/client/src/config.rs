@@ -86,14 +86,16 @@ pub struct DiskConfig {
     pub limits: RateLimits,
 }
 
-/// One virtio-net device on a tap.
+/// One virtio-net device on a tap. Without one its link is down, until it is given one
+/// ([`crate::control::Request::AttachNet`]).
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct NetConfig {
-    /// Name in logs and metrics.
+    /// Name in logs and metrics; also the id on the control socket.
     pub id: String,
     /// An attached tap descriptor (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).
-    pub tap_fd: i32,
+    #[serde(default)]
+    pub tap_fd: Option<i32>,
     /// Guest MAC address, "aa:bb:cc:dd:ee:ff".
     pub mac: String,
     /// MTU offered to the guest (VIRTIO_NET_F_MTU), bytes.
@@ -191,7 +193,7 @@ impl VmConfig {
         ];
         all.extend(self.boot.initramfs_fd);
         all.extend(self.disks.iter().filter_map(|disk| disk.fd));
-        all.extend(self.nets.iter().map(|net| net.tap_fd));
+        all.extend(self.nets.iter().filter_map(|net| net.tap_fd));
         all.extend(self.fs.as_ref().and_then(|fs| fs.socket_fd));
         if let Some(vfio) = &self.vfio {
             all.push(vfio.container_fd);

@@ -43,6 +43,17 @@ pub enum Request {
         /// The disk.
         serial: String,
     },
+    /// Gives a network without a tap the one whose descriptor comes with this request; its link
+    /// goes up.
+    AttachNet {
+        /// The network.
+        id: String,
+    },
+    /// Takes a network's tap away; its link goes down.
+    DetachNet {
+        /// The network.
+        id: String,
+    },
     /// Changes how much of a disk the guest may use.
     LimitDisk {
         /// The disk.

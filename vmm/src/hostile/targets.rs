@@ -110,7 +110,7 @@ fn net(data: &[u8]) {
         "eth0".into(),
         mac,
         1500,
-        tap,
+        Some(tap),
         events.poller(),
         Arc::default(),
     );

@@ -8,7 +8,7 @@ use seccompiler::{
 };
 
 use crate::devices::block::BLKGETSIZE64;
-use crate::devices::net::TUNSETOFFLOAD;
+use crate::devices::net::{TUNSETOFFLOAD, TUNSETVNETHDRSZ};
 use crate::devices::vfio::{KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_RESET, VFIO_DEVICE_SET_IRQS};
 
 /// A filter could not be built or applied.
@@ -153,7 +153,8 @@ pub fn filter(role: Role, passthrough: bool) -> Result<BpfProgram, SeccompError>
     let mut requests = Vec::new();
     match role {
         Role::Main => {
-            requests.push(BLKGETSIZE64);
+            // Backings and taps that come over the control socket.
+            requests.extend([BLKGETSIZE64, TUNSETVNETHDRSZ, TUNSETOFFLOAD]);
             if passthrough {
                 // At the end of the VM.
                 requests.extend([KVM_IRQFD, VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET]);

@@ -56,6 +56,16 @@ nvme)
     dd if=/dev/nvme0n1 bs=64k skip=16 count=64 2>/dev/null | cmp - /random && echo MARK same
     grep nvme /proc/interrupts | sed 's/^/MARK interrupts /'
     poweroff -f ;;
+link)
+    ip addr add 10.77.0.2/24 dev eth0
+    ip link set eth0 up
+    link() { cat /sys/class/net/eth0/carrier; }
+    echo "MARK link $(link)"
+    while [ "$(link)" = 0 ]; do usleep 10000; done
+    echo "MARK link $(link)"
+    while [ "$(link)" = 1 ]; do usleep 10000; done
+    echo MARK link down
+    sleep 100000 ;;
 limited)
     echo MARK started
     dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null

@@ -34,6 +34,8 @@ pub struct Options {
     pub vcpus: u8,
     pub disks: Vec<(&'static str, Option<File>, bool)>,
     pub tap: Option<OwnedFd>,
+    /// A network that is given a tap later.
+    pub net_without_tap: bool,
     pub kernel: Option<File>,
     pub without_jail: bool,
     /// More of the kernel command line.
@@ -76,9 +78,9 @@ impl Machine {
                 .open(directory.join(name))
                 .unwrap()
         };
-        let nets = options.tap.map(|tap| NetConfig {
+        let nets = (options.tap.is_some() || options.net_without_tap).then(|| NetConfig {
             id: "eth0".into(),
-            tap_fd: keep(tap),
+            tap_fd: options.tap.map(&mut keep),
             mac: "02:00:00:00:00:02".into(),
             mtu: 1400,
             receive_limits: RateLimits::default(),
