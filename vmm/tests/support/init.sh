@@ -66,6 +66,16 @@ link)
     while [ "$(link)" = 1 ]; do usleep 10000; done
     echo MARK link down
     sleep 100000 ;;
+nic)
+    insmod /module.ko
+    until [ -d /sys/class/net/eth0 ]; do usleep 10000; done
+    ip addr add 10.0.2.15/24 dev eth0
+    ip link set eth0 up
+    until [ "$(cat /sys/class/net/eth0/carrier)" = 1 ]; do usleep 10000; done
+    ping -c 20 -i 0.1 -W 20 10.0.2.2 | sed 's/^/MARK /'
+    echo "MARK driver $(basename "$(readlink /sys/class/net/eth0/device/driver)")"
+    grep eth0 /proc/interrupts | sed 's/^/MARK interrupts /'
+    poweroff -f ;;
 limited)
     echo MARK started
     dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null

@@ -40,6 +40,8 @@ pub struct Options {
     pub without_jail: bool,
     /// More of the kernel command line.
     pub kernel_arguments: &'static str,
+    /// A kernel module, at /module.ko of the guest.
+    pub module: Option<PathBuf>,
     /// Of every disk.
     pub disk_limits: RateLimits,
     /// PCI addresses of devices that are passed through, each alone in its group.
@@ -127,7 +129,9 @@ impl Machine {
             memory_mib: 256,
             boot: BootConfig {
                 kernel_fd: keep(kernel.into()),
-                initramfs_fd: Some(keep(initramfs(&directory).into())),
+                initramfs_fd: Some(keep(
+                    initramfs(&directory, options.module.as_deref()).into(),
+                )),
                 cmdline: format!(
                     "{BASE_COMMAND_LINE} {} scenario={}",
                     options.kernel_arguments, options.scenario
@@ -254,7 +258,7 @@ fn guest_file(name: &str) -> PathBuf {
 }
 
 /// The pods' initramfs, then an archive that puts the scenario in the place of its init.
-fn initramfs(directory: &Path) -> File {
+fn initramfs(directory: &Path, module: Option<&Path>) -> File {
     let path = directory.join("initramfs");
     let mut bytes = fs::read(guest_file("initramfs.cpio")).unwrap();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -272,6 +276,9 @@ fn initramfs(directory: &Path) -> File {
         archive.add(name, 0o100_755, &fs::read(&library).unwrap());
     }
     archive.add("bin/helper", 0o100_755, &fs::read(helper).unwrap());
+    if let Some(module) = module {
+        archive.add("module.ko", 0o100_644, &fs::read(module).unwrap());
+    }
     archive.add("TRAILER!!!", 0, b"");
     let mut file = File::options()
         .read(true)

@@ -36,13 +36,27 @@ fn bind(vendor: &str, device: &str) -> String {
     address
 }
 
-/// Debian's cloud kernel, which has drivers for real devices.
-fn cloud_kernel() -> File {
+/// A file below the cache directory.
+fn cached(name: &str) -> PathBuf {
     let cache = std::env::var_os("HULL_CACHE_DIR").map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| {
         PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/hull")
     });
-    File::open(cache.join("guest/linux-image-cloud-amd64/boot/vmlinux")).unwrap()
+    cache.join(name)
+}
+
+/// Debian's cloud kernel, which has the driver of NVMe disks.
+fn cloud_kernel() -> File {
+    File::open(cached("guest/linux-image-cloud-amd64/boot/vmlinux")).unwrap()
+}
+
+/// Debian's kernel for all machines, and its driver of the network card.
+fn full_kernel() -> (File, PathBuf) {
+    let path = std::env::var_os("HULL_VFIO_KERNEL").unwrap();
+    let modules = cached("testnode/linux-image-amd64/lib/modules");
+    let release = fs::read_dir(modules).unwrap().next().unwrap().unwrap();
+    let driver = "kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko";
+    (File::open(path).unwrap(), release.path().join(driver))
 }
 
 #[tokio::test]
@@ -135,6 +149,24 @@ fn vfio_an_nvme_disk_is_formatted_and_used_with_msix() {
 fn vfio_an_nvme_disk_is_used_with_its_line_interrupt() {
     let console = nvme_is_used("pci=nomsi");
     assert!(interrupts(&console, "IO-APIC") > 64, "{console}");
+}
+
+#[test]
+#[ignore = "needs a testnode with VFIO: vmm/tests/vfio.sh"]
+fn vfio_a_network_card_passes_traffic() {
+    let (kernel, module) = full_kernel();
+    let mut machine = Machine::start(Options {
+        passed_through: vec![bind("0x8086", "0x10d3")],
+        kernel: Some(kernel),
+        module: Some(module),
+        ..options("nic")
+    });
+    let (record, _) = machine.end();
+    let console = machine.console();
+    assert_eq!(record.reason, ExitReason::GuestShutdown, "{console}");
+    assert!(console.contains("20 packets received"), "{console}");
+    assert!(console.contains("MARK driver e1000e"), "{console}");
+    assert!(interrupts(&console, "PCI-MSI") >= 20, "{console}");
 }
 
 #[test]
