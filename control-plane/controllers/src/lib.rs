@@ -27,6 +27,7 @@ pub mod pod_control;
 pub mod pod_gc;
 pub mod pods;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod runtime;
 pub mod service_account;

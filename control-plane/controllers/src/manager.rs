@@ -26,6 +26,7 @@ use crate::{
     node_lifecycle::{LEASE_NAMESPACE, MONITOR_GRACE_PERIOD, NodeLifecycleController},
     pod_gc::{PodGcController, TERMINATED_PODS_KEPT},
     replicaset::{ReplicaSetController, ReplicationControllerController},
+    resource_quota::ResourceQuotaController,
     root_ca::{self, RootCaController},
     runtime::{Controller, Writer, controller, metrics::ControllersMetrics, writer::KubeWriter},
     service_account::ServiceAccountController,
@@ -83,6 +84,7 @@ struct Wiring {
     tasks: TaskTracker,
     stop: CancellationToken,
     config: ControllersConfig,
+    collector: Arc<GarbageCollector>,
 }
 
 impl Wiring {
@@ -153,6 +155,13 @@ impl Wiring {
                 stateful: i.of(),
             };
             DisruptionController::new(self.writer(), self.recorder(), i.of(), i.of(), scales)
+        });
+    }
+
+    fn quotas(&self) {
+        let objects = self.collector.clone();
+        self.control(|i| {
+            ResourceQuotaController::new(self.writer(), i.of(), i.of(), i.of(), i.of(), objects)
         });
     }
 
@@ -271,9 +280,11 @@ async fn work(
         tasks,
         stop,
         config,
+        collector: collector.clone(),
     };
     wiring.workloads();
     wiring.budgets();
+    wiring.quotas();
     wiring.services();
     wiring.nodes();
     wiring.namespaces();
