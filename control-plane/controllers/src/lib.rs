@@ -4,6 +4,7 @@
 //! started by [`run`]. They talk to nothing but the API server.
 
 pub mod adopt;
+pub mod autoscaler;
 pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cronjob;

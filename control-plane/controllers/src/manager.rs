@@ -12,6 +12,7 @@ use kube::{Api, Client, runtime::watcher};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    autoscaler::HorizontalPodAutoscalerController,
     certificates::{CertificatesController, SigningCa},
     cluster_role_aggregation::ClusterRoleAggregationController,
     cronjob::CronJobController,
@@ -144,6 +145,12 @@ impl Wiring {
         });
         self.control(|i| CronJobController::new(self.writer(), self.recorder(), i.of(), i.of()));
         self.control(|i| TtlAfterFinishedController::new(self.writer(), i.of()));
+    }
+
+    fn autoscaling(&self) {
+        self.control(|i| {
+            HorizontalPodAutoscalerController::new(self.writer(), self.recorder(), i.of(), i.of())
+        });
     }
 
     fn budgets(&self) {
@@ -283,6 +290,7 @@ async fn work(
         collector: collector.clone(),
     };
     wiring.workloads();
+    wiring.autoscaling();
     wiring.budgets();
     wiring.quotas();
     wiring.services();
