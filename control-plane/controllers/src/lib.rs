@@ -19,6 +19,7 @@ mod int_or_percent;
 #[cfg(test)]
 mod invariants;
 pub mod job;
+pub mod load_balancer;
 mod manager;
 pub mod namespace;
 pub mod node_lifecycle;
@@ -35,6 +36,7 @@ pub mod service_account;
 pub mod statefulset;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
+pub mod volumes;
 
 pub use manager::{ControllersConfig, ControllersError, run};
 pub use runtime::metrics::ControllersMetrics;
