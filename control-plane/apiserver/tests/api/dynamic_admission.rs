@@ -219,6 +219,83 @@ fn configuration(kind: &str, name: &str, client: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn webhooks_change_and_deny() {
+    let server = TestServer::start().await;
+    let (port, bundle, _) = webhook(&["127.0.0.1"], |request| {
+        if request["operation"] == "DELETE" {
+            return json!({"allowed": true});
+        }
+        let patch = json!([{"op": "add", "path": "/data/stamp", "value": request["userInfo"]["username"]}]);
+        json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch.to_string()),
+            "warnings": ["stamped"]})
+    })
+    .await;
+    let client = json!({"url": format!("https://127.0.0.1:{port}/mutate"), "caBundle": bundle});
+    let object = configuration("MutatingWebhookConfiguration", "stamp", client);
+    let created = create(&server.admin, "mutatingwebhookconfigurations", object).await;
+    assert_eq!(created["webhooks"][0]["timeoutSeconds"], 10);
+    let (port, bundle, seen) = webhook(&["127.0.0.1"], |request| {
+        let bad = request["operation"] != "DELETE" && request["object"]["data"]["bad"] == "yes";
+        let kept =
+            request["operation"] == "DELETE" && request["oldObject"]["data"]["keep"] == "yes";
+        json!({"allowed": !bad && !kept, "status": {"message": "no", "code": 422}})
+    })
+    .await;
+    let client = json!({"url": format!("https://127.0.0.1:{port}/judge"), "caBundle": bundle});
+    let object = configuration("ValidatingWebhookConfiguration", "judge", client);
+    create(&server.admin, "validatingwebhookconfigurations", object).await;
+    let dry = format!("{CONFIG_MAPS}?dryRun=All");
+    eventually(async || {
+        server.admin.post(&dry, &config_map("probe")).await;
+        !seen.lock().unwrap().is_empty()
+    })
+    .await;
+    let created = server.admin.post(CONFIG_MAPS, &config_map("a")).await;
+    assert_eq!(created.headers["warning"], "299 - \"stamped\"");
+    assert_eq!(created.ok()["data"]["stamp"], "kubernetes-admin");
+    let review = seen.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(review["object"]["data"]["stamp"], "kubernetes-admin");
+    assert_eq!(
+        (
+            &review["operation"],
+            &review["namespace"],
+            &review["dryRun"],
+            &review["resource"]["resource"]
+        ),
+        (
+            &json!("CREATE"),
+            &json!("default"),
+            &json!(false),
+            &json!("configmaps")
+        )
+    );
+    let mut bad = config_map("b");
+    bad["data"]["bad"] = json!("yes");
+    let (code, _, message) = server.admin.post(CONFIG_MAPS, &bad).await.refused();
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            422,
+            "admission webhook \"judge.example.com\" denied the request: no"
+        )
+    );
+    bad["metadata"]["name"] = json!("free");
+    let free = server.admin.post(CONFIG_MAPS, &bad).await.ok();
+    assert!(free["data"].get("stamp").is_none());
+    let path = format!("{CONFIG_MAPS}/a");
+    let keep = json!({"data": {"keep": "yes"}});
+    let changed = server.admin.patch(&path, "merge-patch", &keep).await.ok();
+    assert_eq!(changed["data"]["keep"], "yes");
+    assert_eq!(server.admin.delete(&path, &json!({})).await.code, 422);
+    server
+        .admin
+        .patch(&path, "merge-patch", &json!({"data": {"keep": "no"}}))
+        .await
+        .ok();
+    server.admin.delete(&path, &json!({})).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_fails_refuses_or_lets_pass_as_it_is_told() {
     let server = TestServer::start().await;
     let (port, bundle, _) = webhook(&["somebody.else"], |_| json!({"allowed": true})).await;
