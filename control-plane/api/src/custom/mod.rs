@@ -23,6 +23,7 @@
 //! the work of a validation and the number of its errors are bounded.
 
 mod check;
+mod check_lists;
 mod columns;
 mod definition;
 mod formats;
