@@ -129,8 +129,10 @@ fn rules_that_cannot_be_are_refused_with_the_definition() {
         let found: Vec<String> = errors.into_vec().iter().map(ToString::to_string).collect();
         assert!(found.iter().any(|one| one.contains(message)), "{found:?}");
         assert!(
-            found.iter().any(|one| one
-                .contains("uncorrelatable portion of the schema within s.properties[l]")),
+            found
+                .iter()
+                .any(|one| one
+                    .contains("uncorrelatable portion of the schema within s.properties[l]")),
             "{found:?}"
         );
     }

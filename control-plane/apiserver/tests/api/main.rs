@@ -22,6 +22,8 @@ mod rbac;
 mod security;
 mod server_side_apply;
 mod services;
+mod tls_server;
 mod tokens;
 mod watches;
+mod webhooks;
 mod workloads;
