@@ -93,6 +93,10 @@ pub mod limits {
     pub const CACHE_RETRY: Duration = Duration::from_millis(200);
     /// Pause between two looks at a definition whose objects are being deleted.
     pub const DEFINITION_RETRY: Duration = Duration::from_millis(200);
+    /// Longest answer of a webhook that converts custom resources; Kubernetes' limit.
+    pub const CONVERSION_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Converted objects that are kept for the next list or watch.
+    pub const KEPT_CONVERSIONS: usize = 4096;
     /// Longest connect to a node agent.
     pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 }

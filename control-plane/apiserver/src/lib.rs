@@ -43,6 +43,7 @@ mod service_network;
 mod storage;
 mod tls;
 mod watch_cache;
+mod webhook_client;
 
 pub use auth::UserInfo;
 pub use body::ApiBody;

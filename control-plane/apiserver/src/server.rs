@@ -22,7 +22,7 @@ use crate::{
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
     bootstrap,
-    custom_resources::{self, ServedKinds},
+    custom_resources::{self, Conversions, ServedKinds},
     handlers::{Backend, sweep_events},
     limits,
     metrics::Metrics,
@@ -75,6 +75,7 @@ impl ApiServer {
             tokens,
             metrics: Metrics::new(config.registry),
             quota_turns: QuotaTurns::default(),
+            conversions: Conversions::default(),
             dynamic: Dynamic::default(),
             service_account_admission: config.service_account_admission,
         });

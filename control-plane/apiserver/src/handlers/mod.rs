@@ -32,7 +32,7 @@ use crate::{
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
     auth::tokens::Tokens,
     authorization::Authorizer,
-    custom_resources::ServedKinds,
+    custom_resources::{Conversions, ServedKinds},
     http::{Accept, Query},
     metrics::Metrics,
     service_network::ServiceNetwork,
@@ -54,6 +54,8 @@ pub(crate) struct Backend {
     pub authorizer: Authorizer,
     pub tokens: Tokens,
     pub quota_turns: QuotaTurns,
+    /// Webhooks of custom resources.
+    pub conversions: Conversions,
     /// Policies and webhooks.
     pub dynamic: Dynamic,
     pub service_account_admission: bool,

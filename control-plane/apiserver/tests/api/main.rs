@@ -4,6 +4,7 @@
 mod admission;
 mod audit;
 mod certificates;
+mod conversion;
 mod custom_resources;
 mod deletion;
 mod discovery;

@@ -11,7 +11,6 @@
 //! own group: a wrong one can always be removed.
 
 mod attributes;
-mod call;
 mod conditions;
 mod matching;
 mod policies;

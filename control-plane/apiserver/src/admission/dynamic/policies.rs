@@ -277,7 +277,17 @@ impl Bound {
             (true, false) => Err(
                 "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction".to_string(),
             ),
-            (false, _) => Ok(found.into_iter().map(|one| Some(kind.to_served(one))).collect()),
+            (false, _) => {
+                let custom = kind.strategy.custom();
+                let foreign = |one: &Value| custom.as_ref().is_some_and(|c| c.must_convert(one));
+                if found.iter().any(foreign) {
+                    return Err(format!(
+                        "unimplemented: parameters that a webhook would have to convert to {}",
+                        kind.group_version()
+                    ));
+                }
+                Ok(found.into_iter().map(|one| Some(kind.to_served(one))).collect())
+            }
         }
     }
 

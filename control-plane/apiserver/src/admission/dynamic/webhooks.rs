@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::{
     Attributes, Operation,
-    call::{CallError, Client},
     conditions::{self, Budget, Condition, Seen},
     current,
     matching::Matcher,
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     handlers::{Backend, Context},
     watch_cache::WatchCache,
+    webhook_client::{CallError, Client},
 };
 
 /// When a webhook says nothing about its time.

@@ -1,4 +1,4 @@
-//! Calls of webhooks: HTTPS to a URL or to a service of the cluster.
+//! Calls of webhooks (admission, conversion): HTTPS to a URL or to a service of the cluster.
 //!
 //! A service is reached at one of its ready endpoints, or else at its cluster address: the API
 //! server need not be on a machine whose kernel knows services. The certificate must be for
@@ -23,7 +23,7 @@ use crate::{limits, watch_cache::WatchCache};
 
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
+pub(crate) enum CallError {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(String),
@@ -49,7 +49,7 @@ pub(super) enum CallError {
 
 /// Where a webhook is.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     place: Place,
     path: String,
     tls: Arc<ClientConfig>,
@@ -74,7 +74,7 @@ fn config(why: impl Into<String>) -> CallError {
 
 impl Client {
     /// Reads a `clientConfig`.
-    pub(super) fn read(client: &Value) -> Result<Self, CallError> {
+    pub(crate) fn read(client: &Value) -> Result<Self, CallError> {
         let (place, path) = match client.get("service") {
             Some(service) => {
                 let path = service.str_at("/path").trim_start_matches('/');
@@ -127,7 +127,7 @@ impl Client {
     }
 
     /// Sends JSON and returns the JSON of the answer, within `timeout`.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         cache: &WatchCache,
         body: &Value,
