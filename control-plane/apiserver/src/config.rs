@@ -97,6 +97,12 @@ pub mod limits {
     pub const CONVERSION_TIMEOUT: Duration = Duration::from_secs(30);
     /// Converted objects that are kept for the next list or watch.
     pub const KEPT_CONVERSIONS: usize = 4096;
+    /// Time between two looks at servers that extend the API and answer; Kubernetes' interval.
+    pub const AVAILABILITY_INTERVAL: Duration = Duration::from_secs(30);
+    /// The same, as long as one of them does not.
+    pub const AVAILABILITY_RETRY: Duration = Duration::from_secs(1);
+    /// Longest answer to that look; Kubernetes' limit.
+    pub const AVAILABILITY_TIMEOUT: Duration = Duration::from_secs(5);
     /// Longest connect to a node agent.
     pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 }

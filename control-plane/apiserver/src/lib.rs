@@ -13,6 +13,8 @@
 //!        logs, exec ──► node_proxy ──► the node agent
 //! ```
 //!
+//! Groups of other servers (`aggregation`) are passed on once a request may be made.
+//!
 //! No handler knows a kind: all of them route on [`hull_api::Registry`], to which
 //! `custom_resources` adds those that CustomResourceDefinitions bring.
 //!
@@ -20,6 +22,7 @@
 //! authorisation, admission and codecs.
 
 mod admission;
+mod aggregation;
 pub mod audit;
 mod auth;
 mod authorization;

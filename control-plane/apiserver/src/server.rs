@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     ApiServerConfig, LocalService, ServerError, UserInfo,
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
+    aggregation::{self, Aggregation},
     audit::Source,
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
@@ -60,6 +61,9 @@ impl ApiServer {
         authorization::reconcile(&storage)
             .await
             .map_err(ServerError::Bootstrap)?;
+        aggregation::publish_authentication(&storage, &config.pki)
+            .await
+            .map_err(ServerError::Bootstrap)?;
         let cache = Arc::new(WatchCache::new());
         let loaded = watch_cache::load(&cache, store.as_ref()).await?;
         let kinds = Arc::new(ServedKinds::new());
@@ -75,12 +79,14 @@ impl ApiServer {
             tokens,
             metrics: Metrics::new(config.registry),
             quota_turns: QuotaTurns::default(),
+            aggregation: Aggregation::new(config.pki.front_proxy_client().clone()),
             conversions: Conversions::default(),
             dynamic: Dynamic::default(),
             service_account_admission: config.service_account_admission,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let definitions = tokio::spawn(custom_resources::run(backend.clone()));
+        let extensions = tokio::spawn(aggregation::run(backend.clone()));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
         Ok(Arc::new(ApiServer {
             shared: Arc::new(Shared {
@@ -90,7 +96,7 @@ impl ApiServer {
                 audit: config.audit,
             }),
             tls,
-            tasks: vec![feed, sweeper, definitions],
+            tasks: vec![feed, sweeper, definitions, extensions],
             advertise: config.advertise,
         }))
     }

@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 
 use crate::{
     ApiBody, UserInfo,
+    aggregation::{self, Forwarded},
     audit::{Audit, Recorder},
     auth::{self, tokens::Tokens},
     authorization, body,
@@ -25,8 +26,9 @@ use crate::{
     handlers::{self, Backend, Context},
     health,
     http::{
-        Accept, Encoding, RequestInfo, Target, accepts_gzip, add_warning, compress, error_response,
-        error_response_as, json_response, prefers_protobuf, text_response,
+        Accept, Encoding, ExtensionTarget, RequestInfo, Target, accepts_gzip, add_warning,
+        compress, error_response, error_response_as, json_response, prefers_protobuf,
+        text_response,
     },
     limits::MAX_IN_FLIGHT,
     node_proxy::{self, Proxied},
@@ -91,7 +93,16 @@ where
     let started = Instant::now();
     let metrics = &shared.backend.metrics;
     let served = shared.backend.kinds.current();
-    let info = match RequestInfo::parse(&served.registry, request.method(), request.uri()) {
+    let (method, uri) = (request.method(), request.uri());
+    let extension = ExtensionTarget::parse(uri.path()).filter(|target| {
+        let aggregation = &shared.backend.aggregation;
+        aggregation.find(&target.group, &target.version).is_some()
+    });
+    let parsed = match extension {
+        Some(target) => RequestInfo::of_extension(target, method, uri),
+        None => RequestInfo::parse(&served.registry, method, uri),
+    };
+    let info = match parsed {
         Ok(info) => info,
         Err(error) => {
             metrics.request_done("", ("", "", ""), error.code(), None);
@@ -137,6 +148,7 @@ where
     drop(guard);
     let (group, resource) = match &info.target {
         Target::Resource { kind, .. } => (kind.group, kind.plural),
+        Target::Extension(target) => (target.group.as_str(), target.resource.as_str()),
         Target::Path(_) => ("", ""),
     };
     let elapsed = started.elapsed();
@@ -202,6 +214,25 @@ where
         authorization::require(authorizer, user, &attributes)?;
         user
     };
+    if let Target::Extension(target) = &info.target {
+        let aggregation = &shared.backend.aggregation;
+        let extension = aggregation
+            .find(&target.group, &target.version)
+            .ok_or_else(ApiError::no_such_resource)?;
+        let body = body::collect(request_body).await?;
+        if let Some(recorder) = recorder {
+            recorder.request_body(&parts.headers, &body);
+        }
+        let forwarded = Forwarded {
+            user,
+            method: parts.method.clone(),
+            uri: &parts.uri,
+            headers: &parts.headers,
+            body,
+            upgrade: parts.extensions.remove::<OnUpgrade>(),
+        };
+        return aggregation::forward(&shared.backend.cache, &extension, forwarded).await;
+    }
     let Target::Resource {
         kind,
         namespace,
@@ -275,7 +306,7 @@ where
 fn measured(info: &RequestInfo) -> Option<Wanted<'_>> {
     match &info.target {
         Target::Path(path) => Wanted::parse(path),
-        Target::Resource { .. } => None,
+        Target::Resource { .. } | Target::Extension(_) => None,
     }
 }
 
@@ -337,5 +368,7 @@ async fn non_resource(
     if let Some(response) = health::respond(&shared.backend, path, &info.query).await {
         return Ok(response);
     }
-    discovery::respond(served, path, &parts.headers).ok_or_else(ApiError::no_such_resource)
+    let extensions = shared.backend.aggregation.current();
+    discovery::respond(served, &extensions, path, &parts.headers)
+        .ok_or_else(ApiError::no_such_resource)
 }

@@ -187,6 +187,17 @@ impl Recorder {
 fn subject<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Subject<'a> {
     let (path, resource) = match &info.target {
         Target::Path(path) => (path.as_str(), None),
+        Target::Extension(target) if target.resource.is_empty() => (target.path.as_str(), None),
+        Target::Extension(target) => {
+            let resource = policy::Resource {
+                group: &target.group,
+                plural: &target.resource,
+                subresource: &target.subresource,
+                namespace: &target.namespace,
+                name: &target.name,
+            };
+            ("", Some(resource))
+        }
         Target::Resource {
             kind,
             namespace,

@@ -30,6 +30,7 @@ use serde_json::Value;
 use crate::{
     ApiBody, UserInfo,
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
+    aggregation::Aggregation,
     auth::tokens::Tokens,
     authorization::Authorizer,
     custom_resources::{Conversions, ServedKinds},
@@ -54,6 +55,8 @@ pub(crate) struct Backend {
     pub authorizer: Authorizer,
     pub tokens: Tokens,
     pub quota_turns: QuotaTurns,
+    /// Servers that extend the API.
+    pub aggregation: Aggregation,
     /// Webhooks of custom resources.
     pub conversions: Conversions,
     /// Policies and webhooks.

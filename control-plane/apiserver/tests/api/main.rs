@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admission;
+mod aggregation;
 mod audit;
 mod certificates;
 mod conversion;
