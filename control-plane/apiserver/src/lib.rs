@@ -32,6 +32,7 @@ mod config;
 mod custom_resources;
 mod discovery;
 mod error;
+mod flow_control;
 mod handlers;
 mod health;
 mod http;

@@ -24,6 +24,7 @@ use crate::{
     authorization::{self, Authorizer},
     bootstrap,
     custom_resources::{self, Conversions, ServedKinds},
+    flow_control::{self, FlowControl},
     handlers::{Backend, sweep_events},
     limits,
     metrics::Metrics,
@@ -61,6 +62,9 @@ impl ApiServer {
         authorization::reconcile(&storage)
             .await
             .map_err(ServerError::Bootstrap)?;
+        flow_control::create_configuration(&storage)
+            .await
+            .map_err(ServerError::Bootstrap)?;
         aggregation::publish_authentication(&storage, &config.pki)
             .await
             .map_err(ServerError::Bootstrap)?;
@@ -70,6 +74,7 @@ impl ApiServer {
         custom_resources::serve(&cache, &kinds);
         let key = SigningKey::from_pem(config.pki.service_account_key())?;
         let tokens = Tokens::new(key, cache.clone(), storage.clone());
+        let mut registry = config.registry;
         let backend = Arc::new(Backend {
             storage,
             cache: cache.clone(),
@@ -77,8 +82,9 @@ impl ApiServer {
             service_network: config.service_network,
             authorizer: Authorizer::new(cache.clone()),
             tokens,
-            metrics: Metrics::new(config.registry),
             quota_turns: QuotaTurns::default(),
+            flow_control: FlowControl::new(&mut registry),
+            metrics: Metrics::new(registry),
             aggregation: Aggregation::new(config.pki.front_proxy_client().clone()),
             conversions: Conversions::default(),
             dynamic: Dynamic::default(),

@@ -23,6 +23,7 @@ use crate::{
     authorization, body,
     custom_resources::Served,
     discovery,
+    flow_control::Admitted,
     handlers::{self, Backend, Context},
     health,
     http::{
@@ -30,7 +31,6 @@ use crate::{
         compress, error_response, error_response_as, json_response, prefers_protobuf,
         text_response,
     },
-    limits::MAX_IN_FLIGHT,
     node_proxy::{self, Proxied},
     resource_metrics::{ResourceMetrics, Wanted},
 };
@@ -122,20 +122,19 @@ where
         .as_ref()
         .map(|audit| audit.begin(&info, &request));
     let guard = (!long).then(|| metrics.request_started());
-    let response =
-        if !long && metrics.in_flight() > i64::try_from(MAX_IN_FLIGHT).unwrap_or(i64::MAX) {
-            let mut error = ApiError::new(
-                Reason::TooManyRequests,
-                "Too many requests, please try again later.",
-            );
-            error.details.retry_after_seconds = 1;
-            error_response_as(&error, error_encoding)
-        } else {
-            match answer(shared, &served, user, &info, request, recorder.as_ref()).await {
-                Ok(response) => response,
-                Err(error) => error_response_as(&error, error_encoding),
-            }
-        };
+    let mut admitted = None;
+    let incoming = Incoming {
+        info: &info,
+        recorder: recorder.as_ref(),
+        admitted: &mut admitted,
+    };
+    let mut response = match answer(shared, &served, user, incoming, request).await {
+        Ok(response) => response,
+        Err(error) => error_response_as(&error, error_encoding),
+    };
+    if let Some(admitted) = &admitted {
+        admitted.tell(response.headers_mut());
+    }
     let response = match recorder {
         Some(recorder) => recorder.answered(&info, response).await,
         None => response,
@@ -170,18 +169,30 @@ where
     response
 }
 
+/// What goes with a request while it is answered.
+struct Incoming<'a> {
+    info: &'a RequestInfo,
+    recorder: Option<&'a Recorder>,
+    /// Its seat, kept until the answer is there.
+    admitted: &'a mut Option<Admitted>,
+}
+
 async fn answer<B>(
     shared: &Shared,
     served: &Served,
     user: &UserInfo,
-    info: &RequestInfo,
+    incoming: Incoming<'_>,
     request: Request<B>,
-    recorder: Option<&Recorder>,
 ) -> Result<Response<ApiBody>, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
+    let Incoming {
+        info,
+        recorder,
+        admitted,
+    } = incoming;
     let (mut parts, request_body) = request.into_parts();
     let authorizer = &shared.backend.authorizer;
     let (bearer, impersonated);
@@ -211,6 +222,13 @@ where
             Some(wanted) => wanted.attributes(),
             None => info.attributes(&selector),
         };
+        if !info.is_long_running() {
+            let backend = &shared.backend;
+            let turn = backend
+                .flow_control
+                .admit(&backend.cache, user, &attributes);
+            *admitted = Some(turn.await?);
+        }
         authorization::require(authorizer, user, &attributes)?;
         user
     };

@@ -34,6 +34,7 @@ use crate::{
     auth::tokens::Tokens,
     authorization::Authorizer,
     custom_resources::{Conversions, ServedKinds},
+    flow_control::FlowControl,
     http::{Accept, Query},
     metrics::Metrics,
     service_network::ServiceNetwork,
@@ -55,6 +56,8 @@ pub(crate) struct Backend {
     pub authorizer: Authorizer,
     pub tokens: Tokens,
     pub quota_turns: QuotaTurns,
+    /// Priority and fairness.
+    pub flow_control: FlowControl,
     /// Servers that extend the API.
     pub aggregation: Aggregation,
     /// Webhooks of custom resources.

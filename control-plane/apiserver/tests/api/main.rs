@@ -11,6 +11,7 @@ mod deletion;
 mod discovery;
 mod dynamic_admission;
 mod evictions;
+mod flow_control;
 mod harness;
 mod hostile;
 mod kubectl;
