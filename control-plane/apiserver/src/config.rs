@@ -98,6 +98,9 @@ pub mod limits {
     pub const CONVERSION_TIMEOUT: Duration = Duration::from_secs(30);
     /// Converted objects that are kept for the next list or watch.
     pub const KEPT_CONVERSIONS: usize = 4096;
+    /// Longest time to answer a request that does not last; Kubernetes' limit. Clients may ask
+    /// for less (`timeout`).
+    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
     /// Longest wait for a seat, then 429; Kubernetes' limit.
     pub const QUEUE_WAIT: Duration = Duration::from_secs(15);
     /// Time between two looks at servers that extend the API and answer; Kubernetes' interval.

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use crate::{
         compress, error_response, error_response_as, json_response, prefers_protobuf,
         text_response,
     },
+    limits,
     node_proxy::{self, Proxied},
     resource_metrics::{ResourceMetrics, Wanted},
 };
@@ -128,7 +129,13 @@ where
         recorder: recorder.as_ref(),
         admitted: &mut admitted,
     };
-    let mut response = match answer(shared, &served, user, incoming, request).await {
+    let answered = answer(shared, &served, user, incoming, request);
+    let outcome = if long {
+        answered.await
+    } else {
+        in_time(&info, answered).await
+    };
+    let mut response = match outcome {
         Ok(response) => response,
         Err(error) => error_response_as(&error, error_encoding),
     };
@@ -167,6 +174,62 @@ where
         "request"
     );
     response
+}
+
+/// The answer, or an error when the request's time is over. A write may have happened all the
+/// same.
+async fn in_time(
+    info: &RequestInfo,
+    answered: impl Future<Output = Result<Response<ApiBody>, ApiError>>,
+) -> Result<Response<ApiBody>, ApiError> {
+    let limit = match info.query.get("timeout") {
+        "" => limits::REQUEST_TIMEOUT,
+        text => parse_timeout(text)
+            .ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "invalid timeout specified in the request URL: {text:?}"
+                ))
+            })?
+            .min(limits::REQUEST_TIMEOUT),
+    };
+    match tokio::time::timeout(limit, answered).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ApiError::new(
+            Reason::Timeout,
+            "Timeout: request did not complete within the allotted timeout",
+        )),
+    }
+}
+
+/// `10s`, `1m30s`, `500ms` … `0s` and an empty text mean that the client does not care.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = number.parse::<f64>().ok()? * seconds;
+        total = total.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
+        rest = tail;
+    }
+    Some(if total.is_zero() {
+        limits::REQUEST_TIMEOUT
+    } else {
+        total
+    })
 }
 
 /// What goes with a request while it is answered.

@@ -131,7 +131,7 @@ impl FlowControl {
         levels: &[Value],
         before: Option<&Configuration>,
     ) -> Configuration {
-        let read: Vec<Limits> = levels.iter().map(|one| Limits::read(one)).collect();
+        let read: Vec<Limits> = levels.iter().map(Limits::read).collect();
         let shares: u64 = read.iter().map(|one| one.shares).sum();
         let named = levels.iter().zip(read).map(|(object, limits)| {
             let name = object.name().to_string();

@@ -202,10 +202,36 @@ async fn a_webhook_that_is_late_counts_as_failed() {
         message.contains("webhooks[0].timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds"),
         "{message}"
     );
-    object["webhooks"][0]["timeoutSeconds"] = json!(1);
+    object["webhooks"][0]["timeoutSeconds"] = json!(30);
     create(&server.admin, "validatingwebhookconfigurations", object).await;
     let dry = format!("{CONFIG_MAPS}?dryRun=All");
-    eventually(async || server.admin.post(&dry, &config_map("a")).await.code != 201).await;
+    // The request's own time is over first.
+    let short = format!("{dry}&timeout=200ms");
+    eventually(async || server.admin.post(&short, &config_map("a")).await.code != 201).await;
+    let (code, reason, message) = server.admin.post(&short, &config_map("a")).await.refused();
+    assert_eq!((code, reason.as_str()), (504, "Timeout"));
+    assert_eq!(
+        message,
+        "Timeout: request did not complete within the allotted timeout"
+    );
+    let unreadable = format!("{dry}&timeout=soon");
+    assert_eq!(
+        server.admin.post(&unreadable, &config_map("a")).await.code,
+        400
+    );
+    let path = format!("{path}/late");
+    let second = json!([{"op": "replace", "path": "/webhooks/0/timeoutSeconds", "value": 1}]);
+    server.admin.patch(&path, "json-patch", &second).await.ok();
+    let waits = "context deadline exceeded";
+    eventually(async || {
+        server
+            .admin
+            .post(&dry, &config_map("a"))
+            .await
+            .text
+            .contains(waits)
+    })
+    .await;
     let (code, reason, message) = server.admin.post(&dry, &config_map("a")).await.refused();
     assert_eq!((code, reason.as_str()), (500, "InternalError"));
     assert_eq!(
