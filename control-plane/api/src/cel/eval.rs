@@ -131,6 +131,7 @@ impl<'a> Run<'_, 'a> {
             },
             Expr::List(items) => self.list(items, scope),
             Expr::Map(entries) => self.map(entries, scope),
+            Expr::Message(_, fields) => self.eval(fields, scope),
             Expr::Call(target, name, arguments) => {
                 let mut values = Vec::with_capacity(arguments.len() + 1);
                 if let Some(target) = target {

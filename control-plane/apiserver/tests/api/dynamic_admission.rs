@@ -141,3 +141,123 @@ async fn policies_take_parameters_and_fail_closed() {
     })
     .await;
 }
+
+fn mutating(name: &str, mutations: Value) -> Value {
+    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {"reinvocationPolicy": "Never", "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["deployments"]}]},
+            "variables": [{"name": "team", "expression": "request.userInfo.username"}],
+            "matchConditions": [{"name": "not-done", "expression": "!has(object.metadata.labels)"}],
+            "mutations": mutations}})
+}
+
+async fn bind_mutating(client: &ApiClient, name: &str) {
+    let object = json!({"apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name}, "spec": {"policyName": name}});
+    create(client, "mutatingadmissionpolicybindings", object).await;
+}
+
+const APPLY: &str = "Object{
+    metadata: Object.metadata{labels: {'team': variables.team}},
+    spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{
+        containers: object.spec.template.spec.containers.map(c, Object.spec.template.spec.containers.item{
+            name: c.name, env: [Object.spec.template.spec.containers.item.env.item{name: 'REGION', value: 'eu'}]})}}}}";
+const PATCH: &str = "[JSONPatch{op: 'test', path: '/metadata/labels/team', value: variables.team},
+    JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/size'),
+        value: object.spec.replicas > 2 ? 'big' : 'small'}]";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutating_policies_apply_configurations_and_patches() {
+    let server = TestServer::start().await;
+    let path = format!("{REGISTRATION}/mutatingadmissionpolicies");
+    let wrong = mutating(
+        "wrong",
+        json!([{"patchType": "JSONPatch", "applyConfiguration": {"expression": "Nope{}"}}]),
+    );
+    let (code, _, message) = server.admin.post(&path, &wrong).await.refused();
+    assert_eq!(code, 422);
+    for words in [
+        "spec.mutations[0].jsonPatch: Required value: required when patchType is JSONPatch",
+        "spec.mutations[0].applyConfiguration: Forbidden: must be empty when patchType is JSONPatch",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let policy = mutating(
+        "stamp",
+        json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": APPLY}},
+            {"patchType": "JSONPatch", "jsonPatch": {"expression": PATCH}}]),
+    );
+    create(&server.admin, "mutatingadmissionpolicies", policy).await;
+    let dry = format!("{DEPLOYMENTS}?dryRun=All");
+    let plain = server.admin.post(&dry, &deployment("a")).await.ok();
+    assert!(
+        plain["metadata"].get("labels").is_none(),
+        "without a binding it does nothing"
+    );
+    bind_mutating(&server.admin, "stamp").await;
+    eventually(async || {
+        let made = server.admin.post(&dry, &deployment("a")).await.ok();
+        made["metadata"].get("labels").is_some()
+    })
+    .await;
+    let mut object = deployment("a");
+    object["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "OWN", "value": "1"}]);
+    let made = server.admin.post(DEPLOYMENTS, &object).await.ok();
+    assert_eq!(
+        made["metadata"]["labels"],
+        json!({"team": "kubernetes-admin", "example.com/size": "big"})
+    );
+    let container = &made["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(
+        container["image"], "nginx",
+        "merged by its name, not replaced"
+    );
+    let names: Vec<&str> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["OWN", "REGION"]);
+    // What the policy set belongs to nobody.
+    let owned = made["metadata"]["managedFields"].to_string();
+    assert!(
+        !owned.contains("mutating-admission-policy") && !owned.contains("f:team"),
+        "{owned}"
+    );
+    let mut labelled = deployment("b");
+    labelled["metadata"]["labels"] = json!({"mine": "yes"});
+    let kept = server.admin.post(DEPLOYMENTS, &labelled).await.ok();
+    assert_eq!(
+        kept["metadata"]["labels"],
+        json!({"mine": "yes"}),
+        "its condition does not hold"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutating_policy_that_fails_refuses_or_lets_pass_as_it_is_told() {
+    let server = TestServer::start().await;
+    let expression = "[JSONPatch{op: 'replace', path: '/metadata/name', value: 'other'}]";
+    let policy = mutating(
+        "rename",
+        json!([{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]),
+    );
+    create(&server.admin, "mutatingadmissionpolicies", policy).await;
+    bind_mutating(&server.admin, "rename").await;
+    let dry = format!("{DEPLOYMENTS}?dryRun=All");
+    eventually(async || server.admin.post(&dry, &deployment("a")).await.code != 201).await;
+    let (code, _, message) = server.admin.post(&dry, &deployment("a")).await.refused();
+    assert_eq!(code, 422);
+    assert_eq!(
+        message,
+        "deployments.apps \"a\" is forbidden: policy 'rename' with binding 'rename' denied request: the mutation changes what the object is"
+    );
+    let path = format!("{REGISTRATION}/mutatingadmissionpolicies/rename");
+    let ignore = json!({"spec": {"failurePolicy": "Ignore"}});
+    server.admin.patch(&path, "merge-patch", &ignore).await.ok();
+    eventually(async || server.admin.post(&dry, &deployment("a")).await.code == 201).await;
+}
