@@ -125,15 +125,26 @@ impl Client {
         }
     }
 
-    fn address(&self, cache: &WatchCache) -> Result<String, CallError> {
+    fn url_address(&self) -> Option<String> {
         match &self.place {
-            Place::Url { host, port } if host.contains(':') => Ok(format!("[{host}]:{port}")),
-            Place::Url { host, port } => Ok(format!("{host}:{port}")),
-            Place::Service {
-                namespace,
-                name,
-                port,
-            } => service_address(cache, namespace, name, *port),
+            Place::Url { host, port } if host.contains(':') => Some(format!("[{host}]:{port}")),
+            Place::Url { host, port } => Some(format!("{host}:{port}")),
+            Place::Service { .. } => None,
+        }
+    }
+
+    fn address(&self, cache: &WatchCache) -> Result<String, CallError> {
+        match (&self.place, self.url_address()) {
+            (_, Some(address)) => Ok(address),
+            (Place::Url { .. }, None) => Err(config("not a URL")),
+            (
+                Place::Service {
+                    namespace,
+                    name,
+                    port,
+                },
+                None,
+            ) => service_address(cache, namespace, name, *port),
         }
     }
 
@@ -177,9 +188,32 @@ impl Client {
     pub(crate) async fn exchange(
         &self,
         cache: &WatchCache,
-        mut request: Request<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, CallError> {
         let address = self.address(cache)?;
+        self.exchange_at(address, request).await
+    }
+
+    /// Like [`Client::exchange`], for a URL.
+    pub(crate) async fn exchange_at_url(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let address = self.url_address();
+        let address = address.ok_or_else(|| config("not a URL"))?;
+        self.exchange_at(address, request).await
+    }
+
+    /// The path of the URL or service.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    async fn exchange_at(
+        &self,
+        address: String,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CallError> {
         let connect = |source| CallError::Connect {
             address: address.clone(),
             source,
