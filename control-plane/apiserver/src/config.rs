@@ -58,7 +58,8 @@ pub mod limits {
     pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
     /// Connections served at once; more wait in the listener's queue.
     pub const MAX_CONNECTIONS: usize = 4096;
-    /// Requests in progress at once, watches and streams not counted; more get 429.
+    /// Requests in progress at once, watches and streams not counted: the seats that the levels
+    /// of priority share (`flow_control`).
     pub const MAX_IN_FLIGHT: usize = 600;
     /// How long connections may finish their requests at shutdown.
     pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,6 +94,21 @@ pub mod limits {
     pub const CACHE_RETRY: Duration = Duration::from_millis(200);
     /// Pause between two looks at a definition whose objects are being deleted.
     pub const DEFINITION_RETRY: Duration = Duration::from_millis(200);
+    /// Longest answer of a webhook that converts custom resources; Kubernetes' limit.
+    pub const CONVERSION_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Converted objects that are kept for the next list or watch.
+    pub const KEPT_CONVERSIONS: usize = 4096;
+    /// Longest time to answer a request that does not last; Kubernetes' limit. Clients may ask
+    /// for less (`timeout`).
+    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Longest wait for a seat, then 429; Kubernetes' limit.
+    pub const QUEUE_WAIT: Duration = Duration::from_secs(15);
+    /// Time between two looks at servers that extend the API and answer; Kubernetes' interval.
+    pub const AVAILABILITY_INTERVAL: Duration = Duration::from_secs(30);
+    /// The same, as long as one of them does not.
+    pub const AVAILABILITY_RETRY: Duration = Duration::from_secs(1);
+    /// Longest answer to that look; Kubernetes' limit.
+    pub const AVAILABILITY_TIMEOUT: Duration = Duration::from_secs(5);
     /// Longest connect to a node agent.
     pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 }

@@ -1,18 +1,20 @@
 //! Discovery, `/version` and OpenAPI, all made from the registry.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use hull_api::{Kind, Registry, openapi};
+use hull_api::{Kind, ObjectExt, Registry, openapi};
 use serde_json::{Value, json};
 
 use crate::{
     ApiBody,
+    aggregation::Extension,
     custom_resources::Served,
     http::{json_response, text_response},
     resource_metrics,
@@ -25,6 +27,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 /// Answers a discovery path; `None` when it is none.
 pub(crate) fn respond(
     served: &Served,
+    extensions: &[Arc<Extension>],
     path: &str,
     headers: &HeaderMap,
 ) -> Option<Response<ApiBody>> {
@@ -32,8 +35,12 @@ pub(crate) fn respond(
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let value = match parts.as_slice() {
         ["version"] => version(),
-        ["api"] if wants_aggregated(headers) => return Some(aggregated(served, true, headers)),
-        ["apis"] if wants_aggregated(headers) => return Some(aggregated(served, false, headers)),
+        ["api"] if wants_aggregated(headers) => {
+            return Some(aggregated(served, &[], true, headers));
+        }
+        ["apis"] if wants_aggregated(headers) => {
+            return Some(aggregated(served, extensions, false, headers));
+        }
         ["api"] => json!({
             "kind": "APIVersions",
             "versions": ["v1"],
@@ -42,10 +49,10 @@ pub(crate) fn respond(
         ["apis"] => json!({
             "kind": "APIGroupList",
             "apiVersion": "v1",
-            "groups": groups(registry).iter().map(|(group, versions)| api_group(group, versions)).collect::<Vec<_>>(),
+            "groups": groups(registry, extensions).iter().map(|(group, versions)| api_group(group, versions)).collect::<Vec<_>>(),
         }),
         ["apis", group] => {
-            let groups = groups(registry);
+            let groups = groups(registry, extensions);
             let (group, versions) = groups.iter().find(|(name, _)| name == group)?;
             let mut value = api_group(group, versions);
             value["kind"] = json!("APIGroup");
@@ -58,12 +65,28 @@ pub(crate) fn respond(
         }
         ["apis", group, version] => resource_list(registry, group, version)?,
         ["openapi", "v2"] => return Some(open_api_v2(served, headers)),
-        ["openapi", "v3"] => openapi::index(registry, |group, version| {
-            document(served, group, version).1
-        }),
+        ["openapi", "v3"] => {
+            let hash_of = |group: &str, version: &str| document(served, group, version).1;
+            let mut index = openapi::index(registry, hash_of);
+            for (extension, text) in described(extensions) {
+                let root = extension.root();
+                let url = format!("/openapi/v3{root}?hash={}", hash(&text));
+                let path = root.trim_start_matches('/');
+                index["paths"][path] = json!({"serverRelativeURL": url});
+            }
+            index
+        }
         ["openapi", "v3", "api", version] => return open_api(served, "", version, headers),
         ["openapi", "v3", "apis", group, version] => {
-            return open_api(served, group, version, headers);
+            let mut others = described(extensions);
+            return match others.find(|(one, _)| one.group == *group && one.version == *version) {
+                Some((_, text)) => {
+                    let etag = hash(&text);
+                    let response = json_response(StatusCode::OK, text);
+                    Some(with_etag(response, &etag, headers))
+                }
+                None => open_api(served, group, version, headers),
+            };
         }
         [] => paths(registry),
         _ => return None,
@@ -71,11 +94,29 @@ pub(crate) fn respond(
     Some(json_response(StatusCode::OK, value.to_string()))
 }
 
+/// Extensions with an OpenAPI document.
+fn described(extensions: &[Arc<Extension>]) -> impl Iterator<Item = (&Extension, Bytes)> {
+    let extensions = extensions.iter();
+    extensions.filter_map(|one| Some((one.as_ref(), one.known().open_api?)))
+}
+
 /// Named groups.
-fn groups(registry: &Registry) -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups = registry.groups();
-    groups.retain(|(group, _)| !group.is_empty());
-    groups.push((resource_metrics::GROUP, vec![resource_metrics::VERSION]));
+fn groups(registry: &Registry, extensions: &[Arc<Extension>]) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    let mut add = |group: &str, version: &str| match groups.iter_mut().find(|(g, _)| g == group) {
+        Some((_, versions)) if versions.iter().any(|one| one == version) => {}
+        Some((_, versions)) => versions.push(version.to_string()),
+        None => groups.push((group.to_string(), vec![version.to_string()])),
+    };
+    for (group, versions) in registry.groups() {
+        for version in versions.into_iter().filter(|_| !group.is_empty()) {
+            add(group, version);
+        }
+    }
+    add(resource_metrics::GROUP, resource_metrics::VERSION);
+    for extension in extensions {
+        add(&extension.group, &extension.version);
+    }
     groups
 }
 
@@ -118,7 +159,7 @@ fn paths(registry: &Registry) -> Value {
     json!({ "paths": paths })
 }
 
-fn api_group(group: &str, versions: &[&str]) -> Value {
+fn api_group(group: &str, versions: &[String]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
@@ -223,37 +264,67 @@ fn with_etag(
     response
 }
 
-fn aggregated(served: &Served, core: bool, headers: &HeaderMap) -> Response<ApiBody> {
-    let texts = served
-        .aggregated
-        .get_or_init(|| aggregated_texts(&served.registry));
-    let text = &texts[usize::from(!core)];
-    let mut response = json_response(StatusCode::OK, text.clone());
+fn aggregated(
+    served: &Served,
+    extensions: &[Arc<Extension>],
+    core: bool,
+    headers: &HeaderMap,
+) -> Response<ApiBody> {
+    let text = if extensions.is_empty() {
+        let texts = served
+            .aggregated
+            .get_or_init(|| [true, false].map(|core| aggregated_text(&served.registry, &[], core)));
+        Cow::Borrowed(&texts[usize::from(!core)])
+    } else {
+        // What is known of them changes without notice.
+        Cow::Owned(aggregated_text(&served.registry, extensions, core))
+    };
+    let mut response = json_response(StatusCode::OK, text.to_string());
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(AGGREGATED));
-    with_etag(response, &hash(text), headers)
+    with_etag(response, &hash(&text), headers)
 }
 
-fn aggregated_texts(registry: &Registry) -> [String; 2] {
-    [true, false].map(|core| {
-        let mut items: Vec<Value> = registry
-            .groups()
-            .into_iter()
-            .filter(|(group, _)| group.is_empty() == core)
-            .map(|(group, versions)| aggregated_group(registry, group, &versions))
-            .collect();
-        if !core {
-            items.push(resource_metrics::aggregated_group());
-        }
-        json!({
-            "kind": "APIGroupDiscoveryList",
-            "apiVersion": "apidiscovery.k8s.io/v2",
-            "metadata": {},
-            "items": items,
-        })
-        .to_string()
+fn aggregated_text(registry: &Registry, extensions: &[Arc<Extension>], core: bool) -> String {
+    let mut items: Vec<Value> = registry
+        .groups()
+        .into_iter()
+        .filter(|(group, _)| group.is_empty() == core)
+        .map(|(group, versions)| aggregated_group(registry, group, &versions))
+        .collect();
+    if !core {
+        items.push(resource_metrics::aggregated_group());
+    }
+    for extension in extensions {
+        add_version(&mut items, extension);
+    }
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": items,
     })
+    .to_string()
+}
+
+/// Adds what is known of an extension, in place of what has the same name.
+fn add_version(items: &mut Vec<Value>, extension: &Extension) {
+    let Some(discovered) = extension.discovered() else {
+        return;
+    };
+    let group = items
+        .iter_mut()
+        .find(|item| item.str_at("/metadata/name") == extension.group);
+    let Some(group) = group else {
+        let metadata = json!({"name": extension.group, "creationTimestamp": null});
+        items.push(json!({"metadata": metadata, "versions": [discovered]}));
+        return;
+    };
+    let mut versions = group.list_at("/versions").to_vec();
+    versions.retain(|one| one.str_at("/version") != extension.version);
+    versions.push(discovered);
+    group["versions"] = Value::Array(versions);
 }
 
 fn aggregated_group(registry: &Registry, group: &str, versions: &[&str]) -> Value {

@@ -13,6 +13,8 @@
 //!        logs, exec ──► node_proxy ──► the node agent
 //! ```
 //!
+//! Groups of other servers (`aggregation`) are passed on once a request may be made.
+//!
 //! No handler knows a kind: all of them route on [`hull_api::Registry`], to which
 //! `custom_resources` adds those that CustomResourceDefinitions bring.
 //!
@@ -20,6 +22,7 @@
 //! authorisation, admission and codecs.
 
 mod admission;
+mod aggregation;
 pub mod audit;
 mod auth;
 mod authorization;
@@ -29,6 +32,7 @@ mod config;
 mod custom_resources;
 mod discovery;
 mod error;
+mod flow_control;
 mod handlers;
 mod health;
 mod http;
@@ -43,6 +47,7 @@ mod service_network;
 mod storage;
 mod tls;
 mod watch_cache;
+mod webhook_client;
 
 pub use auth::UserInfo;
 pub use body::ApiBody;

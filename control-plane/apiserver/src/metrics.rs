@@ -101,11 +101,6 @@ impl Metrics {
         metrics
     }
 
-    /// Requests being answered.
-    pub(crate) fn in_flight(&self) -> i64 {
-        self.in_flight.get()
-    }
-
     pub(crate) fn request_started(&self) -> GaugeGuard {
         self.in_flight.inc();
         GaugeGuard(self.in_flight.clone())

@@ -329,10 +329,18 @@ async fn splice(
         return Err(ApiError::bad_request("Upgrade request required"));
     };
     let headers = forwarded_headers(request.headers);
-    let mut response = send(tls, node, uri, request.method, headers).await?;
+    let response = send(tls, node, uri, request.method, headers).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(response).await);
     }
+    Ok(join(client, response))
+}
+
+/// Joins a client's connection with the one that answered its upgrade; bytes go through untouched.
+pub(crate) fn join(
+    client: OnUpgrade,
+    mut response: Response<hyper::body::Incoming>,
+) -> Response<ApiBody> {
     let upstream = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
@@ -350,7 +358,7 @@ async fn splice(
     let mut out = Response::new(body::full(bytes::Bytes::new()));
     *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *out.headers_mut() = response.headers().clone();
-    Ok(out)
+    out
 }
 
 #[cfg(test)]

@@ -18,11 +18,13 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     ApiServerConfig, LocalService, ServerError, UserInfo,
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
+    aggregation::{self, Aggregation},
     audit::Source,
     auth::tokens::{SigningKey, Tokens},
     authorization::{self, Authorizer},
     bootstrap,
-    custom_resources::{self, ServedKinds},
+    custom_resources::{self, Conversions, ServedKinds},
+    flow_control::{self, FlowControl},
     handlers::{Backend, sweep_events},
     limits,
     metrics::Metrics,
@@ -60,12 +62,19 @@ impl ApiServer {
         authorization::reconcile(&storage)
             .await
             .map_err(ServerError::Bootstrap)?;
+        flow_control::create_configuration(&storage)
+            .await
+            .map_err(ServerError::Bootstrap)?;
+        aggregation::publish_authentication(&storage, &config.pki)
+            .await
+            .map_err(ServerError::Bootstrap)?;
         let cache = Arc::new(WatchCache::new());
         let loaded = watch_cache::load(&cache, store.as_ref()).await?;
         let kinds = Arc::new(ServedKinds::new());
         custom_resources::serve(&cache, &kinds);
         let key = SigningKey::from_pem(config.pki.service_account_key())?;
         let tokens = Tokens::new(key, cache.clone(), storage.clone());
+        let mut registry = config.registry;
         let backend = Arc::new(Backend {
             storage,
             cache: cache.clone(),
@@ -73,13 +82,17 @@ impl ApiServer {
             service_network: config.service_network,
             authorizer: Authorizer::new(cache.clone()),
             tokens,
-            metrics: Metrics::new(config.registry),
             quota_turns: QuotaTurns::default(),
+            flow_control: FlowControl::new(&mut registry),
+            metrics: Metrics::new(registry),
+            aggregation: Aggregation::new(config.pki.front_proxy_client().clone()),
+            conversions: Conversions::default(),
             dynamic: Dynamic::default(),
             service_account_admission: config.service_account_admission,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));
         let definitions = tokio::spawn(custom_resources::run(backend.clone()));
+        let extensions = tokio::spawn(aggregation::run(backend.clone()));
         let sweeper = tokio::spawn(sweep(backend.clone(), config.event_ttl));
         Ok(Arc::new(ApiServer {
             shared: Arc::new(Shared {
@@ -89,7 +102,7 @@ impl ApiServer {
                 audit: config.audit,
             }),
             tls,
-            tasks: vec![feed, sweeper, definitions],
+            tasks: vec![feed, sweeper, definitions, extensions],
             advertise: config.advertise,
         }))
     }

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -17,18 +17,21 @@ use rustls::ClientConfig;
 
 use crate::{
     ApiBody, UserInfo,
+    aggregation::{self, Forwarded},
     audit::{Audit, Recorder},
     auth::{self, tokens::Tokens},
     authorization, body,
     custom_resources::Served,
     discovery,
+    flow_control::Admitted,
     handlers::{self, Backend, Context},
     health,
     http::{
-        Accept, Encoding, RequestInfo, Target, accepts_gzip, add_warning, compress, error_response,
-        error_response_as, json_response, prefers_protobuf, text_response,
+        Accept, Encoding, ExtensionTarget, RequestInfo, Target, accepts_gzip, add_warning,
+        compress, error_response, error_response_as, json_response, prefers_protobuf,
+        text_response,
     },
-    limits::MAX_IN_FLIGHT,
+    limits,
     node_proxy::{self, Proxied},
     resource_metrics::{ResourceMetrics, Wanted},
 };
@@ -91,7 +94,16 @@ where
     let started = Instant::now();
     let metrics = &shared.backend.metrics;
     let served = shared.backend.kinds.current();
-    let info = match RequestInfo::parse(&served.registry, request.method(), request.uri()) {
+    let (method, uri) = (request.method(), request.uri());
+    let extension = ExtensionTarget::parse(uri.path()).filter(|target| {
+        let aggregation = &shared.backend.aggregation;
+        aggregation.find(&target.group, &target.version).is_some()
+    });
+    let parsed = match extension {
+        Some(target) => RequestInfo::of_extension(target, method, uri),
+        None => RequestInfo::parse(&served.registry, method, uri),
+    };
+    let info = match parsed {
         Ok(info) => info,
         Err(error) => {
             metrics.request_done("", ("", "", ""), error.code(), None);
@@ -111,20 +123,25 @@ where
         .as_ref()
         .map(|audit| audit.begin(&info, &request));
     let guard = (!long).then(|| metrics.request_started());
-    let response =
-        if !long && metrics.in_flight() > i64::try_from(MAX_IN_FLIGHT).unwrap_or(i64::MAX) {
-            let mut error = ApiError::new(
-                Reason::TooManyRequests,
-                "Too many requests, please try again later.",
-            );
-            error.details.retry_after_seconds = 1;
-            error_response_as(&error, error_encoding)
-        } else {
-            match answer(shared, &served, user, &info, request, recorder.as_ref()).await {
-                Ok(response) => response,
-                Err(error) => error_response_as(&error, error_encoding),
-            }
-        };
+    let mut admitted = None;
+    let incoming = Incoming {
+        info: &info,
+        recorder: recorder.as_ref(),
+        admitted: &mut admitted,
+    };
+    let answered = answer(shared, &served, user, incoming, request);
+    let outcome = if long {
+        answered.await
+    } else {
+        in_time(&info, answered).await
+    };
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(error) => error_response_as(&error, error_encoding),
+    };
+    if let Some(admitted) = &admitted {
+        admitted.tell(response.headers_mut());
+    }
     let response = match recorder {
         Some(recorder) => recorder.answered(&info, response).await,
         None => response,
@@ -137,6 +154,7 @@ where
     drop(guard);
     let (group, resource) = match &info.target {
         Target::Resource { kind, .. } => (kind.group, kind.plural),
+        Target::Extension(target) => (target.group.as_str(), target.resource.as_str()),
         Target::Path(_) => ("", ""),
     };
     let elapsed = started.elapsed();
@@ -158,18 +176,86 @@ where
     response
 }
 
+/// The answer, or an error when the request's time is over. A write may have happened all the
+/// same.
+async fn in_time(
+    info: &RequestInfo,
+    answered: impl Future<Output = Result<Response<ApiBody>, ApiError>>,
+) -> Result<Response<ApiBody>, ApiError> {
+    let limit = match info.query.get("timeout") {
+        "" => limits::REQUEST_TIMEOUT,
+        text => parse_timeout(text)
+            .ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "invalid timeout specified in the request URL: {text:?}"
+                ))
+            })?
+            .min(limits::REQUEST_TIMEOUT),
+    };
+    match tokio::time::timeout(limit, answered).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ApiError::new(
+            Reason::Timeout,
+            "Timeout: request did not complete within the allotted timeout",
+        )),
+    }
+}
+
+/// `10s`, `1m30s`, `500ms` … `0s` and an empty text mean that the client does not care.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = number.parse::<f64>().ok()? * seconds;
+        total = total.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
+        rest = tail;
+    }
+    Some(if total.is_zero() {
+        limits::REQUEST_TIMEOUT
+    } else {
+        total
+    })
+}
+
+/// What goes with a request while it is answered.
+struct Incoming<'a> {
+    info: &'a RequestInfo,
+    recorder: Option<&'a Recorder>,
+    /// Its seat, kept until the answer is there.
+    admitted: &'a mut Option<Admitted>,
+}
+
 async fn answer<B>(
     shared: &Shared,
     served: &Served,
     user: &UserInfo,
-    info: &RequestInfo,
+    incoming: Incoming<'_>,
     request: Request<B>,
-    recorder: Option<&Recorder>,
 ) -> Result<Response<ApiBody>, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
+    let Incoming {
+        info,
+        recorder,
+        admitted,
+    } = incoming;
     let (mut parts, request_body) = request.into_parts();
     let authorizer = &shared.backend.authorizer;
     let (bearer, impersonated);
@@ -199,9 +285,35 @@ where
             Some(wanted) => wanted.attributes(),
             None => info.attributes(&selector),
         };
+        if !info.is_long_running() {
+            let backend = &shared.backend;
+            let turn = backend
+                .flow_control
+                .admit(&backend.cache, user, &attributes);
+            *admitted = Some(turn.await?);
+        }
         authorization::require(authorizer, user, &attributes)?;
         user
     };
+    if let Target::Extension(target) = &info.target {
+        let aggregation = &shared.backend.aggregation;
+        let extension = aggregation
+            .find(&target.group, &target.version)
+            .ok_or_else(ApiError::no_such_resource)?;
+        let body = body::collect(request_body).await?;
+        if let Some(recorder) = recorder {
+            recorder.request_body(&parts.headers, &body);
+        }
+        let forwarded = Forwarded {
+            user,
+            method: parts.method.clone(),
+            uri: &parts.uri,
+            headers: &parts.headers,
+            body,
+            upgrade: parts.extensions.remove::<OnUpgrade>(),
+        };
+        return aggregation::forward(&shared.backend.cache, &extension, forwarded).await;
+    }
     let Target::Resource {
         kind,
         namespace,
@@ -275,7 +387,7 @@ where
 fn measured(info: &RequestInfo) -> Option<Wanted<'_>> {
     match &info.target {
         Target::Path(path) => Wanted::parse(path),
-        Target::Resource { .. } => None,
+        Target::Resource { .. } | Target::Extension(_) => None,
     }
 }
 
@@ -337,5 +449,7 @@ async fn non_resource(
     if let Some(response) = health::respond(&shared.backend, path, &info.query).await {
         return Ok(response);
     }
-    discovery::respond(served, path, &parts.headers).ok_or_else(ApiError::no_such_resource)
+    let extensions = shared.backend.aggregation.current();
+    discovery::respond(served, &extensions, path, &parts.headers)
+        .ok_or_else(ApiError::no_such_resource)
 }

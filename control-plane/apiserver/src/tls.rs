@@ -24,7 +24,8 @@ fn parse_error(what: &'static str) -> impl Fn(rustls_pki_types::pem::Error) -> P
     }
 }
 
-fn chain(
+/// Certificates and key of a pair.
+pub(crate) fn chain(
     pair: &CertPair,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let certs = CertificateDer::pem_slice_iter(pair.cert_pem.as_bytes())

@@ -83,6 +83,8 @@ pub(super) enum Expr {
     /// Elements, `?` in front of those that may be absent.
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),
+    /// `Object.spec{a: 1}`: the first part of the type's name, and the fields as a map.
+    Message(String, Box<Expr>),
     /// Target and name; namespaces (`math.greatest`) are part of the name.
     Call(Option<Box<Expr>>, String, Vec<Expr>),
     Loop(Box<Loop>),

@@ -69,6 +69,10 @@ impl<'n> Checker<'_, 'n> {
             Expr::Map(entries) => {
                 each(&mut entries.iter().flat_map(|(key, value, _)| [key, value]))?;
             }
+            Expr::Message(root, fields) => {
+                self.name(root, None)?;
+                self.shape(fields, scope)?;
+            }
             Expr::Call(target, name, arguments) => {
                 each(&mut target.iter().map(AsRef::as_ref).chain(arguments))?;
                 call(target.is_some(), name, arguments)?;
@@ -201,6 +205,7 @@ pub(super) fn uses(expr: &Expr, name: &str) -> bool {
         Expr::Select(inner, _, _)
         | Expr::Has(inner, _)
         | Expr::Not(inner)
+        | Expr::Message(_, inner)
         | Expr::Negate(inner) => uses(inner, name),
         Expr::Index(a, b, _) | Expr::Binary(_, a, b) => uses(a, name) || uses(b, name),
         Expr::Conditional(a, b, c) => uses(a, name) || uses(b, name) || uses(c, name),

@@ -3,8 +3,9 @@
 //! ```text
 //!  text ─ lexer ─ parser ─► ast ─ check ─► Program ─ eval(variables, budget) ─► Value
 //!                                  │                    │
-//!                         names, functions, fields      └─ functions: strings, lists, numbers,
-//!                         of the schema, patterns          times, quantities, addresses, URLs
+//!                         names, functions, fields      ├─ operators
+//!                         of the schema, patterns       └─ functions: strings, lists, numbers,
+//!                                                          times, quantities, addresses, URLs
 //! ```
 //!
 //! Values read JSON where it is and take their types from the structural schema (times,
@@ -21,6 +22,7 @@ mod check;
 mod eval;
 mod functions;
 mod lexer;
+mod operators;
 mod parser;
 mod value;
 

@@ -5,6 +5,7 @@ use super::{
     ast::{Binary, Expr, Literal, Loop, Macro},
     functions::{Known, known},
     lexer::{Spanned, Token, tokens},
+    value::unescape,
 };
 
 pub(super) fn parse(source: &str) -> Result<Expr, CompileError> {
@@ -50,6 +51,15 @@ fn binary(token: &Token) -> Option<(Binary, u8)> {
         Token::Ident(name) if name == "in" => (Binary::In, 3),
         _ => return None,
     })
+}
+
+/// The first part of a dotted name.
+fn root_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Ident(name) => Some(name.clone()),
+        Expr::Select(inner, _, false) => root_of(inner),
+        _ => None,
+    }
 }
 
 impl Parser<'_> {
@@ -174,6 +184,8 @@ impl Parser<'_> {
                 let index = self.expression()?;
                 self.expect("]")?;
                 value = Expr::Index(Box::new(value), Box::new(index), optional);
+            } else if let Some(root) = root_of(&value).filter(|_| self.is("{")) {
+                value = Expr::Message(root, Box::new(self.fields()?));
             } else {
                 self.depth = before;
                 return Ok(value);
@@ -230,6 +242,27 @@ impl Parser<'_> {
             let optional = self.accept("?");
             let key = self.expression()?;
             self.expect(":")?;
+            entries.push((key, self.expression()?, optional));
+            if !self.accept(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(Expr::Map(entries))
+    }
+
+    /// The fields of a message: a map with constant keys.
+    fn fields(&mut self) -> Result<Expr, CompileError> {
+        self.expect("{")?;
+        let mut entries = Vec::new();
+        while !self.accept("}") {
+            let optional = self.accept("?");
+            let Token::Ident(name) = self.take() else {
+                self.at -= 1;
+                return Err(self.error("mismatched input, expecting a field name"));
+            };
+            self.expect(":")?;
+            let key = Expr::Literal(Literal::String(unescape(&name)));
             entries.push((key, self.expression()?, optional));
             if !self.accept(",") {
                 self.expect("}")?;

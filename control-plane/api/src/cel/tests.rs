@@ -203,3 +203,18 @@ proptest::proptest! {
         let _ = run(&source, &json!({"a": 1}));
     }
 }
+
+#[test]
+fn messages_are_made_where_their_type_is_declared() {
+    let source = "Object{metadata: Object.metadata{labels: {\"a/b\": jsonpatch.escapeKey(\"a/~b\")}}, ?spec: optional.none()}";
+    let program = Program::compile(source, &[Declared::any("Object")]).unwrap();
+    let mut budget = CALL_COST;
+    let made = program.evaluate(&[], &mut budget).unwrap().to_json();
+    assert_eq!(
+        made,
+        serde_json::json!({"metadata": {"labels": {"a/b": "a~1~0b"}}})
+    );
+    let error = Program::compile(source, &[]).unwrap_err();
+    assert_eq!(error, CompileError::Undeclared("Object".to_string()));
+    assert!(Program::compile("Object{1: 2}", &[Declared::any("Object")]).is_err());
+}

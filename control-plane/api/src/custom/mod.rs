@@ -23,6 +23,7 @@
 //! the work of a validation and the number of its errors are bounded.
 
 mod check;
+mod check_lists;
 mod columns;
 mod definition;
 mod formats;
@@ -45,5 +46,5 @@ pub use json_path::{JsonPath, JsonPathError};
 pub use kinds::{CustomKinds, TooManyKinds};
 pub use node::{Additional, CompileError, MAX_NODES, Node, ValueType};
 pub use open_api::{type_name, without_alternatives};
-pub use resource::CustomResource;
+pub use resource::{Converter, CustomResource};
 pub use scale::ScalePaths;

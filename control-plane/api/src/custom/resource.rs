@@ -1,5 +1,7 @@
 //! One served version of a custom resource.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -44,6 +46,39 @@ pub struct CustomResource {
     pub terminating: bool,
     /// What users of a deprecated version are told.
     pub warning: Option<String>,
+    /// Who converts between the versions; `None`: they differ by name only.
+    pub converter: Option<Arc<Converter>>,
+}
+
+/// A webhook that converts objects between versions (`spec.conversion.webhook`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Converter {
+    /// `clientConfig`: where it is.
+    pub client: Value,
+    /// `apiVersion` of the reviews that it reads.
+    pub review: String,
+}
+
+impl Converter {
+    fn read(definition: &Definition<'_>) -> Option<Self> {
+        let conversion = definition.0.pointer("/spec/conversion")?;
+        if conversion.str_at("/strategy") != "Webhook" {
+            return None;
+        }
+        let versions = conversion.list_at("/webhook/conversionReviewVersions");
+        // The two versions of a review have the same fields.
+        let known = versions
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|version| ["v1", "v1beta1"].contains(version));
+        Some(Converter {
+            client: conversion
+                .pointer("/webhook/clientConfig")
+                .cloned()
+                .unwrap_or_default(),
+            review: format!("apiextensions.k8s.io/{}", known.unwrap_or("v1")),
+        })
+    }
 }
 
 impl CustomResource {
@@ -86,12 +121,18 @@ impl CustomResource {
                     text => text.to_string(),
                 }
             }),
+            converter: Converter::read(definition).map(Arc::new),
         })
     }
 
     /// `group/version`.
     pub fn group_version(&self) -> String {
         format!("{}/{}", self.group, self.version)
+    }
+
+    /// A stored object has to go through the webhook before it is one of this version.
+    pub fn must_convert(&self, stored: &Value) -> bool {
+        self.converter.is_some() && stored.str_at("/apiVersion") != self.group_version()
     }
 
     /// Drops what the schema does not know, and reports it.
@@ -114,7 +155,7 @@ impl CustomResource {
         errors
     }
 
-    /// A stored object in this version.
+    /// A stored object in this version; one of another version must have been converted.
     pub fn served(&self, mut object: Value) -> Value {
         object.set_at(&["apiVersion"], Value::from(self.group_version()));
         object.set_at(&["kind"], Value::from(self.kind.as_str()));

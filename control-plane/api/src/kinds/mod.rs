@@ -1,6 +1,7 @@
 //! The rules of each served kind, one file per kind, and the table of them all.
 
 mod admission_registration;
+mod api_service;
 pub mod authorization;
 pub mod certificate_signing_request;
 mod config_map;
@@ -50,10 +51,12 @@ mod volume_attributes_class;
 mod workload;
 
 pub use admission_registration::{
+    MUTATING_ADMISSION_POLICIES, MUTATING_ADMISSION_POLICY_BINDINGS,
     MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_ADMISSION_POLICIES,
     VALIDATING_ADMISSION_POLICY_BINDINGS, VALIDATING_WEBHOOK_CONFIGURATIONS,
-    compile_policy_expression,
+    compile_mutation_expression, compile_policy_expression,
 };
+pub use api_service::{API_SERVICES, AVAILABLE as API_SERVICE_AVAILABLE};
 pub use certificate_signing_request::CERTIFICATE_SIGNING_REQUESTS;
 pub use controller_revision::CONTROLLER_REVISIONS;
 pub use cron_job::CRON_JOBS;
@@ -155,6 +158,9 @@ pub static ALL: &[&Kind] = &[
     &FLOW_SCHEMAS,
     &PRIORITY_LEVEL_CONFIGURATIONS,
     &CUSTOM_RESOURCE_DEFINITIONS,
+    &API_SERVICES,
+    &MUTATING_ADMISSION_POLICIES,
+    &MUTATING_ADMISSION_POLICY_BINDINGS,
     &MUTATING_WEBHOOK_CONFIGURATIONS,
     &VALIDATING_ADMISSION_POLICIES,
     &VALIDATING_ADMISSION_POLICY_BINDINGS,

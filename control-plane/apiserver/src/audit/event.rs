@@ -44,23 +44,34 @@ fn user_value(user: &UserInfo) -> Value {
 }
 
 fn object_reference(info: &RequestInfo) -> Option<Value> {
-    let Target::Resource {
-        kind,
-        namespace,
-        name,
-        ..
-    } = &info.target
-    else {
-        return None;
+    let (group, version, resource, subresource, namespace, name) = match &info.target {
+        Target::Resource {
+            kind,
+            namespace,
+            name,
+            ..
+        } => {
+            let part = info.subresource();
+            (kind.group, kind.version, kind.plural, part, namespace, name)
+        }
+        Target::Extension(target) if !target.resource.is_empty() => (
+            target.group.as_str(),
+            target.version.as_str(),
+            target.resource.as_str(),
+            target.subresource.as_str(),
+            &target.namespace,
+            &target.name,
+        ),
+        Target::Extension(_) | Target::Path(_) => return None,
     };
     let mut reference = Map::new();
     for (field, text) in [
-        ("resource", kind.plural),
+        ("resource", resource),
         ("namespace", namespace.as_str()),
         ("name", name.as_str()),
-        ("apiGroup", kind.group),
-        ("apiVersion", kind.version),
-        ("subresource", info.subresource()),
+        ("apiGroup", group),
+        ("apiVersion", version),
+        ("subresource", subresource),
     ] {
         if !text.is_empty() {
             reference.insert(field.into(), Value::from(text));

@@ -3,16 +3,18 @@
 //! ```text
 //! request ─► Recorder ──► policy: level and stages, once the user is known
 //!               │ RequestReceived, ResponseStarted (what lasts), ResponseComplete
-//!               └► queue ─► the file's thread (sink.rs)
+//!               ├► queue ─► the file's thread (sink.rs)
+//!               └► queue ─► batches ─► a server elsewhere (webhook.rs)
 //! ```
 //! Policy and events are Kubernetes' (audit.k8s.io/v1). A full queue makes requests wait: none
 //! is answered whose event is lost, except when the file cannot be written, which is logged and
-//! counted.
+//! counted. The webhook's queue makes nobody wait: what it has no room for is lost, and counted.
 
 mod body;
 mod event;
 mod policy;
 mod sink;
+mod webhook;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -31,6 +33,7 @@ use policy::{Decision, Subject};
 
 pub use policy::{Level, Policy, PolicyError, Stage};
 pub use sink::{AuditFile, AuditLog};
+pub use webhook::{AuditWebhook, BATCH_WAIT, WebhookConfigError};
 
 /// Where a connection comes from; an extension of its requests.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +42,8 @@ pub(crate) struct Source(pub IpAddr);
 /// What is audited, and where to.
 pub struct Audit {
     policy: Policy,
-    log: AuditLog,
+    log: Option<AuditLog>,
+    webhook: Option<AuditWebhook>,
 }
 
 impl std::fmt::Debug for Audit {
@@ -51,7 +55,35 @@ impl std::fmt::Debug for Audit {
 impl Audit {
     /// By this policy, into this log.
     pub fn new(policy: Policy, log: AuditLog) -> Self {
-        Audit { policy, log }
+        Self::to(policy, Some(log), None)
+    }
+
+    /// By this policy, to both, one or none of these.
+    pub fn to(policy: Policy, log: Option<AuditLog>, webhook: Option<AuditWebhook>) -> Self {
+        Audit {
+            policy,
+            log,
+            webhook,
+        }
+    }
+
+    async fn send(&self, event: Value) {
+        if let Some(webhook) = &self.webhook {
+            webhook.send(&event);
+        }
+        if let Some(log) = &self.log {
+            log.send(event).await;
+        }
+    }
+
+    /// For where nobody can wait.
+    fn send_now(&self, event: Option<Value>) {
+        if let (Some(webhook), Some(event)) = (&self.webhook, &event) {
+            webhook.send(event);
+        }
+        if let Some(log) = &self.log {
+            log.send_now(event);
+        }
     }
 
     /// Begins the record of a request.
@@ -138,7 +170,7 @@ impl Recorder {
             let (parts, inner) = response.into_parts();
             let body = body::Ending::new(inner, move || {
                 let event = self.event(Stage::ResponseComplete, code);
-                self.audit.log.send_now(event);
+                self.audit.send_now(event);
             });
             return Response::from_parts(parts, body.boxed_unsync());
         }
@@ -179,7 +211,7 @@ impl Recorder {
 
     async fn send(&self, event: Option<Value>) {
         if let Some(event) = event {
-            self.audit.log.send(event).await;
+            self.audit.send(event).await;
         }
     }
 }
@@ -187,6 +219,17 @@ impl Recorder {
 fn subject<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Subject<'a> {
     let (path, resource) = match &info.target {
         Target::Path(path) => (path.as_str(), None),
+        Target::Extension(target) if target.resource.is_empty() => (target.path.as_str(), None),
+        Target::Extension(target) => {
+            let resource = policy::Resource {
+                group: &target.group,
+                plural: &target.resource,
+                subresource: &target.subresource,
+                namespace: &target.namespace,
+                name: &target.name,
+            };
+            ("", Some(resource))
+        }
         Target::Resource {
             kind,
             namespace,

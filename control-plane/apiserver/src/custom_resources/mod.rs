@@ -15,11 +15,16 @@
 //! Kinds are served before their definition says so (`Established`): who waited for the
 //! condition finds them. Every server on a store does all of this; the writes are conditional,
 //! so the slower one has nothing left to do.
+//!
+//! Objects stay in the version they were written in until they are written again. `conversion`
+//! brings them into the version that is asked for: by name, or through the definition's webhook.
 
 mod cleanup;
 mod controller;
+mod conversion;
 mod naming;
 mod served;
 
 pub(crate) use controller::{run, serve};
+pub(crate) use conversion::Conversions;
 pub(crate) use served::{Served, ServedKinds};

@@ -13,9 +13,6 @@ use hull_api::{
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 
-/// The strategy of conversion that needs a webhook.
-const WEBHOOK: &str = "Webhook";
-
 /// The kinds, and the documents about them as soon as somebody asked for them.
 #[derive(Debug)]
 pub(crate) struct Served {
@@ -141,18 +138,9 @@ impl Making {
         {
             return false;
         }
-        let needs_webhook = object.str_at("/spec/conversion/strategy") == WEBHOOK;
         let mut versions = Vec::new();
         for version in definition.versions() {
             if !version.bool_at("/served") {
-                continue;
-            }
-            if needs_webhook && !version.bool_at("/storage") {
-                tracing::warn!(
-                    definition = object.name(),
-                    version = version.str_at("/name"),
-                    "not served: conversion by webhook is not implemented"
-                );
                 continue;
             }
             match CustomResource::compile(&definition, version) {

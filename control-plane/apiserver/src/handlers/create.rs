@@ -107,7 +107,7 @@ pub(super) async fn create_object(
         let reservation = resource_quota::reserve(context, &attempt, None).await?;
         let network = &context.backend.service_network;
         service_network::allocate(storage, network, kind, &mut attempt, None).await?;
-        let mut stored = kind.to_storage(attempt);
+        let mut stored = context.backend.to_storage(kind, attempt).await?;
         if dry_run {
             if storage
                 .get(kind, stored.namespace(), stored.name())
@@ -116,11 +116,11 @@ pub(super) async fn create_object(
             {
                 return Err(ApiError::already_exists(kind.resource(), stored.name()));
             }
-            return Ok(kind.to_served(stored));
+            return context.backend.to_served(kind, stored).await;
         }
         let beside = resource_quota::beside(reservation.as_ref())?;
         match storage.create_beside(kind, &mut stored, beside).await? {
-            Outcome::Done(_) => return Ok(kind.to_served(stored)),
+            Outcome::Done(_) => return context.backend.to_served(kind, stored).await,
             Outcome::Conflict if generate => {}
             Outcome::Conflict => {
                 let (namespace, name) = (stored.namespace(), stored.name());

@@ -127,7 +127,9 @@ pub(super) async fn delete(context: &Context<'_>) -> HandlerResult {
     let deletion = delete_object(context, context.namespace, context.name, &options).await?;
     let object = match deletion {
         Deletion::Removed(object) if !kind.strategy.returns_deleted() => success(kind, &object),
-        Deletion::Removed(object) | Deletion::Marked(object) => kind.to_served(object),
+        Deletion::Removed(object) | Deletion::Marked(object) => {
+            context.backend.to_served(kind, object).await?
+        }
     };
     Ok(Output {
         kind,
@@ -167,7 +169,7 @@ pub(super) async fn delete_collection(context: &Context<'_>) -> HandlerResult {
         let (namespace, name) = (object.value.namespace(), object.value.name());
         match delete_object(context, namespace, name, &options).await {
             Ok(Deletion::Removed(object) | Deletion::Marked(object)) => {
-                deleted.push(context.kind.to_served(object));
+                deleted.push(context.backend.to_served(context.kind, object).await?);
             }
             // Somebody else deleted it meanwhile.
             Err(error) if error.reason == hull_api::status::Reason::NotFound => {}
@@ -193,7 +195,8 @@ pub(super) async fn delete_object(
     let storage = &context.backend.storage;
     if dynamic::is_asked(context) {
         let stored = storage.must_get(context.kind, namespace, name).await?;
-        let old = context.kind.to_served(stored.object);
+        let old = context.backend.to_served(context.kind, stored.object);
+        let old = old.await?;
         let delete = Operation::Delete;
         dynamic::validate(context, delete, None, Some(&old), options.dry_run).await?;
     }

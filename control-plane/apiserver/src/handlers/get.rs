@@ -25,7 +25,7 @@ pub(super) async fn get(context: &Context<'_>) -> HandlerResult {
         kind,
         accept: context.accept,
         status: StatusCode::OK,
-        object: &kind.to_served(stored.object),
+        object: &context.backend.to_served(kind, stored.object).await?,
         warnings: &[],
     }
     .into_response())

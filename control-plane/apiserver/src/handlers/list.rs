@@ -45,20 +45,24 @@ pub(super) async fn everything(
     selection: &Selection,
 ) -> Result<Snapshot, ApiError> {
     wait_for_newest(context).await?;
-    Ok(selected(context, selection))
+    selected(context, selection).await
 }
 
-pub(super) fn selected(context: &Context<'_>, selection: &Selection) -> Snapshot {
-    let mut snapshot = context
-        .backend
-        .cache
-        .snapshot(context.kind.storage, selection.range.clone());
+/// The selected objects in the cache, converted if they need a webhook for that.
+pub(super) async fn selected(
+    context: &Context<'_>,
+    selection: &Selection,
+) -> Result<Snapshot, ApiError> {
+    let (backend, kind) = (context.backend, context.kind);
+    let range = selection.range.clone();
+    let mut snapshot = backend.cache.snapshot(kind.storage, range);
+    snapshot.objects = backend.converted(kind, snapshot.objects).await?;
     if !selection.is_everything() {
         snapshot
             .objects
             .retain(|object| selection.matches(&object.value));
     }
-    snapshot
+    Ok(snapshot)
 }
 
 pub(super) async fn wait_for_newest(context: &Context<'_>) -> Result<(), ApiError> {
@@ -130,7 +134,7 @@ async fn first_page(
     let Snapshot {
         mut objects,
         revision,
-    } = selected(context, selection);
+    } = selected(context, selection).await?;
     let total = objects.len();
     let (mut next, mut remaining) = (None, None);
     if limit > 0 && total > limit {
@@ -190,16 +194,20 @@ async fn stored_page(
             return Ok(page);
         };
         range.start = format!("{}\0", last.key);
+        let mut objects = Vec::with_capacity(found.items.len());
         for pair in &found.items {
             let object = CachedObject::new(pair).map_err(|error| {
                 ApiError::internal(format!("stored object {}: {error}", pair.key))
             })?;
+            objects.push(Arc::new(object));
+        }
+        for object in context.backend.converted(context.kind, objects).await? {
             if !selection.matches(&object.value) {
                 continue;
             }
-            page.objects.push(Arc::new(object));
+            let here = format!("{}\0", object.key);
+            page.objects.push(object);
             if limit > 0 && page.objects.len() == limit {
-                let here = format!("{}\0", pair.key);
                 let at_end = found.remaining == 0 && here == range.start;
                 if !at_end {
                     page.next = Some(here);

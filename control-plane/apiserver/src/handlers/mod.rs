@@ -30,9 +30,11 @@ use serde_json::Value;
 use crate::{
     ApiBody, UserInfo,
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
+    aggregation::Aggregation,
     auth::tokens::Tokens,
     authorization::Authorizer,
-    custom_resources::ServedKinds,
+    custom_resources::{Conversions, ServedKinds},
+    flow_control::FlowControl,
     http::{Accept, Query},
     metrics::Metrics,
     service_network::ServiceNetwork,
@@ -54,6 +56,12 @@ pub(crate) struct Backend {
     pub authorizer: Authorizer,
     pub tokens: Tokens,
     pub quota_turns: QuotaTurns,
+    /// Priority and fairness.
+    pub flow_control: FlowControl,
+    /// Servers that extend the API.
+    pub aggregation: Aggregation,
+    /// Webhooks of custom resources.
+    pub conversions: Conversions,
     /// Policies and webhooks.
     pub dynamic: Dynamic,
     pub service_account_admission: bool,

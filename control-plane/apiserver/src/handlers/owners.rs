@@ -107,7 +107,7 @@ fn check_manager(name: &str, options: &str) -> Result<(), ApiError> {
 
 impl<'a> Context<'a> {
     /// How the kind's fields merge.
-    pub(super) fn type_ref(&self) -> TypeRef<'_> {
+    pub(crate) fn type_ref(&self) -> TypeRef<'_> {
         match &self.custom {
             Some(custom) => TypeRef::CustomRoot(&custom.schema),
             None => TypeRef::named(self.kind.schema),

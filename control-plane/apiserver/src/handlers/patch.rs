@@ -51,7 +51,10 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
             .storage
             .must_get(kind, context.namespace, context.name)
             .await?;
-        let current = kind.to_served(existing.object.clone());
+        let current = context
+            .backend
+            .to_served(kind, existing.object.clone())
+            .await?;
         let patched = apply_patch(
             context.kind.schema,
             patch_type,

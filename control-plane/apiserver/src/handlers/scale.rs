@@ -38,7 +38,8 @@ pub(super) async fn scale(verb: &str, context: &Context<'_>) -> HandlerResult {
                 .storage
                 .must_get(context.kind, context.namespace, context.name)
                 .await?;
-            scale_of(context, &context.kind.to_served(stored.object))?
+            let served = context.backend.to_served(context.kind, stored.object);
+            scale_of(context, &served.await?)?
         }
         _ => change(verb, context).await?,
     };
@@ -132,7 +133,8 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
             .storage
             .must_get(kind, context.namespace, context.name)
             .await?;
-        let served = kind.to_served(existing.object.clone());
+        let backend = context.backend;
+        let served = backend.to_served(kind, existing.object.clone()).await?;
         let current = scale_of(context, &served)?;
         let wanted = match verb {
             "patch" => match decode_patch_body(context.headers, &context.body)? {
@@ -202,7 +204,8 @@ async fn applied_scale(
         partial.set_at(&["metadata", "resourceVersion"], Value::from(version));
     }
     let inner = context.of_parent();
-    let live = context.kind.to_served(existing.object.clone());
+    let live = existing.object.clone();
+    let live = context.backend.to_served(context.kind, live).await?;
     let merged = apply_config(&inner, &live, &partial, &owner)?;
     let updated = apply(&inner, existing, merged, Ownership::Applied, dry_run).await?;
     updated.map(|object| scale_of(context, &object)).transpose()

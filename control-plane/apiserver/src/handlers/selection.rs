@@ -66,7 +66,7 @@ impl Selection {
         key >= self.range.start.as_str() && key < self.range.end.as_str()
     }
 
-    /// An object as stored is selected.
+    /// An object as stored (converted, if that needs a webhook) is selected.
     pub(super) fn matches(&self, stored: &Value) -> bool {
         if !self.labels.matches(stored.labels()) {
             return false;

@@ -48,7 +48,8 @@ pub(super) async fn server_side_apply(context: &Context<'_>, body: Decoded) -> H
                 created => (Some(created?), StatusCode::CREATED),
             },
             Some(existing) => {
-                let live = kind.to_served(existing.object.clone());
+                let backend = context.backend;
+                let live = backend.to_served(kind, existing.object.clone()).await?;
                 let merged = apply_config(context, &live, &config, &owner)?;
                 let written =
                     apply(context, &existing, merged, Ownership::Applied, dry_run).await?;

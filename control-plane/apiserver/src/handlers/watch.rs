@@ -56,7 +56,7 @@ pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
                     .await?
             }
         }
-        let snapshot = selected(context, &selection);
+        let snapshot = selected(context, &selection).await?;
         for object in &snapshot.objects {
             first.push_back(encoder.event("ADDED", object));
         }
@@ -298,7 +298,7 @@ impl Watcher {
                 source = self.open().await?;
                 continue;
             };
-            for change in changes {
+            for change in self.backend.converted_changes(self.kind, changes).await? {
                 self.position = self.position.max(change.revision);
                 if let Some(line) = self.encode(&change)
                     && !self.send(line).await

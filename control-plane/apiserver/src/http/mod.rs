@@ -11,7 +11,7 @@ pub(crate) use media::{
     Accept, Encoding, PatchType, decode_body, decode_patch_body, prefers_protobuf,
 };
 pub(crate) use query::{Query, decode};
-pub(crate) use request::{RequestInfo, Target};
+pub(crate) use request::{ExtensionTarget, RequestInfo, Target};
 pub(crate) use respond::{
     Output, add_warning, error_response, error_response_as, json_response, protobuf_response,
     text_response,

@@ -21,8 +21,53 @@ pub(crate) enum Target {
         /// This part of the object.
         subresource: Option<Subresource>,
     },
+    /// Objects of a server that extends the API.
+    Extension(ExtensionTarget),
     /// Anything else.
     Path(String),
+}
+
+/// What a request to a server that extends the API is about; the parts are empty where the path
+/// has none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ExtensionTarget {
+    pub path: String,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub namespace: String,
+    pub name: String,
+    pub subresource: String,
+}
+
+impl ExtensionTarget {
+    /// Reads `/apis/GROUP/VERSION/...`.
+    pub(crate) fn parse(path: &str) -> Option<Self> {
+        let parts: Vec<String> = path
+            .split('/')
+            .skip(1)
+            .filter(|part| !part.is_empty())
+            .map(|part| decode(part, false))
+            .collect();
+        let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let ["apis", group, version, rest @ ..] = borrowed.as_slice() else {
+            return None;
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            rest => ("", rest),
+        };
+        let part = |index: usize| rest.get(index).copied().unwrap_or("").to_string();
+        Some(ExtensionTarget {
+            path: path.to_string(),
+            group: (*group).to_string(),
+            version: (*version).to_string(),
+            resource: part(0),
+            namespace: namespace.to_string(),
+            name: part(1),
+            subresource: part(2),
+        })
+    }
 }
 
 /// A request, understood.
@@ -44,6 +89,22 @@ impl RequestInfo {
     ) -> Result<Self, ApiError> {
         let query = Query::parse(uri.query().unwrap_or(""));
         let target = parse_target(registry, uri.path())?;
+        let verb = verb(method, &target, &query)?;
+        Ok(RequestInfo {
+            verb,
+            target,
+            query,
+        })
+    }
+
+    /// A request to a server that extends the API.
+    pub(crate) fn of_extension(
+        target: ExtensionTarget,
+        method: &Method,
+        uri: &http::Uri,
+    ) -> Result<Self, ApiError> {
+        let query = Query::parse(uri.query().unwrap_or(""));
+        let target = Target::Extension(target);
         let verb = verb(method, &target, &query)?;
         Ok(RequestInfo {
             verb,
@@ -75,7 +136,17 @@ impl RequestInfo {
                 selected_name: selector.required("metadata.name").unwrap_or(""),
                 selected_node: selector.required("spec.nodeName").unwrap_or(""),
             },
-            Target::Path(path) => Attributes {
+            Target::Extension(target) if !target.resource.is_empty() => Attributes {
+                verb: self.verb,
+                group: &target.group,
+                resource: &target.resource,
+                subresource: &target.subresource,
+                namespace: &target.namespace,
+                name: &target.name,
+                selected_name: selector.required("metadata.name").unwrap_or(""),
+                ..Attributes::default()
+            },
+            Target::Extension(ExtensionTarget { path, .. }) | Target::Path(path) => Attributes {
                 verb: self.verb,
                 path: Some(path),
                 ..Attributes::default()
@@ -87,7 +158,7 @@ impl RequestInfo {
     pub(crate) fn namespace(&self) -> &str {
         match &self.target {
             Target::Resource { namespace, .. } => namespace,
-            Target::Path(_) => "",
+            _ => "",
         }
     }
 
@@ -95,7 +166,7 @@ impl RequestInfo {
     pub(crate) fn name(&self) -> &str {
         match &self.target {
             Target::Resource { name, .. } => name,
-            Target::Path(_) => "",
+            _ => "",
         }
     }
 
@@ -134,6 +205,7 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
         Target::Resource {
             name, subresource, ..
         } => (name.is_empty(), *subresource),
+        Target::Extension(target) => (!target.resource.is_empty() && target.name.is_empty(), None),
         Target::Path(_) => (false, None),
     };
     let stream = matches!(

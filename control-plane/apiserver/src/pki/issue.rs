@@ -123,12 +123,14 @@ fn subject(common_name: &str, organizations: &[&str]) -> DistinguishedName {
     name
 }
 
-pub(super) fn load_or_create_ca(dir: &Path) -> Result<CertPair, PkiError> {
+/// `name` is the file and what the CA is called after `hull-`.
+pub(super) fn load_or_create_ca(dir: &Path, name: &str) -> Result<CertPair, PkiError> {
     let broken = |why: String| PkiError::BrokenCa {
         path: dir.to_path_buf(),
         why,
     };
-    match (read(dir, "ca.crt")?, read(dir, "ca.key")?) {
+    let (cert_file, key_file) = (format!("{name}.crt"), format!("{name}.key"));
+    match (read(dir, &cert_file)?, read(dir, &key_file)?) {
         (Some(cert_pem), Some(key_pem)) => {
             let pair = CertPair { cert_pem, key_pem };
             issuer(&pair).map_err(|error| broken(error.to_string()))?;
@@ -136,12 +138,12 @@ pub(super) fn load_or_create_ca(dir: &Path) -> Result<CertPair, PkiError> {
         }
         // A key alone: a crash before the certificate was written; nothing was signed yet.
         (None, _) => {}
-        (Some(_), None) => return Err(broken("ca.crt is there, ca.key is not".to_string())),
+        (Some(_), None) => return Err(broken(format!("{cert_file} is there, {key_file} is not"))),
     }
     let issue = || {
         let mut params = CertificateParams::default();
         // The year keeps the names of successive CAs apart.
-        params.distinguished_name = subject("hull-ca", &[]);
+        params.distinguished_name = subject(&format!("hull-{name}"), &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -157,10 +159,10 @@ pub(super) fn load_or_create_ca(dir: &Path) -> Result<CertPair, PkiError> {
         })
     };
     let pair = issue().map_err(|source| PkiError::Issue {
-        name: "ca".to_string(),
+        name: name.to_string(),
         source,
     })?;
-    save(dir, "ca", &pair)?;
+    save(dir, name, &pair)?;
     Ok(pair)
 }
 

@@ -5,6 +5,8 @@
 //! | `ca` | `hull-ca` | signs everything |
 //! | `apiserver` | `kube-apiserver` | serves the API |
 //! | `apiserver-kubelet-client` | `system:masters` | logs and exec at the node agent |
+//! | `front-proxy-ca` | `hull-front-proxy-ca` | signs the next one only |
+//! | `front-proxy-client` | `front-proxy-client` | tells extension servers who asks |
 //! | `admin` | `kubernetes-admin`, `system:masters` | kubectl |
 //! | `node-NAME` | `system:node:NAME`, `system:nodes` | node agent to API |
 //! | `kubelet-NAME` | `system:node:NAME` | node agent's own server |
@@ -30,6 +32,8 @@ const CA_YEARS: i16 = 10;
 const LEAF_YEARS: i16 = 1;
 /// A certificate is issued again when it ends within so many days.
 const RENEW_DAYS: i64 = 30;
+/// The name in the certificate that servers which extend the API trust.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 /// The address of the `kubernetes` service.
 pub const SERVICE_ADDRESS: &str = "10.43.0.1";
 
@@ -80,6 +84,8 @@ pub struct ClusterPki {
     server: CertPair,
     server_names: Vec<String>,
     kubelet_client: CertPair,
+    front_proxy_ca: CertPair,
+    front_proxy_client: CertPair,
     service_account_key: String,
 }
 
@@ -101,7 +107,7 @@ impl ClusterPki {
     pub fn load_or_create(dir: impl AsRef<Path>, names: &[String]) -> Result<Self, PkiError> {
         let dir = dir.as_ref().to_path_buf();
         issue::create_dir(&dir)?;
-        let ca = issue::load_or_create_ca(&dir)?;
+        let ca = issue::load_or_create_ca(&dir, "ca")?;
         let mut all: Vec<String> = [
             "kubernetes",
             "kubernetes.default",
@@ -130,6 +136,15 @@ impl ClusterPki {
             ("kube-apiserver-kubelet-client", &["system:masters"]),
             Purpose::Client,
         )?;
+        // Its own authority: who it signed may say who somebody else is.
+        let front_proxy_ca = issue::load_or_create_ca(&dir, "front-proxy-ca")?;
+        let front_proxy_client = issue::load_or_issue(
+            &dir,
+            &front_proxy_ca,
+            FRONT_PROXY,
+            (FRONT_PROXY, &[]),
+            Purpose::Client,
+        )?;
         let service_account_key = issue::load_or_create_key(&dir, "sa")?;
         Ok(ClusterPki {
             service_account_key,
@@ -138,6 +153,8 @@ impl ClusterPki {
             server,
             server_names: all,
             kubelet_client,
+            front_proxy_ca,
+            front_proxy_client,
         })
     }
 
@@ -164,6 +181,16 @@ impl ClusterPki {
     /// What the API server shows to node agents.
     pub fn kubelet_client(&self) -> &CertPair {
         &self.kubelet_client
+    }
+
+    /// The certificate, PEM, of the CA that signs nothing but [`Self::front_proxy_client`].
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        &self.front_proxy_ca.cert_pem
+    }
+
+    /// What the API server shows to servers that extend the API.
+    pub fn front_proxy_client(&self) -> &CertPair {
+        &self.front_proxy_client
     }
 
     /// The private key that signs service account tokens, PEM (PKCS #8).

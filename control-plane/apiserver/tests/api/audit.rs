@@ -1,11 +1,18 @@
 //! What is audited.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use hull_apiserver::audit::{Audit, AuditFile, AuditLog, Policy};
+use hull_apiserver::audit::{Audit, AuditFile, AuditLog, AuditWebhook, Policy};
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, TestServer};
+use crate::{
+    harness::{PATIENCE, TestServer},
+    tls_server::{TlsServer, json_answer},
+};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -117,4 +124,60 @@ async fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
     let stages: Vec<_> = events.iter().map(|event| &event["stage"]).collect();
     assert_eq!(stages, ["ResponseStarted", "ResponseComplete"]);
     assert!(events.iter().all(|event| event["verb"] == "watch"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_to_a_webhook_in_batches_and_again_when_it_fails() {
+    let batches = Arc::<Mutex<Vec<Value>>>::default();
+    let seen = batches.clone();
+    let taker = TlsServer::start(&["127.0.0.1"], None, move |parts, body| {
+        assert_eq!(parts.uri.path(), "/audit");
+        assert_eq!(parts.headers["authorization"], "Bearer secret");
+        let mut batches = seen.lock().unwrap();
+        batches.push(serde_json::from_slice(body).unwrap());
+        let mut answer = json_answer(&json!({}));
+        // The first one is not taken.
+        if batches.len() == 1 {
+            *answer.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        }
+        answer
+    })
+    .await;
+    let kubeconfig = json!({"current-context": "a",
+        "contexts": [{"name": "a", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": format!("https://127.0.0.1:{}/audit", taker.port),
+            "certificate-authority-data": taker.bundle}}],
+        "users": [{"name": "u", "user": {"token": "secret"}}]});
+    let wait = Duration::from_millis(100);
+    let webhook = AuditWebhook::start(&kubeconfig.to_string(), Path::new("/"), wait).unwrap();
+    let audit = Audit::to(Policy::parse(POLICY).unwrap(), None, Some(webhook));
+    let server = TestServer::start_with(|config| config.audit = Some(Arc::new(audit))).await;
+    for name in ["a", "b", "c"] {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+        server.admin.post(MAPS, &map).await.ok();
+    }
+    let started = Instant::now();
+    loop {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{:?}",
+            batches.lock().unwrap()
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let batches = batches.lock().unwrap();
+        let taken = batches.iter().skip(1);
+        let items = taken.flat_map(|batch| batch["items"].as_array().unwrap());
+        let names: Vec<&str> = items
+            .filter(|event| {
+                event["verb"] == "create" && event["objectRef"]["resource"] == "configmaps"
+            })
+            .map(|event| event["objectRef"]["name"].as_str().unwrap_or(""))
+            .collect();
+        if names.len() < 3 {
+            continue;
+        }
+        assert_eq!((names.len(), &batches[0]["kind"]), (3, &json!("EventList")));
+        assert_eq!(batches[0], batches[1], "sent again as it was");
+        break;
+    }
 }

@@ -1,22 +1,14 @@
-//! Policies in CEL and webhooks.
+//! Policies in CEL.
 
-use std::sync::{Arc, Mutex};
-
-use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use http::Response;
-use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use crate::harness::{
     ApiClient, CONFIG_MAPS, DEPLOYMENTS, PATIENCE, TestServer, config_map, deployment,
 };
 
-const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1";
+pub const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1";
 
-async fn create(client: &ApiClient, plural: &str, object: Value) -> Value {
+pub async fn create(client: &ApiClient, plural: &str, object: Value) -> Value {
     client
         .post(&format!("{REGISTRATION}/{plural}"), &object)
         .await
@@ -39,7 +31,7 @@ fn binding(actions: Value) -> Value {
 }
 
 /// Tries until the server has taken in what was written before; the last answer.
-async fn eventually<F: Future<Output = bool>>(what: impl Fn() -> F) {
+pub async fn eventually<F: Future<Output = bool>>(what: impl Fn() -> F) {
     let until = tokio::time::Instant::now() + PATIENCE;
     while !what().await {
         assert!(tokio::time::Instant::now() < until, "it never happened");
@@ -150,91 +142,122 @@ async fn policies_take_parameters_and_fail_closed() {
     .await;
 }
 
-type Reviews = Arc<Mutex<Vec<Value>>>;
-
-/// A webhook at 127.0.0.1 that answers with what `decide` makes of a request; its port, its CA
-/// and the requests it saw.
-async fn webhook(
-    names: &[&str],
-    decide: impl Fn(&Value) -> Value + Send + Sync + 'static,
-) -> (u16, String, Reviews) {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(names)
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let seen = Reviews::default();
-    let (decide, reviews) = (Arc::new(decide), seen.clone());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, decide, reviews) = (acceptor.clone(), decide.clone(), reviews.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else {
-                    return;
-                };
-                let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-                    let (decide, reviews) = (decide.clone(), reviews.clone());
-                    async move {
-                        let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let review: Value = serde_json::from_slice(&body).unwrap();
-                        let mut response = decide(&review["request"]);
-                        response["uid"] = review["request"]["uid"].clone();
-                        reviews.lock().unwrap().push(review["request"].clone());
-                        let answer = json!({"apiVersion": "admission.k8s.io/v1",
-                            "kind": "AdmissionReview", "response": response});
-                        let body = Full::new(Bytes::from(answer.to_string()));
-                        Ok::<_, std::convert::Infallible>(Response::new(body))
-                    }
-                });
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
-        }
-    });
-    (port, STANDARD.encode(certificate.pem()), seen)
+fn mutating(name: &str, mutations: Value) -> Value {
+    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {"reinvocationPolicy": "Never", "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["deployments"]}]},
+            "variables": [{"name": "team", "expression": "request.userInfo.username"}],
+            "matchConditions": [{"name": "not-done", "expression": "!has(object.metadata.labels)"}],
+            "mutations": mutations}})
 }
 
-fn configuration(kind: &str, name: &str, client: Value) -> Value {
-    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-        "metadata": {"name": name}, "webhooks": [{"name": format!("{name}.example.com"),
-            "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"],
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE", "DELETE"],
-                "resources": ["configmaps"]}],
-            "matchConditions": [{"name": "named", "expression": "request.name != 'free'"}]}]})
+async fn bind_mutating(client: &ApiClient, name: &str) {
+    let object = json!({"apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name}, "spec": {"policyName": name}});
+    create(client, "mutatingadmissionpolicybindings", object).await;
+}
+
+const APPLY: &str = "Object{
+    metadata: Object.metadata{labels: {'team': variables.team}},
+    spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{
+        containers: object.spec.template.spec.containers.map(c, Object.spec.template.spec.containers.item{
+            name: c.name, env: [Object.spec.template.spec.containers.item.env.item{name: 'REGION', value: 'eu'}]})}}}}";
+const PATCH: &str = "[JSONPatch{op: 'test', path: '/metadata/labels/team', value: variables.team},
+    JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/size'),
+        value: object.spec.replicas > 2 ? 'big' : 'small'}]";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutating_policies_apply_configurations_and_patches() {
+    let server = TestServer::start().await;
+    let path = format!("{REGISTRATION}/mutatingadmissionpolicies");
+    let wrong = mutating(
+        "wrong",
+        json!([{"patchType": "JSONPatch", "applyConfiguration": {"expression": "Nope{}"}}]),
+    );
+    let (code, _, message) = server.admin.post(&path, &wrong).await.refused();
+    assert_eq!(code, 422);
+    for words in [
+        "spec.mutations[0].jsonPatch: Required value: required when patchType is JSONPatch",
+        "spec.mutations[0].applyConfiguration: Forbidden: must be empty when patchType is JSONPatch",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let policy = mutating(
+        "stamp",
+        json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": APPLY}},
+            {"patchType": "JSONPatch", "jsonPatch": {"expression": PATCH}}]),
+    );
+    create(&server.admin, "mutatingadmissionpolicies", policy).await;
+    let dry = format!("{DEPLOYMENTS}?dryRun=All");
+    let plain = server.admin.post(&dry, &deployment("a")).await.ok();
+    assert!(
+        plain["metadata"].get("labels").is_none(),
+        "without a binding it does nothing"
+    );
+    bind_mutating(&server.admin, "stamp").await;
+    eventually(async || {
+        let made = server.admin.post(&dry, &deployment("a")).await.ok();
+        made["metadata"].get("labels").is_some()
+    })
+    .await;
+    let mut object = deployment("a");
+    object["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{"name": "OWN", "value": "1"}]);
+    let made = server.admin.post(DEPLOYMENTS, &object).await.ok();
+    assert_eq!(
+        made["metadata"]["labels"],
+        json!({"team": "kubernetes-admin", "example.com/size": "big"})
+    );
+    let container = &made["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(
+        container["image"], "nginx",
+        "merged by its name, not replaced"
+    );
+    let names: Vec<&str> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["OWN", "REGION"]);
+    // What the policy set belongs to nobody.
+    let owned = made["metadata"]["managedFields"].to_string();
+    assert!(
+        !owned.contains("mutating-admission-policy") && !owned.contains("f:team"),
+        "{owned}"
+    );
+    let mut labelled = deployment("b");
+    labelled["metadata"]["labels"] = json!({"mine": "yes"});
+    let kept = server.admin.post(DEPLOYMENTS, &labelled).await.ok();
+    assert_eq!(
+        kept["metadata"]["labels"],
+        json!({"mine": "yes"}),
+        "its condition does not hold"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_fails_refuses_or_lets_pass_as_it_is_told() {
+async fn a_mutating_policy_that_fails_refuses_or_lets_pass_as_it_is_told() {
     let server = TestServer::start().await;
-    let (port, bundle, _) = webhook(&["somebody.else"], |_| json!({"allowed": true})).await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
-    let object = configuration("ValidatingWebhookConfiguration", "broken", client);
-    create(&server.admin, "validatingwebhookconfigurations", object).await;
-    let dry = format!("{CONFIG_MAPS}?dryRun=All");
-    eventually(async || server.admin.post(&dry, &config_map("a")).await.code != 201).await;
-    let (code, reason, message) = server.admin.post(&dry, &config_map("a")).await.refused();
-    assert_eq!((code, reason.as_str()), (500, "InternalError"));
-    assert!(
-        message.contains("failed calling webhook \"broken.example.com\": failed to call webhook"),
-        "{message}"
+    let expression = "[JSONPatch{op: 'replace', path: '/metadata/name', value: 'other'}]";
+    let policy = mutating(
+        "rename",
+        json!([{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]),
     );
-    let path = format!("{REGISTRATION}/validatingwebhookconfigurations/broken");
-    let ignore = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]);
-    server.admin.patch(&path, "json-patch", &ignore).await.ok();
-    eventually(async || server.admin.post(&dry, &config_map("a")).await.code == 201).await;
+    create(&server.admin, "mutatingadmissionpolicies", policy).await;
+    bind_mutating(&server.admin, "rename").await;
+    let dry = format!("{DEPLOYMENTS}?dryRun=All");
+    eventually(async || server.admin.post(&dry, &deployment("a")).await.code != 201).await;
+    let (code, _, message) = server.admin.post(&dry, &deployment("a")).await.refused();
+    assert_eq!(code, 422);
+    assert_eq!(
+        message,
+        "deployments.apps \"a\" is forbidden: policy 'rename' with binding 'rename' denied request: the mutation changes what the object is"
+    );
+    let path = format!("{REGISTRATION}/mutatingadmissionpolicies/rename");
+    let ignore = json!({"spec": {"failurePolicy": "Ignore"}});
+    server.admin.patch(&path, "merge-patch", &ignore).await.ok();
+    eventually(async || server.admin.post(&dry, &deployment("a")).await.code == 201).await;
 }

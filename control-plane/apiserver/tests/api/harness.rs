@@ -24,7 +24,7 @@ pub struct TestServer {
     pub pki: ClusterPki,
     pub server: Arc<ApiServer>,
     pub admin: ApiClient,
-    store: Arc<dyn Store>,
+    pub store: Arc<dyn Store>,
     task: tokio::task::JoinHandle<()>,
 }
 

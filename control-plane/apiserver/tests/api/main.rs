@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admission;
+mod aggregation;
 mod audit;
 mod certificates;
+mod conversion;
 mod custom_resources;
 mod deletion;
 mod discovery;
 mod dynamic_admission;
 mod evictions;
+mod flow_control;
 mod harness;
 mod hostile;
 mod kubectl;
@@ -22,6 +25,8 @@ mod rbac;
 mod security;
 mod server_side_apply;
 mod services;
+mod tls_server;
 mod tokens;
 mod watches;
+mod webhooks;
 mod workloads;

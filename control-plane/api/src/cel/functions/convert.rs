@@ -64,6 +64,10 @@ pub(super) fn call<'a>(
             net::convert(name, text.as_str())?
         }
         ("url" | "isURL", Value::String(text)) => url::convert(name, text.as_str()),
+        ("jsonpatch.escapeKey", Value::String(text)) => {
+            let escaped = text.as_str().replace('~', "~0").replace('/', "~1");
+            Ok(Value::owned(escaped))
+        }
         ("strings.quote", Value::String(text)) => Ok(Value::owned(format!("{:?}", text.as_str()))),
         ("lists.range", Value::Int(end)) if (0..=MAX_RANGE).contains(end) => {
             match run.spend(

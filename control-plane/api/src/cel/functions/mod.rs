@@ -77,6 +77,7 @@ static FUNCTIONS: &[Function] = &[
     on("find", 1, 1),
     on("findAll", 1, 2),
     of("strings.quote", 1, 1),
+    of("jsonpatch.escapeKey", 1, 1),
     on("isSorted", 0, 0),
     on("sum", 0, 0),
     on("min", 0, 0),

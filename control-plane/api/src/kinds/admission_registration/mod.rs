@@ -1,5 +1,6 @@
 //! `admissionregistration.k8s.io`: policies in CEL and webhooks that decide about writes.
 
+mod mutating_policy;
 mod policy;
 mod webhook;
 
@@ -9,7 +10,9 @@ use crate::{
     registry::{Kind, Subresource},
 };
 
-pub use policy::compile as compile_policy_expression;
+pub use policy::{
+    compile as compile_policy_expression, compile_mutation as compile_mutation_expression,
+};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -42,7 +45,35 @@ pub static VALIDATING_ADMISSION_POLICY_BINDINGS: Kind = Kind {
     namespaced: false,
     schema: "admission.ValidatingAdmissionPolicyBinding",
     storage: "validatingadmissionpolicybindings",
-    strategy: &policy::BindingStrategy,
+    strategy: &policy::BindingStrategy { mutating: false },
+    ..PLAIN
+};
+
+/// MutatingAdmissionPolicy.
+pub static MUTATING_ADMISSION_POLICIES: Kind = Kind {
+    group: GROUP,
+    kind: "MutatingAdmissionPolicy",
+    plural: "mutatingadmissionpolicies",
+    singular: "mutatingadmissionpolicy",
+    categories: &["api-extensions"],
+    namespaced: false,
+    schema: "admission.MutatingAdmissionPolicy",
+    storage: "mutatingadmissionpolicies",
+    strategy: &mutating_policy::PolicyStrategy,
+    ..PLAIN
+};
+
+/// MutatingAdmissionPolicyBinding.
+pub static MUTATING_ADMISSION_POLICY_BINDINGS: Kind = Kind {
+    group: GROUP,
+    kind: "MutatingAdmissionPolicyBinding",
+    plural: "mutatingadmissionpolicybindings",
+    singular: "mutatingadmissionpolicybinding",
+    categories: &["api-extensions"],
+    namespaced: false,
+    schema: "admission.MutatingAdmissionPolicyBinding",
+    storage: "mutatingadmissionpolicybindings",
+    strategy: &policy::BindingStrategy { mutating: true },
     ..PLAIN
 };
 

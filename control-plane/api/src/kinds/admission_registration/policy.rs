@@ -20,7 +20,7 @@ const NAMES: [&str; 5] = [
     "namespaceObject",
     "variables",
 ];
-const PARAMS: &str = "params";
+pub(super) const PARAMS: &str = "params";
 const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 const NOT_FOUND_ACTIONS: [&str; 2] = ["Allow", "Deny"];
 const REASONS: [&str; 4] = [
@@ -36,6 +36,20 @@ const REASONS: [&str; 4] = [
 /// When the expression cannot be used.
 pub fn compile(source: &str, with_params: bool) -> Result<Program, CompileError> {
     let mut names: Vec<Declared<'_>> = NAMES.iter().map(|name| Declared::any(name)).collect();
+    if with_params {
+        names.push(Declared::any(PARAMS));
+    }
+    Program::compile(source, &names)
+}
+
+/// Compiles an expression that makes a configuration to apply or a JSON patch.
+///
+/// # Errors
+/// When the expression cannot be used.
+pub fn compile_mutation(source: &str, with_params: bool) -> Result<Program, CompileError> {
+    const TYPES: [&str; 2] = ["Object", "JSONPatch"];
+    let names = NAMES.iter().chain(&TYPES);
+    let mut names: Vec<Declared<'_>> = names.map(|name| Declared::any(name)).collect();
     if with_params {
         names.push(Declared::any(PARAMS));
     }
@@ -63,7 +77,7 @@ pub(super) fn check_expression(
 }
 
 /// Defaults of `matchConstraints` and `matchResources`.
-fn default_matching(object: &mut Value, path: &[&str]) {
+pub(super) fn default_matching(object: &mut Value, path: &[&str]) {
     let matching = object.map_mut(path);
     default_text(matching, "matchPolicy", "Equivalent");
     for selector in ["namespaceSelector", "objectSelector"] {
@@ -94,6 +108,47 @@ fn check_matching(matching: Option<&Value>, path: &Path, errors: &mut Errors) {
     }
 }
 
+/// What policies of both kinds have in common; the names that their expressions may use.
+pub(super) fn check_policy(object: &Value, errors: &mut Errors) -> Vec<&'static str> {
+    let spec = Path::new("spec");
+    let failure = object.str_at("/spec/failurePolicy");
+    errors.check_supported(&spec.child("failurePolicy"), failure, &FAILURE_POLICIES);
+    let constraints = object.pointer("/spec/matchConstraints");
+    let at = spec.child("matchConstraints");
+    if constraints.is_none() {
+        errors.required(&at, "");
+    } else if object
+        .list_at("/spec/matchConstraints/resourceRules")
+        .is_empty()
+    {
+        errors.required(&at.child("resourceRules"), "");
+    }
+    check_matching(constraints, &at, errors);
+    let mut names = NAMES.to_vec();
+    if let Some(kind) = object.pointer("/spec/paramKind") {
+        names.push(PARAMS);
+        for field in ["apiVersion", "kind"] {
+            if kind.str_at(&format!("/{field}")).is_empty() {
+                errors.required(&spec.child("paramKind").child(field), "");
+            }
+        }
+    }
+    check_conditions(
+        object.list_at("/spec/matchConditions"),
+        &spec.child("matchConditions"),
+        &names,
+        errors,
+    );
+    for (index, variable) in object.list_at("/spec/variables").iter().enumerate() {
+        let at = spec.child("variables").index(index);
+        if variable.str_at("/name").is_empty() {
+            errors.required(&at.child("name"), "name is not specified");
+        }
+        check_expression(variable, "expression", &at, &names, errors);
+    }
+    names
+}
+
 pub(super) struct PolicyStrategy;
 
 impl registry::Strategy for PolicyStrategy {
@@ -106,41 +161,7 @@ impl registry::Strategy for PolicyStrategy {
 
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = Path::new("spec");
-        let failure = object.str_at("/spec/failurePolicy");
-        errors.check_supported(&spec.child("failurePolicy"), failure, &FAILURE_POLICIES);
-        let constraints = object.pointer("/spec/matchConstraints");
-        let at = spec.child("matchConstraints");
-        if constraints.is_none() {
-            errors.required(&at, "");
-        } else if object
-            .list_at("/spec/matchConstraints/resourceRules")
-            .is_empty()
-        {
-            errors.required(&at.child("resourceRules"), "");
-        }
-        check_matching(constraints, &at, errors);
-        let mut names = NAMES.to_vec();
-        if let Some(kind) = object.pointer("/spec/paramKind") {
-            names.push(PARAMS);
-            for field in ["apiVersion", "kind"] {
-                if kind.str_at(&format!("/{field}")).is_empty() {
-                    errors.required(&spec.child("paramKind").child(field), "");
-                }
-            }
-        }
-        check_conditions(
-            object.list_at("/spec/matchConditions"),
-            &spec.child("matchConditions"),
-            &names,
-            errors,
-        );
-        for (index, variable) in object.list_at("/spec/variables").iter().enumerate() {
-            let at = spec.child("variables").index(index);
-            if variable.str_at("/name").is_empty() {
-                errors.required(&at.child("name"), "name is not specified");
-            }
-            check_expression(variable, "expression", &at, &names, errors);
-        }
+        let names = check_policy(object, errors);
         let validations = object.list_at("/spec/validations");
         let annotations = object.list_at("/spec/auditAnnotations");
         if validations.is_empty() && annotations.is_empty() {
@@ -182,7 +203,11 @@ impl registry::Strategy for PolicyStrategy {
     }
 }
 
-pub(super) struct BindingStrategy;
+/// Of bindings of both kinds.
+pub(super) struct BindingStrategy {
+    /// Of a policy that mutates: it has no actions.
+    pub mutating: bool,
+}
 
 impl registry::Strategy for BindingStrategy {
     fn apply_defaults(&self, object: &mut Value) {
@@ -206,7 +231,7 @@ impl registry::Strategy for BindingStrategy {
         }
         let actions = object.list_at("/spec/validationActions");
         let at = spec.child("validationActions");
-        if actions.is_empty() {
+        if actions.is_empty() && !self.mutating {
             errors.required(&at, "");
         }
         for (index, action) in actions.iter().enumerate() {

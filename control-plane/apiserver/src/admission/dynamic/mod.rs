@@ -1,7 +1,7 @@
 //! Admission that the cluster's administrators bring: policies in CEL and webhooks.
 //!
 //! ```text
-//!  write ─► mutating webhooks ─► rules of the kind ─► policies ─► validating webhooks ─► store
+//!  write ─► mutating policies, then webhooks ─► rules of the kind ─► policies ─► validating webhooks ─► store
 //!              │                                         │               │
 //!              └────────── matching: rules, selectors, match conditions ─┘
 //! ```
@@ -11,15 +11,15 @@
 //! own group: a wrong one can always be removed.
 
 mod attributes;
-mod call;
 mod conditions;
 mod matching;
+mod mutations;
 mod policies;
 mod webhooks;
 
 use std::sync::Arc;
 
-use hull_api::{ApiError, Kind};
+use hull_api::{ApiError, Kind, ObjectExt};
 use hull_store::{Revision, prefix_range};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -37,6 +37,7 @@ type Kept<T> = Mutex<Option<(Vec<Revision>, Arc<Vec<T>>)>>;
 #[derive(Default)]
 pub(crate) struct Dynamic {
     policies: Kept<Bound>,
+    mutations: Kept<Bound>,
     mutating: Kept<Webhook>,
     validating: Kept<Webhook>,
 }
@@ -74,6 +75,13 @@ fn objects(cache: &WatchCache, kind: &Kind) -> Vec<Value> {
         .collect()
 }
 
+/// It is still the object of that name.
+fn is_same(changed: &Value, object: &Value) -> bool {
+    changed.is_object()
+        && changed.name() == object.name()
+        && changed.namespace() == object.namespace()
+}
+
 /// Objects that nobody is asked about.
 fn is_exempt(kind: &Kind) -> bool {
     kind.group == "admissionregistration.k8s.io"
@@ -85,7 +93,7 @@ pub(crate) fn is_asked(context: &Context<'_>) -> bool {
         && (policies::are_bound(context.backend) || webhooks::are_configured(context.backend))
 }
 
-/// Lets the mutating webhooks change an object; true when one did.
+/// Lets mutating policies, then webhooks, change an object; true when one did.
 pub(crate) async fn mutate(
     context: &Context<'_>,
     operation: Operation,
@@ -96,7 +104,12 @@ pub(crate) async fn mutate(
     if is_exempt(context.kind) {
         return Ok(false);
     }
-    webhooks::mutate(context, operation, object, old, dry_run).await
+    let by_policies = mutations::mutate(context, operation, object, old, dry_run, false)?;
+    let by_webhooks = webhooks::mutate(context, operation, object, old, dry_run).await?;
+    if by_webhooks {
+        mutations::mutate(context, operation, object, old, dry_run, true)?;
+    }
+    Ok(by_policies || by_webhooks)
 }
 
 /// Asks the policies and the validating webhooks.

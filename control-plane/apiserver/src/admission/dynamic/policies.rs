@@ -20,6 +20,7 @@ use super::{
     conditions::{self, Budget, Condition, Seen},
     current,
     matching::Matcher,
+    mutations::Mutation,
     objects,
 };
 use crate::handlers::Backend;
@@ -36,25 +37,29 @@ struct Validation {
     reason: Reason,
 }
 
+/// A policy of either kind.
 #[derive(Debug)]
-struct Policy {
-    name: String,
+pub(super) struct Policy {
+    pub(super) name: String,
     matcher: Matcher,
-    conditions: Vec<Condition>,
+    pub(super) conditions: Vec<Condition>,
     variables: Vec<(String, Program)>,
     validations: Vec<Validation>,
+    pub(super) mutations: Vec<Mutation>,
+    /// It sees once more what others changed after it.
+    pub(super) reinvoked: bool,
     /// What cannot be evaluated refuses the write.
-    fails_closed: bool,
+    pub(super) fails_closed: bool,
     /// apiVersion and kind.
     param_kind: Option<(String, String)>,
     /// It cannot be used at all.
-    broken: Option<String>,
+    pub(super) broken: Option<String>,
 }
 
 /// A policy with one of its bindings.
 pub(super) struct Bound {
-    policy: Arc<Policy>,
-    name: String,
+    pub(super) policy: Arc<Policy>,
+    pub(super) name: String,
     matcher: Option<Matcher>,
     deny: bool,
     warn: bool,
@@ -83,6 +88,8 @@ fn read_policy(object: &Value) -> Policy {
         conditions: Vec::new(),
         variables: Vec::new(),
         validations: Vec::new(),
+        mutations: Vec::new(),
+        reinvoked: object.str_at("/spec/reinvocationPolicy") == "IfNeeded",
         fails_closed: object.str_at("/spec/failurePolicy") != "Ignore",
         param_kind: params.map(|kind| {
             let text = |pointer: &str| kind.str_at(pointer).to_string();
@@ -96,6 +103,11 @@ fn read_policy(object: &Value) -> Policy {
             let program = compile(variable.str_at("/expression"))?;
             let name = variable.str_at("/name").to_string();
             policy.variables.push((name, program));
+        }
+        for mutation in object.list_at("/spec/mutations") {
+            policy
+                .mutations
+                .push(Mutation::read(mutation, params.is_some())?);
         }
         for validation in object.list_at("/spec/validations") {
             let expression = validation.str_at("/expression");
@@ -117,12 +129,14 @@ fn read_policy(object: &Value) -> Policy {
     policy
 }
 
-fn read_all(backend: &Backend) -> Vec<Bound> {
-    let policies: Vec<Arc<Policy>> = objects(&backend.cache, &VALIDATING_ADMISSION_POLICIES)
+/// The bindings of a kind with their policies.
+pub(super) fn read_all(backend: &Backend, kinds: [&'static Kind; 2]) -> Vec<Bound> {
+    let [policies, bindings] = kinds;
+    let policies: Vec<Arc<Policy>> = objects(&backend.cache, policies)
         .iter()
         .map(|object| Arc::new(read_policy(object)))
         .collect();
-    let bindings = objects(&backend.cache, &VALIDATING_ADMISSION_POLICY_BINDINGS);
+    let bindings = objects(&backend.cache, bindings);
     let bound = bindings.iter().filter_map(|binding| {
         let wanted = binding.str_at("/spec/policyName");
         let policy = policies.iter().find(|policy| policy.name == wanted)?;
@@ -152,7 +166,7 @@ fn bound(backend: &Backend) -> Arc<Vec<Bound>> {
         &VALIDATING_ADMISSION_POLICY_BINDINGS,
     ];
     let kept = &backend.dynamic.policies;
-    current(kept, &backend.cache, &kinds, || read_all(backend))
+    current(kept, &backend.cache, &kinds, || read_all(backend, kinds))
 }
 
 /// There are some.
@@ -168,11 +182,7 @@ pub(super) fn check(attributes: &Attributes<'_>) -> Result<(), ApiError> {
     }
     let seen = Seen::of(attributes);
     for one in bound.iter() {
-        let in_binding = one
-            .matcher
-            .as_ref()
-            .is_none_or(|matcher| matcher.matches(attributes));
-        if in_binding && one.policy.matcher.matches(attributes) {
+        if one.concerns(attributes) {
             one.check(attributes, &seen)?;
         }
     }
@@ -186,6 +196,13 @@ struct Refusal {
 }
 
 impl Bound {
+    /// Policy and binding are about such a write.
+    pub(super) fn concerns(&self, attributes: &Attributes<'_>) -> bool {
+        let matcher = self.matcher.as_ref();
+        matcher.is_none_or(|matcher| matcher.matches(attributes))
+            && self.policy.matcher.matches(attributes)
+    }
+
     fn check(&self, attributes: &Attributes<'_>, seen: &Seen) -> Result<(), ApiError> {
         let policy = &self.policy;
         let params = match self.params(attributes) {
@@ -237,7 +254,7 @@ impl Bound {
     }
 
     /// The parameters, each of which the policy is evaluated with; one `None` without any.
-    fn params(&self, attributes: &Attributes<'_>) -> Result<Vec<Option<Value>>, String> {
+    pub(super) fn params(&self, attributes: &Attributes<'_>) -> Result<Vec<Option<Value>>, String> {
         let Some((api_version, kind)) = &self.policy.param_kind else {
             return Ok(vec![None]);
         };
@@ -277,7 +294,17 @@ impl Bound {
             (true, false) => Err(
                 "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction".to_string(),
             ),
-            (false, _) => Ok(found.into_iter().map(|one| Some(kind.to_served(one))).collect()),
+            (false, _) => {
+                let custom = kind.strategy.custom();
+                let foreign = |one: &Value| custom.as_ref().is_some_and(|c| c.must_convert(one));
+                if found.iter().any(foreign) {
+                    return Err(format!(
+                        "unimplemented: parameters that a webhook would have to convert to {}",
+                        kind.group_version()
+                    ));
+                }
+                Ok(found.into_iter().map(|one| Some(kind.to_served(one))).collect())
+            }
         }
     }
 
@@ -334,7 +361,11 @@ impl Bound {
 
     /// Adds `variables`: each may use those before it. One that fails is not there, and who
     /// uses it fails too.
-    fn variables<'a>(&'a self, names: &mut Vec<(&'static str, Cel<'a>)>, budget: &mut Budget) {
+    pub(super) fn variables<'a>(
+        &'a self,
+        names: &mut Vec<(&'static str, Cel<'a>)>,
+        budget: &mut Budget,
+    ) {
         let mut known: Vec<(Cel<'a>, Cel<'a>)> = Vec::new();
         let position = names.len();
         names.push(("variables", Cel::Map(Map::Owned(Rc::default()))));

@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 
 use super::{
     Attributes, Operation,
-    call::{CallError, Client},
     conditions::{self, Budget, Condition, Seen},
-    current,
+    current, is_same,
     matching::Matcher,
     objects,
 };
 use crate::{
     handlers::{Backend, Context},
     watch_cache::WatchCache,
+    webhook_client::{CallError, Client},
 };
 
 /// When a webhook says nothing about its time.
@@ -270,10 +270,7 @@ pub(super) async fn mutate(
             patch::json_patch(&mut patched, &change).map_err(|error| {
                 ApiError::internal(format!("the patch of webhook {:?}: {error}", webhook.name))
             })?;
-            if !patched.is_object()
-                || patched.name() != object.name()
-                || patched.namespace() != object.namespace()
-            {
+            if !is_same(&patched, object) {
                 return Err(ApiError::internal(format!(
                     "the patch of webhook {:?} changes what the object is",
                     webhook.name

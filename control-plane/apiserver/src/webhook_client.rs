@@ -1,4 +1,4 @@
-//! Calls of webhooks: HTTPS to a URL or to a service of the cluster.
+//! Calls of webhooks (admission, conversion): HTTPS to a URL or to a service of the cluster.
 //!
 //! A service is reached at one of its ready endpoints, or else at its cluster address: the API
 //! server need not be on a machine whose kernel knows services. The certificate must be for
@@ -8,22 +8,27 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hull_api::{Kind, ObjectExt, kinds};
 use hull_store::prefix_range;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::{limits, watch_cache::WatchCache};
+use crate::{limits, pki::CertPair, tls::chain, watch_cache::WatchCache};
 
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
+pub(crate) enum CallError {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(String),
@@ -49,7 +54,7 @@ pub(super) enum CallError {
 
 /// Where a webhook is.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(crate) struct Client {
     place: Place,
     path: String,
     tls: Arc<ClientConfig>,
@@ -74,7 +79,13 @@ fn config(why: impl Into<String>) -> CallError {
 
 impl Client {
     /// Reads a `clientConfig`.
-    pub(super) fn read(client: &Value) -> Result<Self, CallError> {
+    pub(crate) fn read(client: &Value) -> Result<Self, CallError> {
+        Self::read_as(client, None)
+    }
+
+    /// Like [`Client::read`]; the server is shown a certificate. `insecureSkipTLSVerify` may
+    /// take the place of authorities.
+    pub(crate) fn read_as(client: &Value, identity: Option<&CertPair>) -> Result<Self, CallError> {
         let (place, path) = match client.get("service") {
             Some(service) => {
                 let path = service.str_at("/path").trim_start_matches('/');
@@ -101,7 +112,7 @@ impl Client {
         Ok(Client {
             place,
             path,
-            tls: Arc::new(tls(client.str_at("/caBundle"))?),
+            tls: Arc::new(tls(client, identity)?),
         })
     }
 
@@ -114,20 +125,31 @@ impl Client {
         }
     }
 
-    fn address(&self, cache: &WatchCache) -> Result<String, CallError> {
+    fn url_address(&self) -> Option<String> {
         match &self.place {
-            Place::Url { host, port } if host.contains(':') => Ok(format!("[{host}]:{port}")),
-            Place::Url { host, port } => Ok(format!("{host}:{port}")),
-            Place::Service {
-                namespace,
-                name,
-                port,
-            } => service_address(cache, namespace, name, *port),
+            Place::Url { host, port } if host.contains(':') => Some(format!("[{host}]:{port}")),
+            Place::Url { host, port } => Some(format!("{host}:{port}")),
+            Place::Service { .. } => None,
+        }
+    }
+
+    fn address(&self, cache: &WatchCache) -> Result<String, CallError> {
+        match (&self.place, self.url_address()) {
+            (_, Some(address)) => Ok(address),
+            (Place::Url { .. }, None) => Err(config("not a URL")),
+            (
+                Place::Service {
+                    namespace,
+                    name,
+                    port,
+                },
+                None,
+            ) => service_address(cache, namespace, name, *port),
         }
     }
 
     /// Sends JSON and returns the JSON of the answer, within `timeout`.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         cache: &WatchCache,
         body: &Value,
@@ -140,7 +162,58 @@ impl Client {
     }
 
     async fn send(&self, cache: &WatchCache, body: &Value) -> Result<Value, CallError> {
+        let request = Request::builder()
+            .method(http::Method::POST)
+            .uri(&self.path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
+            .body(Full::new(Bytes::from(body.to_string())))?;
+        let response = self.exchange(cache, request).await?;
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), limits::MAX_BODY_BYTES)
+            .collect()
+            .await
+            .map_err(|error| CallError::Answer(error.to_string()))?
+            .to_bytes();
+        if !status.is_success() {
+            return Err(CallError::Answer(format!(
+                "the server answered with status {status}"
+            )));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| CallError::Answer(error.to_string()))
+    }
+
+    /// Sends a request on a connection of its own, which ends with the answer's body or lives on
+    /// as what it was upgraded to.
+    pub(crate) async fn exchange(
+        &self,
+        cache: &WatchCache,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CallError> {
         let address = self.address(cache)?;
+        self.exchange_at(address, request).await
+    }
+
+    /// Like [`Client::exchange`], for a URL.
+    pub(crate) async fn exchange_at_url(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let address = self.url_address();
+        let address = address.ok_or_else(|| config("not a URL"))?;
+        self.exchange_at(address, request).await
+    }
+
+    /// The path of the URL or service.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    async fn exchange_at(
+        &self,
+        address: String,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CallError> {
         let connect = |source| CallError::Connect {
             address: address.clone(),
             source,
@@ -153,33 +226,42 @@ impl Client {
         let stream = connector.connect(name, stream).await.map_err(connect)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(http::Method::POST)
-            .uri(&self.path)
-            .header(header::HOST, &host)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let bytes = Limited::new(response.into_body(), limits::MAX_BODY_BYTES)
-            .collect()
-            .await
-            .map_err(|error| CallError::Answer(error.to_string()))?
-            .to_bytes();
-        connection.abort();
-        if !status.is_success() {
-            return Err(CallError::Answer(format!(
-                "the server answered with status {status}"
-            )));
-        }
-        serde_json::from_slice(&bytes).map_err(|error| CallError::Answer(error.to_string()))
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "connection to a webhook or extension ended");
+            }
+        });
+        let host = header::HeaderValue::from_str(&host).map_err(http::Error::from)?;
+        request.headers_mut().insert(header::HOST, host);
+        Ok(sender.send_request(request).await?)
     }
 }
 
-/// The settings towards a webhook: its own authorities only.
-fn tls(bundle: &str) -> Result<ClientConfig, CallError> {
+/// The settings towards a server: its own authorities only.
+fn tls(client: &Value, identity: Option<&CertPair>) -> Result<ClientConfig, CallError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| config(error.to_string()))?;
+    let builder = if client.bool_at("/insecureSkipTLSVerify") {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    } else {
+        builder.with_root_certificates(authorities(client.str_at("/caBundle"))?)
+    };
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(pair) => {
+            let (certs, key) = chain(pair).map_err(|error| config(error.to_string()))?;
+            builder
+                .with_client_auth_cert(certs, key)
+                .map_err(|error| config(error.to_string()))
+        }
+    }
+}
+
+fn authorities(bundle: &str) -> Result<RootCertStore, CallError> {
     let mut roots = RootCertStore::empty();
     if bundle.is_empty() {
         return Err(config(
@@ -195,11 +277,48 @@ fn tls(bundle: &str) -> Result<ClientConfig, CallError> {
             .add(cert)
             .map_err(|error| config(format!("caBundle: {error}")))?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| config(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
+}
+
+/// `insecureSkipTLSVerify`: any certificate will do, as long as the server holds its key.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// One of the ready endpoints of a service, else its cluster address.

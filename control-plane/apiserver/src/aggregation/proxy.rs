@@ -1,0 +1,165 @@
+//! Requests that are passed on.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hull_api::{ApiError, status::Reason};
+use hyper::upgrade::OnUpgrade;
+
+use super::Extension;
+use crate::{ApiBody, UserInfo, body, http::text_response, node_proxy, watch_cache::WatchCache};
+
+/// A request to be passed on.
+pub(crate) struct Forwarded<'a> {
+    pub user: &'a UserInfo,
+    pub method: http::Method,
+    pub uri: &'a http::Uri,
+    pub headers: &'a HeaderMap,
+    pub body: Bytes,
+    pub upgrade: Option<OnUpgrade>,
+}
+
+/// Passes a request on to the extension.
+pub(crate) async fn forward(
+    cache: &WatchCache,
+    extension: &Extension,
+    request: Forwarded<'_>,
+) -> Result<Response<ApiBody>, ApiError> {
+    // Kubernetes' words, in plain text.
+    let unavailable = || text_response(StatusCode::SERVICE_UNAVAILABLE, "service unavailable\n");
+    let Ok(client) = &extension.client else {
+        return Ok(unavailable());
+    };
+    if !extension.known().available {
+        return Ok(unavailable());
+    }
+    let target = request
+        .uri
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
+    let mut onward = Request::builder()
+        .method(request.method)
+        .uri(target)
+        .body(Full::new(request.body))
+        .map_err(ApiError::internal)?;
+    *onward.headers_mut() = onward_headers(request.headers, request.user)?;
+    let answered = client.exchange(cache, onward).await;
+    let response = answered.map_err(|error| {
+        tracing::warn!(apiservice = extension.name, %error, "extension does not answer");
+        ApiError::new(
+            Reason::ServiceUnavailable,
+            format!("error trying to reach service: {error}"),
+        )
+    })?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match request.upgrade {
+            Some(client) => Ok(node_proxy::join(client, response)),
+            None => Err(ApiError::bad_request("Upgrade request required")),
+        };
+    }
+    let (mut parts, inner) = response.into_parts();
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
+        parts.headers.remove(name);
+    }
+    let name = extension.name.clone();
+    let pieces = inner
+        .into_data_stream()
+        .take_while(move |piece| {
+            if let Err(error) = piece {
+                tracing::debug!(apiservice = name, %error, "answer of an extension broke");
+            }
+            std::future::ready(piece.is_ok())
+        })
+        .filter_map(|piece| std::future::ready(piece.ok()));
+    // The length would no longer fit an answer that is compressed or that broke.
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(parts, body::stream(pieces)))
+}
+
+/// A header that says who somebody is, or on whose behalf: the client's own do not count.
+fn is_identity(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == "authorization" || name.starts_with("x-remote-") || name.starts_with("impersonate-")
+}
+
+fn onward_headers(headers: &HeaderMap, user: &UserInfo) -> Result<HeaderMap, ApiError> {
+    let mut onward = HeaderMap::new();
+    for (name, value) in headers {
+        let own = [
+            header::HOST,
+            header::CONTENT_LENGTH,
+            header::TRANSFER_ENCODING,
+        ];
+        if !own.contains(name) && !is_identity(name) {
+            onward.append(name.clone(), value.clone());
+        }
+    }
+    let mut add = |name: String, text: &str| -> Result<(), ApiError> {
+        let name = HeaderName::try_from(name).map_err(ApiError::internal)?;
+        let value = HeaderValue::from_bytes(text.as_bytes()).map_err(ApiError::internal)?;
+        onward.append(name, value);
+        Ok(())
+    };
+    add("x-remote-user".into(), &user.name)?;
+    if !user.uid.is_empty() {
+        add("x-remote-uid".into(), &user.uid)?;
+    }
+    for group in &user.groups {
+        add("x-remote-group".into(), group)?;
+    }
+    for (key, values) in &user.extra {
+        for value in values {
+            add(format!("x-remote-extra-{}", escape(key)), value)?;
+        }
+    }
+    Ok(onward)
+}
+
+/// A key of `extra` as part of a header's name: other bytes as `%XX`.
+fn escape(key: &str) -> String {
+    let mut out = String::new();
+    for byte in key.to_ascii_lowercase().bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!#$&'*+^`|~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_say_who_it_is() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-remote-user", "root"),
+            ("x-remote-group", "system:masters"),
+            ("x-remote-extra-a", "b"),
+            ("authorization", "Bearer x"),
+            ("impersonate-user", "root"),
+            ("accept", "application/json"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let mut user = UserInfo::new("jane", vec!["dev".to_string()]);
+        user.extra
+            .insert("example.com/Team".into(), vec!["a".into()]);
+        let onward = onward_headers(&headers, &user).unwrap();
+        let all = |name: &str| -> Vec<&str> {
+            let values = onward.get_all(name).iter();
+            values.map(|value| value.to_str().unwrap()).collect()
+        };
+        assert_eq!(all("x-remote-user"), ["jane"]);
+        assert_eq!(all("x-remote-group"), ["dev", "system:authenticated"]);
+        assert_eq!(all("x-remote-extra-example.com%2Fteam"), ["a"]);
+        assert_eq!(all("accept"), ["application/json"]);
+        for gone in ["x-remote-extra-a", "authorization", "impersonate-user"] {
+            assert!(all(gone).is_empty(), "{gone}");
+        }
+    }
+}
