@@ -20,6 +20,7 @@ mod invariants;
 pub mod job;
 mod manager;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod owner;
 pub mod per_namespace;

@@ -23,6 +23,7 @@ use crate::{
     informers::{Informers, Scope},
     job::{JobController, JobOrphansController},
     namespace::NamespaceController,
+    node_ipam::{NodeCidrs, NodeIpamController},
     node_lifecycle::{LEASE_NAMESPACE, MONITOR_GRACE_PERIOD, NodeLifecycleController},
     pod_gc::{PodGcController, TERMINATED_PODS_KEPT},
     replicaset::{ReplicaSetController, ReplicationControllerController},
@@ -51,6 +52,8 @@ pub struct ControllersConfig {
     pub cluster_ca: Option<String>,
     /// What certificate signing requests are signed with; `None`: nobody answers them.
     pub signing_ca: Option<SigningCa>,
+    /// The networks that nodes get theirs for pods from; `None`: somebody else gives them.
+    pub node_cidrs: Option<NodeCidrs>,
     /// With several instances: only the leader works. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
     /// Where the figures go.
@@ -65,6 +68,7 @@ impl Default for ControllersConfig {
             terminated_pods_kept: TERMINATED_PODS_KEPT,
             cluster_ca: None,
             signing_ca: None,
+            node_cidrs: None,
             leader_election: None,
             metrics: ControllersMetrics::default(),
         }
@@ -194,6 +198,11 @@ impl Wiring {
         self.control(|i| {
             TaintEvictionController::new(self.writer(), self.recorder(), i.of(), i.of())
         });
+        if let Some(cidrs) = &self.config.node_cidrs {
+            self.control(|i| {
+                NodeIpamController::new(self.writer(), self.recorder(), cidrs, i.of())
+            });
+        }
         let kept = self.config.terminated_pods_kept;
         self.control(|i| PodGcController::new(self.writer(), i.of(), i.of(), kept));
     }
