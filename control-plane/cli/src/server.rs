@@ -141,6 +141,9 @@ pub async fn start(
             key: pki.ca_key_pem().to_string(),
             reserved_names: pki.server_names().to_vec(),
         }),
+        node_cidrs: settings
+            .cluster_network
+            .node_cidrs(&settings.service_networks)?,
         ..ControllersConfig::default()
     };
     let api = ApiServer::new(config, store)
