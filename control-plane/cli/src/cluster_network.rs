@@ -4,6 +4,7 @@ use std::fmt;
 
 use anyhow::{Context, bail};
 use hull_controllers::node_ipam::{DEFAULT_MASK, DEFAULT_MASK_IPV6, NodeCidrs};
+use hull_netd::NodeLinks;
 use ipnet::IpNet;
 
 use crate::settings::Settings;
@@ -20,6 +21,8 @@ pub struct ClusterNetwork {
     allocate: bool,
     /// This node's own, where they are configured.
     pub own: Vec<IpNet>,
+    /// How pods of different nodes reach each other.
+    pub links: NodeLinks,
 }
 
 impl ClusterNetwork {
@@ -44,6 +47,10 @@ impl ClusterNetwork {
             clusters,
             allocate: settings.allocate_node_cidrs.unwrap_or(true),
             own: networks("pod_cidr", &settings.pod_cidr)?,
+            links: match &settings.pod_network {
+                Some(text) => text.parse().context("pod_network")?,
+                None => NodeLinks::default(),
+            },
         };
         NodeCidrs::new(&network.clusters, Vec::new()).context("cluster_cidr")?;
         Ok(network)

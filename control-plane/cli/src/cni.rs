@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hull_netd::NodeLinks;
 use hull_node::PodNetworkConfig;
 
 use crate::settings::Resolved;
@@ -22,14 +23,23 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     find(name, &directories)
 }
 
-/// How the node agent writes the default network configuration. Masquerading and host ports need
-/// iptables; without it pods reach the node and each other.
+/// Bytes that VXLAN takes of each packet over IPv4, and 20 more over IPv6.
+const VXLAN_OVERHEAD: u32 = 50;
+const VXLAN_OVERHEAD_IPV6: u32 = 70;
+
+/// How the node agent writes the default network configuration. Host ports need iptables, and so
+/// does masquerading where netd does not see to it.
 pub fn pod_network(settings: &Resolved) -> PodNetworkConfig {
     let iptables = find_program("iptables").is_some();
+    let links = settings.cluster_network.links;
     PodNetworkConfig {
         directory: settings.cni_conf_dir.clone(),
-        masquerade: iptables,
+        masquerade: iptables && !(settings.netd && links != NodeLinks::None),
         host_ports: iptables && find("portmap", &settings.cni_bin_dirs).is_some(),
-        tunnel_overhead: 0,
+        tunnel_overhead: match links {
+            NodeLinks::Vxlan if settings.node_ip.is_ipv6() => VXLAN_OVERHEAD_IPV6,
+            NodeLinks::Vxlan => VXLAN_OVERHEAD,
+            _ => 0,
+        },
     }
 }

@@ -2,7 +2,8 @@
 
 use anyhow::Context;
 use hull_netd::NetdConfig;
-use hull_node::pod_network::BRIDGE;
+use hull_netd::config::OwnNetwork;
+use hull_node::pod_network::{BRIDGE, others};
 use tokio_util::sync::CancellationToken;
 
 use crate::files::lock_data_dir;
@@ -16,6 +17,9 @@ fn config(settings: &Resolved) -> NetdConfig {
     config.pod_networks = settings.cluster_network.all();
     config.service_networks = settings.service_networks.clone();
     config.cni_records.push(settings.data_dir.join("shim/cni"));
+    config.node_links = settings.cluster_network.links;
+    let directory = settings.cni_conf_dir.clone();
+    config.own_network = OwnNetwork::new(move || others(&directory).is_empty());
     config.bridges = vec![BRIDGE.to_string()];
     config.dns_upstreams = settings.dns_upstreams.clone();
     config.stub_domains = settings.stub_domains.clone();

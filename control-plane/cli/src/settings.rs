@@ -149,6 +149,10 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub pod_cidr: Vec<String>,
+    /// How pods of different nodes reach each other: auto, routes, vxlan or none [default: auto:
+    /// routes where nodes share a link, VXLAN elsewhere, nothing with another CNI configuration]
+    #[arg(long, env = "HULL_POD_NETWORK", value_name = "WAY")]
+    pub pod_network: Option<String>,
     /// The Services' networks, one per IP version (repeatable) [default: 10.43.0.0/16]
     #[arg(
         long,
@@ -308,7 +312,7 @@ impl Settings {
             leader_elect, listen, node_listen, node_name, node_ip,
             max_pods, static_pod_dir, max_restart_backoff,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
-            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, netd_listen,
+            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_network, netd_listen,
             allocate_node_cidrs, node_cidr_mask_size, node_cidr_mask_size_ipv6,
             netd, log, log_format;
             tls_san, node_label, eviction, cni_bin_dir, cluster_cidr, pod_cidr, service_cidr, registry_mirror, dns_upstream, stub_domain
@@ -535,6 +539,7 @@ mod tests {
             ),
             ("pod_cidr = ['10.42.0.0']", "pod_cidr"),
             ("cluster_cidr = ['10.42.0.0/26']", "cluster_cidr"),
+            ("pod_network = 'wireguard'", "none of auto"),
             ("netd_listen = 'off'", "netd_listen"),
             ("dns_upstream = ['dns.example']", "dns_upstream"),
             ("stub_domain = ['corp.example']", "DOMAIN=ADDRESS"),
@@ -542,7 +547,7 @@ mod tests {
             ("max_restart_backoff = 0", "1 to 300"),
             ("audit_log = '/x'", "together"),
         ] {
-            let error = parse(text).unwrap().complete().unwrap_err().to_string();
+            let error = format!("{:#}", parse(text).unwrap().complete().unwrap_err());
             assert!(error.contains(part), "{text}: {error}");
         }
     }

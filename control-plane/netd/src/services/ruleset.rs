@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use super::endpoints::{Chosen, Place, choose};
 use super::model::{Endpoint, ServiceModel, ServicePort};
 use crate::nft::{BaseChain, Family, Fragment, SetDeclaration, Table};
+use crate::nodes;
 use crate::ports::attachment::InterfaceName;
 
 /// The table's name, in every family.
@@ -155,8 +156,14 @@ pub fn table() -> Table {
         "meta mark & {MASQUERADE} != 0 meta mark set meta mark & {NOT_MASQUERADE} masquerade fully-random"
     )];
     postrouting.extend(masquerade);
+    postrouting.extend(nodes::ruleset::postrouting());
+    let mut guard = vec![
+        format!("iifname @bridges meta mark & {VOUCHED} == 0 drop"),
+        format!("meta mark & {VOUCHED} != 0 meta mark set meta mark & {NOT_VOUCHED}"),
+    ];
+    guard.extend(nodes::ruleset::guard());
     let chain = |name, hook, rules| BaseChain { name, hook, rules };
-    let frame = vec![
+    let mut frame = vec![
         chain(
             "refuse",
             None,
@@ -169,10 +176,7 @@ pub fn table() -> Table {
         chain(
             "guard",
             Some("type filter hook prerouting priority -300;"),
-            vec![
-                format!("iifname @bridges meta mark & {VOUCHED} == 0 drop"),
-                format!("meta mark & {VOUCHED} != 0 meta mark set meta mark & {NOT_VOUCHED}"),
-            ],
+            guard,
         ),
         chain(
             "prerouting",
@@ -190,7 +194,9 @@ pub fn table() -> Table {
             postrouting,
         ),
     ];
-    let sets = SETS.iter().chain(&NODE_ENDPOINTS).copied().collect();
+    frame.extend(nodes::ruleset::chains());
+    let sets = SETS.iter().chain(&NODE_ENDPOINTS);
+    let sets = sets.chain(&nodes::ruleset::SETS).copied().collect();
     Table::new(Family::Inet, TABLE, sets, frame)
 }
 
