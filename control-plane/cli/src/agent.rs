@@ -24,7 +24,6 @@ pub async fn start(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     if settings.cri_endpoint.is_none() {
-        cni::write_default(settings)?;
         let shim = Shim::prepare(settings).await?;
         let stop = shutdown.clone();
         tasks.spawn(async move {
@@ -39,6 +38,10 @@ pub async fn start(
     config.listen = settings.node_listen;
     config.server_tls = tls;
     config.labels = settings.node_labels.clone();
+    config.pod_cidrs = settings.cluster_network.own.clone();
+    if settings.cri_endpoint.is_none() {
+        config.pod_network = Some(cni::pod_network(settings));
+    }
     config.max_pods = settings.max_pods;
     config.static_pod_dir = settings.static_pod_dir.clone();
     if let Some(seconds) = settings.max_restart_backoff {

@@ -4,9 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cni::{existing, find, find_program};
+use crate::cni::{find, find_program};
 use crate::settings::Resolved;
 use crate::shim;
+use hull_node::pod_network::others;
 
 /// Where a guest kernel and initramfs are looked for unless set.
 const DEFAULT_KERNEL: &str = "/var/lib/hull/guest/vmlinux";
@@ -178,12 +179,12 @@ fn plugins(settings: &Resolved) -> Verdict {
 }
 
 fn network(settings: &Resolved) -> Verdict {
-    match existing(&settings.cni_conf_dir) {
+    match others(&settings.cni_conf_dir).first() {
         Some(path) => Good(path.display().to_string()),
         None => Good(format!(
-            "none in {}: hull up writes a bridge with {}",
+            "none in {}: the node agent writes a bridge with the node's share of {}",
             settings.cni_conf_dir.display(),
-            settings.pod_cidr
+            settings.cluster_network
         )),
     }
 }

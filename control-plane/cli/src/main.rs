@@ -15,6 +15,7 @@
 mod agent;
 mod args;
 mod client;
+mod cluster_network;
 mod cni;
 mod doctor;
 mod doors;

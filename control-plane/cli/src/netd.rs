@@ -2,28 +2,30 @@
 
 use anyhow::Context;
 use hull_netd::NetdConfig;
+use hull_netd::config::OwnNetwork;
+use hull_node::pod_network::{BRIDGE, others};
 use tokio_util::sync::CancellationToken;
 
-use crate::cni;
 use crate::files::lock_data_dir;
 use crate::kubeconfig;
 use crate::server::{Tasks, finish};
 use crate::settings::Resolved;
 use crate::signals;
 
-fn config(settings: &Resolved) -> anyhow::Result<NetdConfig> {
+fn config(settings: &Resolved) -> NetdConfig {
     let mut config = NetdConfig::new(settings.node_name.clone(), vec![settings.node_ip]);
-    let pods = &settings.pod_cidr;
-    let pods = pods.parse().with_context(|| format!("pod_cidr {pods:?}"))?;
-    config.pod_networks = vec![pods];
+    config.pod_networks = settings.cluster_network.all();
     config.service_networks = settings.service_networks.clone();
     config.cni_records.push(settings.data_dir.join("shim/cni"));
-    config.bridges = vec![cni::BRIDGE.to_string()];
+    config.node_links = settings.cluster_network.links;
+    let directory = settings.cni_conf_dir.clone();
+    config.own_network = OwnNetwork::new(move || others(&directory).is_empty());
+    config.bridges = vec![BRIDGE.to_string()];
     config.dns_upstreams = settings.dns_upstreams.clone();
     config.stub_domains = settings.stub_domains.clone();
     config.metrics_listen = settings.netd_listen;
     config.timeout_scale = hull_node::config::timeout_scale();
-    Ok(config)
+    config
 }
 
 /// Starts netd; it ends with `shutdown`, and what it told the kernel stays.
@@ -33,7 +35,7 @@ pub fn start(
     tasks: &mut Tasks,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let config = config(settings)?;
+    let config = config(settings);
     let stop = shutdown.clone();
     tasks.spawn(async move {
         hull_netd::run(client, config, stop)

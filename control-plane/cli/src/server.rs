@@ -142,6 +142,9 @@ pub async fn start(
             reserved_names: pki.server_names().to_vec(),
         }),
         load_balancer_pool: settings.load_balancer_pool.clone(),
+        node_cidrs: settings
+            .cluster_network
+            .node_cidrs(&settings.service_networks)?,
         ..ControllersConfig::default()
     };
     let api = ApiServer::new(config, store)

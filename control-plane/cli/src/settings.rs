@@ -15,6 +15,7 @@ use hull_node::Threshold;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::cluster_network::{ClusterNetwork, networks};
 use crate::name_servers;
 use crate::store::StoreAddress;
 
@@ -121,9 +122,38 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub cni_bin_dir: Vec<PathBuf>,
-    /// The pods' network in the default network configuration [default: 10.42.0.0/24]
-    #[arg(long, env = "HULL_POD_CIDR", value_name = "CIDR")]
-    pub pod_cidr: Option<String>,
+    /// The cluster's networks for pods, one per IP version (repeatable); the same for all of its
+    /// machines [default: 10.42.0.0/16]
+    #[arg(
+        long,
+        env = "HULL_CLUSTER_CIDR",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub cluster_cidr: Vec<String>,
+    /// up, server: give each node its share of the cluster's networks, true or false
+    /// [default: true]
+    #[arg(long, env = "HULL_ALLOCATE_NODE_CIDRS", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allocate_node_cidrs: Option<bool>,
+    /// Prefix length of a node's share of the IPv4 network [default: 24]
+    #[arg(long, env = "HULL_NODE_CIDR_MASK_SIZE", value_name = "LENGTH")]
+    pub node_cidr_mask_size: Option<u8>,
+    /// Prefix length of a node's share of the IPv6 network [default: 64]
+    #[arg(long, env = "HULL_NODE_CIDR_MASK_SIZE_IPV6", value_name = "LENGTH")]
+    pub node_cidr_mask_size_ipv6: Option<u8>,
+    /// This node's networks for pods, one per IP version (repeatable), instead of those that the
+    /// cluster gives it
+    #[arg(
+        long,
+        env = "HULL_POD_CIDR",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub pod_cidr: Vec<String>,
+    /// How pods of different nodes reach each other: auto, routes, vxlan or none [default: auto:
+    /// routes where nodes share a link, VXLAN elsewhere, nothing with another CNI configuration]
+    #[arg(long, env = "HULL_POD_NETWORK", value_name = "WAY")]
+    pub pod_network: Option<String>,
     /// The Services' networks, one per IP version (repeatable) [default: 10.43.0.0/16]
     #[arg(
         long,
@@ -237,7 +267,7 @@ pub struct Resolved {
     pub guest_boot_timeout: Option<u64>,
     pub cni_conf_dir: PathBuf,
     pub cni_bin_dirs: Vec<PathBuf>,
-    pub pod_cidr: String,
+    pub cluster_network: ClusterNetwork,
     pub service_networks: Vec<IpNet>,
     pub netd_listen: Option<SocketAddr>,
     pub netd: bool,
@@ -287,10 +317,11 @@ impl Settings {
             leader_elect, listen, node_listen, node_name, node_ip,
             max_pods, static_pod_dir, max_restart_backoff,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
-            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen,
+            guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_network, netd_listen,
+            allocate_node_cidrs, node_cidr_mask_size, node_cidr_mask_size_ipv6,
             netd, log, log_format;
-            tls_san, node_label, eviction, cni_bin_dir, service_cidr, registry_mirror, dns_upstream,
-            stub_domain, load_balancer_pool
+            tls_san, node_label, eviction, cni_bin_dir, cluster_cidr, pod_cidr, service_cidr,
+            registry_mirror, dns_upstream, stub_domain, load_balancer_pool
         )
     }
 
@@ -324,6 +355,7 @@ impl Settings {
             bail!("max_restart_backoff {seconds} is not 1 to 300 seconds");
         }
         let service_networks = service_networks(&self.service_cidr)?;
+        let cluster_network = ClusterNetwork::of(&self)?;
         let netd_listen = match self.netd_listen.as_deref() {
             None => Some((Ipv4Addr::LOCALHOST, NETD_PORT).into()),
             Some("none") => None,
@@ -388,7 +420,7 @@ impl Settings {
             guest_boot_timeout: self.guest_boot_timeout,
             cni_conf_dir: absolute(self.cni_conf_dir.unwrap_or_else(|| "/etc/cni/net.d".into()))?,
             cni_bin_dirs: bin_dirs,
-            pod_cidr: self.pod_cidr.unwrap_or_else(|| "10.42.0.0/24".into()),
+            cluster_network,
             service_networks,
             netd_listen,
             netd: self.netd.unwrap_or(true),
@@ -461,21 +493,7 @@ fn service_networks(texts: &[String]) -> anyhow::Result<Vec<IpNet>> {
     if texts.is_empty() {
         return Ok(vec![DEFAULT_SERVICE_NETWORK.parse()?]);
     }
-    let mut networks: Vec<IpNet> = Vec::new();
-    for text in texts {
-        let network: IpNet = text
-            .parse()
-            .with_context(|| format!("service_cidr {text:?}"))?;
-        let version = network.addr().is_ipv6();
-        if networks
-            .iter()
-            .any(|other| other.addr().is_ipv6() == version)
-        {
-            bail!("service_cidr {text:?}: there is another network of the same IP version");
-        }
-        networks.push(network.trunc());
-    }
-    Ok(networks)
+    networks("service_cidr", texts)
 }
 
 /// The address that the default route would use. Connecting a datagram socket sends nothing.
@@ -531,6 +549,9 @@ mod tests {
                 "service_cidr = ['10.43.0.0/16', '10.44.0.0/16']",
                 "same IP version",
             ),
+            ("pod_cidr = ['10.42.0.0']", "pod_cidr"),
+            ("cluster_cidr = ['10.42.0.0/26']", "cluster_cidr"),
+            ("pod_network = 'wireguard'", "none of auto"),
             ("netd_listen = 'off'", "netd_listen"),
             ("dns_upstream = ['dns.example']", "dns_upstream"),
             ("stub_domain = ['corp.example']", "DOMAIN=ADDRESS"),
@@ -538,7 +559,7 @@ mod tests {
             ("max_restart_backoff = 0", "1 to 300"),
             ("audit_log = '/x'", "together"),
         ] {
-            let error = parse(text).unwrap().complete().unwrap_err().to_string();
+            let error = format!("{:#}", parse(text).unwrap().complete().unwrap_err());
             assert!(error.contains(part), "{text}: {error}");
         }
     }

@@ -22,6 +22,7 @@ pub mod job;
 pub mod load_balancer;
 mod manager;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod owner;
 pub mod per_namespace;

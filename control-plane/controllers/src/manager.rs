@@ -25,6 +25,7 @@ use crate::{
     job::{JobController, JobOrphansController},
     load_balancer::{AddressRange, LoadBalancerController},
     namespace::NamespaceController,
+    node_ipam::{NodeCidrs, NodeIpamController},
     node_lifecycle::{LEASE_NAMESPACE, MONITOR_GRACE_PERIOD, NodeLifecycleController},
     pod_gc::{PodGcController, TERMINATED_PODS_KEPT},
     replicaset::{ReplicaSetController, ReplicationControllerController},
@@ -60,6 +61,8 @@ pub struct ControllersConfig {
     pub signing_ca: Option<SigningCa>,
     /// What services of type LoadBalancer get addresses from; empty: they wait for somebody else.
     pub load_balancer_pool: Vec<AddressRange>,
+    /// The networks that nodes get theirs for pods from; `None`: somebody else gives them.
+    pub node_cidrs: Option<NodeCidrs>,
     /// With several instances: only the leader works. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
     /// Where the figures go.
@@ -75,6 +78,7 @@ impl Default for ControllersConfig {
             cluster_ca: None,
             signing_ca: None,
             load_balancer_pool: Vec::new(),
+            node_cidrs: None,
             leader_election: None,
             metrics: ControllersMetrics::default(),
         }
@@ -241,6 +245,11 @@ impl Wiring {
         self.control(|i| {
             TaintEvictionController::new(self.writer(), self.recorder(), i.of(), i.of())
         });
+        if let Some(cidrs) = &self.config.node_cidrs {
+            self.control(|i| {
+                NodeIpamController::new(self.writer(), self.recorder(), cidrs, i.of())
+            });
+        }
         let kept = self.config.terminated_pods_kept;
         self.control(|i| PodGcController::new(self.writer(), i.of(), i.of(), kept));
     }

@@ -1,9 +1,13 @@
 //! What netd is told at its start.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+
+use crate::nodes::NodeLinks;
 
 /// The service range of a cluster that says nothing else.
 pub const DEFAULT_SERVICE_NETWORK: &str = "10.43.0.0/16";
@@ -11,6 +15,27 @@ pub const DEFAULT_SERVICE_NETWORK: &str = "10.43.0.0/16";
 const LIBCNI_RECORDS: &str = "/var/lib/cni/results";
 /// The cluster's domain.
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// Asked now and then, because it may change while netd runs.
+#[derive(Clone)]
+pub struct OwnNetwork(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl OwnNetwork {
+    /// From what answers.
+    pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        OwnNetwork(Arc::new(ask))
+    }
+
+    pub(crate) fn ask(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for OwnNetwork {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OwnNetwork")
+    }
+}
 
 /// Settings of one node's netd.
 #[derive(Debug, Clone)]
@@ -27,6 +52,11 @@ pub struct NetdConfig {
     pub cni_records: Vec<PathBuf>,
     /// Bridges of pods, guarded before the first pod is seen on them.
     pub bridges: Vec<String>,
+    /// How pods of other nodes are reached.
+    pub node_links: NodeLinks,
+    /// Whether the pods' network is Hull's own; where it is not, `NodeLinks::Auto` leaves it
+    /// alone.
+    pub own_network: OwnNetwork,
     /// The cluster's domain.
     pub cluster_domain: String,
     /// Servers for the names below a domain.
@@ -51,6 +81,8 @@ impl NetdConfig {
             service_networks: DEFAULT_SERVICE_NETWORK.parse().into_iter().collect(),
             cni_records: vec![LIBCNI_RECORDS.into()],
             bridges: Vec::new(),
+            node_links: NodeLinks::default(),
+            own_network: OwnNetwork::new(|| true),
             cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_string(),
             stub_domains: Vec::new(),
             dns_upstreams: Vec::new(),

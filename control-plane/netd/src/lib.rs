@@ -6,6 +6,7 @@
 //!                                   │      └──► conntrack (stale UDP flows), health check ports
 //!                                   ├─ ports/ ──► nft/ (bridge hull) ──► kernel
 //!                                   ├─ policy/ ──► nft/ (inet hull_policy) ──► kernel
+//!                                   ├─ nodes/ ──► routes and tunnel to other nodes' pods
 //!                                   ├─ dns/ ──► UDP and TCP port 53 of the cluster DNS address
 //!                                   └─ service_link (dummy interface: DNS address, service route)
 //! ```
@@ -23,6 +24,7 @@ mod daemon;
 pub mod dns;
 pub mod metrics;
 pub mod nft;
+pub mod nodes;
 pub mod policy;
 pub mod ports;
 mod server;
@@ -34,3 +36,4 @@ mod watch;
 
 pub use config::NetdConfig;
 pub use daemon::{NetdError, run};
+pub use nodes::NodeLinks;

@@ -21,6 +21,13 @@ pub struct SyncLabels {
     pub outcome: &'static str,
 }
 
+/// The way to other nodes' pod networks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WayLabels {
+    /// `link`, `tunnel` or `none`.
+    pub way: &'static str,
+}
+
 /// The metrics; clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -33,6 +40,8 @@ pub struct Metrics {
     pub elements: Gauge,
     /// UDP flows forgotten.
     pub flows_forgotten: Counter,
+    /// Pod networks of other nodes.
+    pub node_networks: Family<WayLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -59,12 +68,19 @@ impl Default for Metrics {
             "UDP flows taken out of connection tracking",
             flows_forgotten.clone(),
         );
+        let node_networks = Family::<WayLabels, Gauge>::default();
+        registry.register(
+            "node_networks",
+            "Pod networks of other nodes by the way to them",
+            node_networks.clone(),
+        );
         Metrics {
             registry: Arc::new(Mutex::new(registry)),
             sync_seconds,
             services,
             elements,
             flows_forgotten,
+            node_networks,
         }
     }
 }

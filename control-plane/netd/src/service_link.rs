@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
+use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{Handle, LinkBridge, LinkDummy, LinkUnspec, RouteMessageBuilder};
 
@@ -34,7 +35,7 @@ pub enum LinkError {
     Vanished(String),
 }
 
-fn context(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
+pub(crate) fn context(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
     let action = action.into();
     move |source| LinkError::Netlink { action, source }
 }
@@ -101,9 +102,15 @@ async fn make(handle: &Handle) -> Result<(), rtnetlink::Error> {
 }
 
 async fn index(handle: &Handle, name: &str) -> Result<Option<u32>, LinkError> {
+    let link = link(handle, name).await?;
+    Ok(link.map(|link| link.header.index))
+}
+
+/// An interface, if there is one of the name.
+pub(crate) async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, LinkError> {
     let mut links = handle.link().get().match_name(name.to_string()).execute();
     match links.try_next().await {
-        Ok(link) => Ok(link.map(|link| link.header.index)),
+        Ok(link) => Ok(link),
         Err(rtnetlink::Error::NetlinkError(message))
             if message.raw_code() == -rustix::io::Errno::NODEV.raw_os_error() =>
         {

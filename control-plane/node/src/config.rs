@@ -9,7 +9,10 @@ use std::time::Duration;
 pub use crate::eviction::thresholds::EvictionConfig;
 pub use crate::image_gc::ImageGcConfig;
 pub use hull_client::timeouts::{TIMEOUT_SCALE_VARIABLE, timeout_scale};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
+
+use crate::pod_network::PodNetworkConfig;
 
 /// The Kubernetes version that the agent reports as `kubeletVersion`.
 pub const KUBELET_VERSION: &str = concat!("v1.36.0-hull.", env!("CARGO_PKG_VERSION"));
@@ -54,6 +57,12 @@ pub struct NodeConfig {
     pub eviction: EvictionConfig,
     /// A directory of pod manifests that run whatever the API server says.
     pub static_pod_dir: Option<PathBuf>,
+    /// The node's networks for pods, one per IP version, where it has them by configuration and
+    /// not from the cluster.
+    pub pod_cidrs: Vec<IpNet>,
+    /// How the network configuration of pods is written; `None`: the runtime's network is
+    /// somebody else's.
+    pub pod_network: Option<PodNetworkConfig>,
     /// The parent cgroup of pods on the node.
     pub cgroup_root: String,
     /// Intervals, back-offs and time-outs.
@@ -173,6 +182,8 @@ impl NodeConfig {
             image_gc: ImageGcConfig::default(),
             eviction: EvictionConfig::default(),
             static_pod_dir: None,
+            pod_cidrs: Vec::new(),
+            pod_network: None,
             cgroup_root: "/hull".into(),
             timings: Timings::default(),
         }

@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod node_object;
 pub mod objects;
 pub mod pod;
+pub mod pod_network;
 mod probes;
 pub mod quantity;
 mod registration;
@@ -53,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{EvictionConfig, ImageGcConfig, NodeConfig, ServerTls, Timings};
 pub use error::NodeError;
 pub use eviction::thresholds::Threshold;
+pub use pod_network::PodNetworkConfig;
 
 /// Runs the node agent until `shutdown`; pods keep running afterwards.
 pub async fn run(

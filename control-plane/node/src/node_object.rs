@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::config::{KUBELET_VERSION, NodeConfig};
 use crate::events::seconds;
 use crate::eviction::Condition;
+use crate::pod_network;
 use crate::stats::node_usage::{Filesystem, meminfo};
 
 /// Images listed in the status at most (kubelet's default).
@@ -86,6 +87,7 @@ pub fn labels(config: &NodeConfig) -> BTreeMap<String, String> {
 
 /// The Node to register.
 pub fn node(config: &NodeConfig) -> Node {
+    let pod_cidrs = pod_network::texts(&config.pod_cidrs);
     Node {
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
@@ -94,6 +96,8 @@ pub fn node(config: &NodeConfig) -> Node {
         },
         spec: Some(NodeSpec {
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
+            pod_cidr: pod_cidrs.first().cloned(),
+            pod_cidrs: (!pod_cidrs.is_empty()).then_some(pod_cidrs),
             ..Default::default()
         }),
         status: None,
@@ -109,6 +113,8 @@ pub struct RuntimeView {
     pub version: Option<cri::VersionResponse>,
     /// Images on the node.
     pub images: Vec<cri::Image>,
+    /// Why pods cannot have a network yet, whatever the runtime says.
+    pub no_network: Option<String>,
 }
 
 /// The node's status; conditions that did not change keep their times from `old`.
@@ -320,7 +326,7 @@ fn ready(runtime: &RuntimeView) -> Verdict {
         Some(Err(error)) => not_ready(&format!("container runtime is down: {error}")),
         Some(Ok(response)) => {
             let conditions = response.status.clone().unwrap_or_default().conditions;
-            let failures: Vec<String> = ["RuntimeReady", "NetworkReady"]
+            let mut failures: Vec<String> = ["RuntimeReady", "NetworkReady"]
                 .iter()
                 .filter_map(
                     |wanted| match conditions.iter().find(|c| c.r#type == *wanted) {
@@ -339,6 +345,9 @@ fn ready(runtime: &RuntimeView) -> Verdict {
                     },
                 )
                 .collect();
+            if let Some(reason) = &runtime.no_network {
+                failures.push(format!("network not ready: {reason}"));
+            }
             if failures.is_empty() {
                 verdict(
                     kind,

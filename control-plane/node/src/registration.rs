@@ -2,7 +2,7 @@
 //! it changed, renews the Lease.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -16,9 +16,15 @@ use tokio_util::sync::CancellationToken;
 use crate::context::NodeContext;
 use crate::events::EventType;
 use crate::node_object::{self, RuntimeView};
+use crate::pod_network::{self, PodNetwork};
 
 /// The namespace of node Leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Time between two looks at a node that is not ready: at first its network and its runtime are on
+/// their way.
+const RETRY_EARLY: Duration = Duration::from_millis(200);
+const EARLY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Registers the node and keeps its status and Lease current until cancelled.
 pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
@@ -26,8 +32,10 @@ pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
     let mut keeper = Keeper {
         node,
         runtime: RuntimeView::default(),
+        network: PodNetwork::default(),
         last_report: None,
         starting: true,
+        begun: Instant::now(),
     };
     let mut status_tick = tokio::time::interval(timings.node_status_interval);
     let mut lease_tick = tokio::time::interval(timings.lease_renew_interval);
@@ -42,10 +50,10 @@ pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
                     tracing::warn!(%error, "node status not written, trying again");
                     // Sooner than the next tick while the node is not known at all.
                     if keeper.last_report.is_none() {
-                        status_tick.reset_after(std::time::Duration::from_secs(1));
+                        status_tick.reset_after(RETRY);
                     }
                 } else if !keeper.is_ready() {
-                    status_tick.reset_after(std::time::Duration::from_secs(1));
+                    status_tick.reset_after(keeper.retry());
                 }
             }
             // A new condition is told at once: the scheduler has to know.
@@ -53,7 +61,7 @@ pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
             _ = lease_tick.tick() => {
                 if let Err(error) = keeper.renew_lease().await {
                     tracing::warn!(%error, "node lease not renewed, trying again");
-                    lease_tick.reset_after(std::time::Duration::from_secs(1));
+                    lease_tick.reset_after(RETRY);
                 }
             }
         }
@@ -63,8 +71,10 @@ pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
 struct Keeper {
     node: Arc<NodeContext>,
     runtime: RuntimeView,
+    network: PodNetwork,
     last_report: Option<Instant>,
     starting: bool,
+    begun: Instant,
 }
 
 impl Keeper {
@@ -72,8 +82,18 @@ impl Keeper {
         &self.node.config.node_name
     }
 
+    /// When to look again at a node that is not ready.
+    fn retry(&self) -> Duration {
+        if self.begun.elapsed() < EARLY {
+            RETRY_EARLY
+        } else {
+            RETRY
+        }
+    }
+
     fn is_ready(&self) -> bool {
-        matches!(&self.runtime.status, Some(Ok(response)) if response.status.as_ref()
+        self.runtime.no_network.is_none()
+            && matches!(&self.runtime.status, Some(Ok(response)) if response.status.as_ref()
             .is_some_and(|status| status.conditions.iter().all(|condition| condition.status)))
     }
 
@@ -91,7 +111,8 @@ impl Keeper {
                 created
             }
         };
-        self.adopt(&api, &existing).await?;
+        let existing = self.adopt(&api, existing).await?;
+        self.runtime.no_network = self.network.update(&existing, config, &node.cri).await;
         self.refresh_runtime().await;
         let old = existing.status.clone().unwrap_or_default();
         let now = Timestamp::now();
@@ -116,20 +137,28 @@ impl Keeper {
         Ok(())
     }
 
-    /// Gives an existing Node the labels that this agent vouches for.
-    async fn adopt(&self, api: &Api<Node>, existing: &Node) -> Result<(), kube::Error> {
-        let wanted = node_object::labels(&self.node.config);
+    /// Gives an existing Node the labels that this agent vouches for, and the networks that it is
+    /// configured with.
+    async fn adopt(&self, api: &Api<Node>, existing: Node) -> Result<Node, kube::Error> {
+        let config = &self.node.config;
+        let wanted = node_object::labels(config);
         let have = existing.metadata.labels.clone().unwrap_or_default();
-        if wanted
+        let labelled = wanted
             .iter()
-            .all(|(key, value)| have.get(key) == Some(value))
-        {
-            return Ok(());
+            .all(|(key, value)| have.get(key) == Some(value));
+        let mut patch = json!({});
+        if !labelled {
+            patch["metadata"] = json!({"labels": wanted});
         }
-        let patch = Patch::Merge(json!({"metadata": {"labels": wanted}}));
-        api.patch(self.name(), &PatchParams::default(), &patch)
-            .await?;
-        Ok(())
+        if pod_network::networks_of(&existing).is_empty() && !config.pod_cidrs.is_empty() {
+            let texts = pod_network::texts(&config.pod_cidrs);
+            patch["spec"] = json!({"podCIDR": texts[0], "podCIDRs": texts});
+        }
+        if patch.as_object().is_some_and(serde_json::Map::is_empty) {
+            return Ok(existing);
+        }
+        api.patch(self.name(), &PatchParams::default(), &Patch::Merge(patch))
+            .await
     }
 
     async fn refresh_runtime(&mut self) {

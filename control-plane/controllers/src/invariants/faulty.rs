@@ -17,7 +17,7 @@ use crate::runtime::{
 const FAULTS: f64 = 0.15;
 
 /// See the module.
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     api: Arc<FakeApi>,
     random: Mutex<StdRng>,
     rate: Mutex<f64>,
@@ -29,7 +29,7 @@ enum Fault {
 }
 
 impl Faulty {
-    pub(super) fn new(api: Arc<FakeApi>, seed: u64) -> Self {
+    pub(crate) fn new(api: Arc<FakeApi>, seed: u64) -> Self {
         Faulty {
             api,
             random: Mutex::new(StdRng::seed_from_u64(seed ^ 0xfa)),
@@ -38,7 +38,7 @@ impl Faulty {
     }
 
     /// From now on everything succeeds.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         *self.rate.lock() = 0.0;
     }
 

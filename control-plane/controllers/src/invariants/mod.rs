@@ -12,7 +12,7 @@
 
 mod daemon_set;
 mod deployment;
-mod faulty;
+pub(crate) mod faulty;
 mod job;
 mod replica_set;
 mod stateful_set;

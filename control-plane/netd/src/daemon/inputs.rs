@@ -37,7 +37,6 @@ pub(super) fn watch(
     let slices = Api::<EndpointSlice>::all(client.clone());
     let nodes = Api::<Node>::all(client.clone());
     let everything = watcher::Config::default;
-    let this_node = everything().fields(&format!("metadata.name={}", config.node_name));
     let input = || input.clone();
     tasks.spawn(stop.clone().run_until_cancelled_owned(follow(
         services,
@@ -53,7 +52,7 @@ pub(super) fn watch(
     )));
     tasks.spawn(stop.clone().run_until_cancelled_owned(follow(
         nodes,
-        this_node,
+        everything(),
         input(),
         Input::Node,
     )));

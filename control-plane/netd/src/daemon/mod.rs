@@ -6,6 +6,7 @@
 //! ```
 
 mod inputs;
+mod nodes;
 mod state;
 mod tables;
 

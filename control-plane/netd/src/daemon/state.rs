@@ -16,6 +16,8 @@ use crate::config::NetdConfig;
 use crate::dns::zone::Zone;
 use crate::metrics::Metrics;
 use crate::nft::Nft;
+use crate::nodes::model::NodeIndex;
+use crate::nodes::plan::Plan;
 use crate::policy;
 use crate::policy::index::PolicyIndex;
 use crate::ports;
@@ -63,6 +65,13 @@ pub(super) struct Daemon {
     pub(super) udp: Vec<UdpChange>,
     pub(super) services_synced: bool,
     pub(super) slices_synced: bool,
+    pub(super) config: NetdConfig,
+    pub(super) nodes: NodeIndex,
+    pub(super) nodes_synced: bool,
+    /// The way to other nodes is to be looked at.
+    pub(super) nodes_changed: bool,
+    /// What it was brought to.
+    pub(super) connected: Plan,
 }
 
 impl Daemon {
@@ -103,6 +112,11 @@ impl Daemon {
             udp: Vec::new(),
             services_synced: false,
             slices_synced: false,
+            config: config.clone(),
+            nodes: NodeIndex::default(),
+            nodes_synced: false,
+            nodes_changed: true,
+            connected: Plan::default(),
         }
     }
 
@@ -157,11 +171,17 @@ impl Daemon {
             }
             Input::Slice(Change::Synced) => self.slices_synced = true,
             Input::Node(Change::Applied(node)) => {
-                let labels = node.metadata.labels.as_ref();
-                let zone = labels.and_then(|labels| labels.get(ZONE_LABEL).cloned());
-                self.services.set_zone(zone);
+                if id(&*node).1 == self.config.node_name {
+                    let labels = node.metadata.labels.as_ref();
+                    let zone = labels.and_then(|labels| labels.get(ZONE_LABEL).cloned());
+                    self.services.set_zone(zone);
+                }
+                self.nodes_changed |= self.nodes.set(&node);
             }
-            Input::Node(Change::Deleted(..) | Change::Synced) => {}
+            Input::Node(Change::Deleted(_, name)) => {
+                self.nodes_changed |= self.nodes.remove(&name);
+            }
+            Input::Node(Change::Synced) => self.nodes_synced = true,
             Input::Policy(change) => self.observe_policy(change),
             Input::Pod(change) => self.observe_pod(change),
             Input::Namespace(change) => self.observe_namespace(change),

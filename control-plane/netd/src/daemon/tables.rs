@@ -14,6 +14,8 @@ use crate::services::stale::is_stale;
 impl Daemon {
     /// Looks whether somebody took a table away; the next sync writes it again.
     pub(super) async fn audit(&mut self) {
+        // Links and addresses may have changed, too.
+        self.nodes_changed = true;
         let tables = [
             &mut self.service_table,
             &mut self.port_table,
@@ -70,10 +72,11 @@ impl Daemon {
 
     /// Whether everything is in force.
     pub(super) async fn sync(&mut self) -> bool {
+        let connected = self.connect_nodes().await;
         // Policies before the ports through which a new pod speaks.
         let policies = self.sync_policies().await;
         let ports = self.sync_ports().await;
-        self.sync_services().await && ports && policies
+        self.sync_services().await && ports && policies && connected
     }
 
     async fn sync_policies(&mut self) -> bool {

@@ -9,6 +9,9 @@ use std::fmt::Write;
 /// Elements in one statement. nft reads long statements slowly, and quotes them in errors.
 const ELEMENTS_PER_STATEMENT: usize = 500;
 
+/// The chain of the rules that give maps their types.
+const TYPES: &str = "types";
+
 /// nf_tables' address families that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -138,6 +141,8 @@ pub struct Table {
     name: &'static str,
     sets: Vec<SetDeclaration>,
     frame: Vec<BaseChain>,
+    /// Rules that give maps their types, by the map.
+    types: BTreeMap<&'static str, String>,
     shared: BTreeMap<String, Vec<String>>,
     fragments: HashMap<Box<str>, Fragment>,
     claims: HashMap<ElementKey, Vec<Claim>>,
@@ -165,6 +170,7 @@ impl Table {
             name,
             sets,
             frame,
+            types: BTreeMap::new(),
             shared: BTreeMap::new(),
             fragments: HashMap::new(),
             claims: HashMap::new(),
@@ -181,6 +187,12 @@ impl Table {
     /// Another frame, for the next whole write.
     pub fn replace_frame(&mut self, frame: Vec<BaseChain>) {
         self.frame = frame;
+    }
+
+    /// A rule that new elements of a map are told with. nft 1.0.6 forgets the type of a map's
+    /// values that the kernel has, and learns it again from a rule in the same transaction.
+    pub fn type_by_rule(&mut self, map: &'static str, rule: String) {
+        self.types.insert(map, rule);
     }
 
     /// Makes sure of a chain that several units jump to. It stays: there are few of them, and they
@@ -377,6 +389,16 @@ impl Table {
             }
         }
         elements_statements(out, "delete", id, gone);
+        let maps: BTreeSet<&str> = new.iter().map(|(key, _)| key.set).collect();
+        let mut types = maps.iter().filter_map(|map| self.types.get(map)).peekable();
+        if types.peek().is_some() {
+            // Nothing jumps to this chain.
+            declare(out, id, TYPES, None);
+            line(out, format_args!("flush chain {id} {TYPES}"));
+        }
+        for rule in types {
+            rules(out, id, TYPES, std::slice::from_ref(rule));
+        }
         elements_statements(out, "add", id, new);
     }
 

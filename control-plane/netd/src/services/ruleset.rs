@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use super::endpoints::{Chosen, Place, choose};
 use super::model::{Endpoint, ServiceModel, ServicePort};
 use crate::nft::{BaseChain, Family, Fragment, SetDeclaration, Table};
+use crate::nodes;
 use crate::ports::attachment::InterfaceName;
 
 /// The table's name, in every family.
@@ -116,6 +117,25 @@ struct Version {
     node_endpoints: &'static str,
 }
 
+impl Version {
+    /// One of `count` endpoints of the address and port.
+    fn choice(&self, count: usize) -> String {
+        format!(
+            "meta l4proto {{ tcp, udp, sctp }} dnat {ip} to {ip} daddr . meta l4proto . th dport . numgen random mod {count} map @{}",
+            self.endpoints,
+            ip = self.ip
+        )
+    }
+
+    /// One of `count` endpoints of the node port.
+    fn node_choice(&self, count: usize) -> String {
+        format!(
+            "meta l4proto {{ tcp, udp, sctp }} dnat {} to meta l4proto . th dport . numgen random mod {count} map @{}",
+            self.ip, self.node_endpoints
+        )
+    }
+}
+
 const V4: Version = Version {
     ipv6: false,
     ip: "ip",
@@ -155,8 +175,14 @@ pub fn table() -> Table {
         "meta mark & {MASQUERADE} != 0 meta mark set meta mark & {NOT_MASQUERADE} masquerade fully-random"
     )];
     postrouting.extend(masquerade);
+    postrouting.extend(nodes::ruleset::postrouting());
+    let mut guard = vec![
+        format!("iifname @bridges meta mark & {VOUCHED} == 0 drop"),
+        format!("meta mark & {VOUCHED} != 0 meta mark set meta mark & {NOT_VOUCHED}"),
+    ];
+    guard.extend(nodes::ruleset::guard());
     let chain = |name, hook, rules| BaseChain { name, hook, rules };
-    let frame = vec![
+    let mut frame = vec![
         chain(
             "refuse",
             None,
@@ -169,10 +195,7 @@ pub fn table() -> Table {
         chain(
             "guard",
             Some("type filter hook prerouting priority -300;"),
-            vec![
-                format!("iifname @bridges meta mark & {VOUCHED} == 0 drop"),
-                format!("meta mark & {VOUCHED} != 0 meta mark set meta mark & {NOT_VOUCHED}"),
-            ],
+            guard,
         ),
         chain(
             "prerouting",
@@ -190,8 +213,15 @@ pub fn table() -> Table {
             postrouting,
         ),
     ];
-    let sets = SETS.iter().chain(&NODE_ENDPOINTS).copied().collect();
-    Table::new(Family::Inet, TABLE, sets, frame)
+    frame.extend(nodes::ruleset::chains());
+    let sets = SETS.iter().chain(&NODE_ENDPOINTS);
+    let sets = sets.chain(&nodes::ruleset::SETS).copied().collect();
+    let mut table = Table::new(Family::Inet, TABLE, sets, frame);
+    for v in [&V4, &V6] {
+        table.type_by_rule(v.endpoints, v.choice(1));
+        table.type_by_rule(v.node_endpoints, v.node_choice(1));
+    }
+    table
 }
 
 fn entry_rules(v: &Version) -> [String; 4] {
@@ -456,17 +486,8 @@ impl Port<'_> {
 
     fn shared_choice(&mut self, count: usize) -> String {
         let name = format!("c{count}");
-        self.table.shared_chain(&name, || {
-            [&V4, &V6]
-                .map(|v| {
-                    format!(
-                        "meta l4proto {{ tcp, udp, sctp }} dnat {ip} to {ip} daddr . meta l4proto . th dport . numgen random mod {count} map @{}",
-                        v.endpoints,
-                        ip = v.ip
-                    )
-                })
-                .to_vec()
-        });
+        self.table
+            .shared_chain(&name, || [&V4, &V6].map(|v| v.choice(count)).to_vec());
         name
     }
 
@@ -481,13 +502,7 @@ impl Port<'_> {
         let name = format!("p{count}");
         self.table.shared_chain(&name, || {
             let mut rules = vec![format!("meta mark set meta mark | {MASQUERADE}")];
-            rules.extend([&V4, &V6].map(|v| {
-                format!(
-                    "meta l4proto {{ tcp, udp, sctp }} dnat {ip} to meta l4proto . th dport . numgen random mod {count} map @{}",
-                    v.node_endpoints,
-                    ip = v.ip
-                )
-            }));
+            rules.extend([&V4, &V6].map(|v| v.node_choice(count)));
             rules
         });
         name

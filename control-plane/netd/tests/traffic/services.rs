@@ -107,6 +107,19 @@ async fn pods_reach_services_without_bridge_netfilter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_replaced_by_elements_alone() {
+    let mut index = index();
+    apply_service(&mut index, "web", web(json!({})));
+    apply_slice(&mut index, "web", "TCP", &[("10.42.0.12", "n1")]);
+    let mut world = world_with(&mut index, false).await;
+    // Neither a chain nor a rule changes, at the cluster address and at the node port.
+    apply_slice(&mut index, "web", "TCP", &[("10.42.0.11", "n1")]);
+    change(&mut world, &mut index).await;
+    assert_eq!(world.ask("p2", "10.43.0.5:80").unwrap(), "p1 10.42.0.12");
+    assert_eq!(world.ask("c", "192.0.2.1:30080").unwrap(), "p1 10.42.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_service_of_its_size_is_told_as_a_change() {
     let mut index = index();
     let mut world = world_with(&mut index, false).await;

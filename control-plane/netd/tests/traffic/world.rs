@@ -37,7 +37,8 @@ pub struct World {
     metrics: Metrics,
 }
 
-fn ip(arguments: &str) {
+/// Runs `ip`.
+pub fn ip(arguments: &str) {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()
@@ -185,22 +186,12 @@ impl World {
 
     /// A TCP server that says its name and who called, until the world ends.
     pub fn serve_tcp(&self, suffix: &'static str, port: u16) {
-        let stop = self.stop.clone();
-        let (ready, wait) = std::sync::mpsc::channel();
-        enter(format!("{}{suffix}", self.prefix), move || {
-            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
-            listener.set_nonblocking(true).unwrap();
-            ready.send(()).unwrap();
-            while !stop.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((mut stream, peer)) => {
-                        let _ = write!(stream, "{suffix} {}", peer.ip());
-                    }
-                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
-                }
-            }
-        });
-        wait.recv().unwrap();
+        serve_tcp(
+            format!("{}{suffix}", self.prefix),
+            suffix,
+            port,
+            self.stop.clone(),
+        );
     }
 
     /// A UDP server that answers with its name.
@@ -230,7 +221,27 @@ impl World {
     }
 }
 
-fn ask(to: SocketAddr) -> Result<String, String> {
+/// A TCP server on both IP versions that says `name` and who called, until `stop`.
+pub fn serve_tcp(namespace: String, name: &'static str, port: u16, stop: Arc<AtomicBool>) {
+    let (ready, wait) = std::sync::mpsc::channel();
+    enter(namespace, move || {
+        let listener = TcpListener::bind(("::", port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        ready.send(()).unwrap();
+        while !stop.load(Ordering::Relaxed) {
+            match listener.accept() {
+                Ok((mut stream, peer)) => {
+                    let _ = write!(stream, "{name} {}", peer.ip().to_canonical());
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    });
+    wait.recv().unwrap();
+}
+
+/// What a TCP server says.
+pub fn ask(to: SocketAddr) -> Result<String, String> {
     let mut stream =
         TcpStream::connect_timeout(&to, PATIENCE).map_err(|error| error.kind().to_string())?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -266,7 +277,8 @@ pub fn attachment(pod: u8) -> Attachment {
     }
 }
 
-fn enter<T: Send + 'static>(
+/// Runs `work` on a thread in a network namespace.
+pub fn enter<T: Send + 'static>(
     namespace: String,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::thread::JoinHandle<T> {

@@ -6,6 +6,7 @@ use hull_cri_api::v1 as cri;
 use hull_cri_api::v1::image_service_client::ImageServiceClient;
 use hull_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::Timings;
@@ -145,6 +146,31 @@ impl Cri {
             client.status(request),
         )
         .await
+    }
+
+    /// UpdateRuntimeConfig: the node's networks for pods. A runtime that has no use for them is
+    /// fine.
+    pub async fn update_pod_cidr(&self, networks: &[IpNet]) -> Result<(), CriError> {
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        let request = cri::UpdateRuntimeConfigRequest {
+            runtime_config: Some(cri::RuntimeConfig {
+                network_config: Some(cri::NetworkConfig {
+                    pod_cidr: networks.join(","),
+                }),
+            }),
+        };
+        let mut client = self.runtime.clone();
+        let told = self
+            .call(
+                "UpdateRuntimeConfig",
+                self.timings.runtime_timeout,
+                client.update_runtime_config(request),
+            )
+            .await;
+        match told {
+            Err(error) if !error.is_unimplemented() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// RunPodSandbox; the sandbox's id.

@@ -7,6 +7,7 @@ mod fake_cri;
 mod housekeeping;
 mod identity;
 mod lifecycle;
+mod pod_network;
 mod server;
 mod static_pods;
 mod support;

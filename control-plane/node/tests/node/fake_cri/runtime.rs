@@ -397,9 +397,19 @@ impl RuntimeService for FakeCri {
     }
     async fn update_runtime_config(
         &self,
-        _: Request<UpdateRuntimeConfigRequest>,
+        request: Request<UpdateRuntimeConfigRequest>,
     ) -> Answer<UpdateRuntimeConfigResponse> {
-        absent("UpdateRuntimeConfig")
+        let network = request
+            .into_inner()
+            .runtime_config
+            .unwrap_or_default()
+            .network_config;
+        let call = format!(
+            "UpdateRuntimeConfig {}",
+            network.unwrap_or_default().pod_cidr
+        );
+        self.state.lock().calls.push(call);
+        ok(UpdateRuntimeConfigResponse {})
     }
     async fn checkpoint_container(
         &self,

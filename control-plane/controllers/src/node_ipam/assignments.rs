@@ -1,0 +1,146 @@
+//! Which node has which networks.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ipnet::IpNet;
+
+use super::{NodeCidrs, cidr_set::CidrSet};
+use crate::runtime::Key;
+
+/// What one node holds.
+#[derive(Debug)]
+struct Held {
+    name: String,
+    networks: Vec<IpNet>,
+    /// The node was seen with them; otherwise they are meant for it.
+    seen: bool,
+}
+
+impl Held {
+    fn overlaps(&self, networks: &[IpNet]) -> bool {
+        let same = |a: &IpNet, b: &IpNet| a.contains(&b.network()) || b.contains(&a.network());
+        let mut theirs = self.networks.iter();
+        theirs.any(|a| networks.iter().any(|b| same(a, b)))
+    }
+}
+
+/// What there is for a node.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Allotment {
+    /// One network of each cluster network.
+    Networks(Vec<IpNet>),
+    /// All are in use; the node waits.
+    NoneLeft {
+        /// It did not wait before.
+        newly: bool,
+    },
+}
+
+/// See the module. Nodes are told apart by their uid: one that was deleted and made anew is
+/// another node.
+#[derive(Debug)]
+pub(super) struct Assignments {
+    sets: Vec<CidrSet>,
+    held: HashMap<String, Held>,
+    /// Nodes for which nothing was left.
+    waiting: BTreeSet<Key>,
+}
+
+impl Assignments {
+    /// Nobody has anything.
+    pub(super) fn new(cidrs: &NodeCidrs) -> Self {
+        let mut sets = cidrs.sets.clone();
+        for set in &mut sets {
+            for network in &cidrs.reserved {
+                set.occupy(*network);
+            }
+        }
+        Assignments {
+            sets,
+            held: HashMap::new(),
+            waiting: BTreeSet::new(),
+        }
+    }
+
+    /// Networks for a node; the same ones when asked again.
+    pub(super) fn allot(&mut self, uid: &str, key: &Key) -> Allotment {
+        if let Some(held) = self.held.get(uid) {
+            return Allotment::Networks(held.networks.clone());
+        }
+        let mut networks = Vec::with_capacity(self.sets.len());
+        for set in &mut self.sets {
+            networks.extend(set.take());
+        }
+        let complete = networks.len() == self.sets.len();
+        let held = Held {
+            name: key.name.clone(),
+            networks: networks.clone(),
+            seen: false,
+        };
+        self.held.insert(uid.to_owned(), held);
+        if complete {
+            self.waiting.remove(key);
+            return Allotment::Networks(networks);
+        }
+        self.release(uid);
+        Allotment::NoneLeft {
+            newly: self.waiting.insert(key.clone()),
+        }
+    }
+
+    /// A node has these networks, whoever gave them. What was meant for it otherwise is free
+    /// again, and what was meant for others of these. Gives the name of another node that has
+    /// part of them.
+    pub(super) fn adopt(&mut self, uid: &str, key: &Key, networks: Vec<IpNet>) -> Option<String> {
+        if let Some(held) = self.held.get_mut(uid)
+            && held.networks == networks
+        {
+            held.seen = true;
+            return None;
+        }
+        self.release(uid);
+        self.waiting.remove(key);
+        let (seen, meant): (Vec<_>, Vec<_>) = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.overlaps(&networks))
+            .map(|(uid, held)| (uid.clone(), held))
+            .partition(|(_, held)| held.seen);
+        let other = seen.first().map(|(_, held)| held.name.clone());
+        // Those shall get something else.
+        let meant: Vec<String> = meant.into_iter().map(|(uid, _)| uid).collect();
+        for uid in meant {
+            self.release(&uid);
+        }
+        for network in &networks {
+            for set in &mut self.sets {
+                set.occupy(*network);
+            }
+        }
+        let held = Held {
+            name: key.name.clone(),
+            networks,
+            seen: true,
+        };
+        self.held.insert(uid.to_owned(), held);
+        other
+    }
+
+    /// The node went. Gives the nodes that may now get something.
+    pub(super) fn release(&mut self, uid: &str) -> Vec<Key> {
+        let Some(held) = self.held.remove(uid) else {
+            return Vec::new();
+        };
+        for network in held.networks {
+            for set in &mut self.sets {
+                set.release(network);
+            }
+        }
+        self.waiting.iter().cloned().collect()
+    }
+
+    /// Nobody waits under this key any more.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.waiting.remove(key);
+    }
+}
