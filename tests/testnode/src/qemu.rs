@@ -59,6 +59,7 @@ pub struct Options {
     /// Extra `-device` arguments, in order.
     pub devices: Vec<String>,
     /// Further words of QEMU's command line, before the devices: back ends for them.
+    #[serde(default)]
     pub backends: Vec<String>,
     /// Words to add to the kernel command line.
     pub kernel_args: Vec<String>,
@@ -234,6 +235,14 @@ mod tests {
             2
         );
         assert!(line.contains("file=/a,,b/disk,"));
+    }
+
+    #[test]
+    fn a_node_of_an_earlier_version_can_be_read() {
+        let text = r#"{"memory_mib":1,"cpus":null,"disk_gib":null,"forwards":[],
+            "devices":[],"kernel_args":[],"isolated":false}"#;
+        let options: Options = serde_json::from_str(text).unwrap();
+        assert_eq!(options.memory_mib, Some(1));
     }
 
     #[test]

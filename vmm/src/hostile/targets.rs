@@ -14,6 +14,8 @@ use crate::devices::balloon::Balloon;
 use crate::devices::block::Block;
 use crate::devices::net::{Net, Tap};
 use crate::devices::rng::Rng;
+use crate::devices::vfio::fake::{FakeHardware, FakeSlots};
+use crate::devices::vfio::{VfioDevice, VfioShared};
 use crate::devices::vsock::{Muxer, Vsock};
 use crate::events::EventLoop;
 use crate::interrupts::fake::FakeController;
@@ -32,7 +34,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "block",
         run: block,
@@ -60,6 +62,10 @@ pub const TARGETS: [Target; 8] = [
     Target {
         name: "pci",
         run: pci,
+    },
+    Target {
+        name: "vfio",
+        run: vfio,
     },
     Target {
         name: "kernel",
@@ -173,6 +179,59 @@ fn pci(data: &[u8]) {
             _ => device.read_bar(0, offset, &mut vec![0; length]),
         }
     }
+}
+
+/// A device of the host with capabilities that make sense or are anything, and a guest that
+/// writes anything to its registers. What the VMM answers itself never reaches the device,
+/// and the guest sees no memory but that of its BARs.
+fn vfio(data: &[u8]) {
+    const LARGE_BYTES: u64 = 8 << 30;
+    const TABLE: std::ops::Range<usize> = 0x2000..0x2030;
+    let mut input = Input(data);
+    let large = (0xc, LARGE_BYTES);
+    let bars = [(0, 0x4000), (1, 0x20), large, (0, 0), (0, 0x800), (0, 0)];
+    let mut hardware = FakeHardware::new(bars).with_capabilities();
+    let sound = input.byte() & 1 == 0;
+    if !sound {
+        let (legacy, extended) = (input.take(192), input.take(256));
+        hardware = hardware.config(0x40, &legacy).config(0x100, &extended);
+    }
+    let (hardware, slots) = (Arc::new(hardware), Arc::new(FakeSlots::default()));
+    let mut root = PciRoot::default();
+    root.set_high_room(4 << 30, 64 << 30);
+    let mut shared = VfioShared::new(Arc::new(FakeController::default()), slots.clone());
+    let device = VfioDevice::attach(
+        &mut root,
+        "device",
+        hardware.clone(),
+        Some(17),
+        &mut shared,
+        Arc::default(),
+    )
+    .unwrap();
+    while !input.is_empty() {
+        let kind = input.byte();
+        let length = usize::from(kind >> 4) % 9;
+        let offset = u64::from(input.word());
+        let bytes = input.take(length);
+        let bar = usize::from(kind >> 2 & 1) * 4;
+        match kind % 4 {
+            0 => device.write_config(offset as usize % 0x1010, &bytes),
+            1 => device.read_config(offset as usize, &mut vec![0; length]),
+            2 => device.write_bar(bar, offset, &bytes),
+            _ => device.read_bar(bar, offset, &mut vec![0; length]),
+        }
+        for (_, host, bytes) in slots.0.lock().unwrap().values() {
+            let (bar, offset) = (host >> 40, host & 0xff_ffff_ffff);
+            let size = if bar == 3 { LARGE_BYTES } else { 0x4000 };
+            assert!(matches!(bar, 1 | 3) && offset + bytes <= size);
+        }
+    }
+    if sound {
+        let bytes = hardware.bytes.lock().unwrap();
+        assert_eq!(bytes[0][TABLE], [0; 0x30]);
+    }
+    device.shut_down();
 }
 
 /// A kernel image: an ELF header of the right kind, then anything.

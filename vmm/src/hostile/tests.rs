@@ -84,3 +84,8 @@ fn configuration_space_and_bars_survive_hostile_accesses() {
 fn a_hostile_kernel_image_is_refused() {
     hold("kernel");
 }
+
+#[test]
+fn a_device_of_the_host_keeps_its_table_and_its_place_under_hostile_guests() {
+    hold("vfio");
+}

@@ -88,6 +88,8 @@ enum Part {
     Table(u64),
     Pending(u64),
     Device,
+    /// Begins before the table or the pending bits and reaches into them: no driver does.
+    Nobody,
 }
 
 impl VfioDevice {
@@ -224,21 +226,28 @@ impl VfioDevice {
         }
     }
 
-    fn part(&self, bar: usize, offset: u64) -> Part {
-        let within = |place: (usize, u64), bytes: u64| {
-            let inside = offset.checked_sub(place.1)?;
-            (place.0 == bar && inside < bytes).then_some(inside)
+    fn part(&self, bar: usize, offset: u64, length: usize) -> Part {
+        let end = offset.saturating_add(length as u64);
+        let touches = |place: (usize, u64), bytes: u64| {
+            place.0 == bar && offset < place.1 + bytes && place.1 < end
         };
         let Some(layout) = self.msix else {
             return Part::Device;
         };
-        if let Some(inside) = within(layout.table, layout.table_bytes()) {
-            Part::Table(inside)
-        } else if let Some(inside) = within(layout.pending, layout.pending_bytes()) {
-            Part::Pending(inside)
-        } else {
-            Part::Device
+        let places = [
+            (
+                layout.table,
+                layout.table_bytes(),
+                Part::Table as fn(u64) -> Part,
+            ),
+            (layout.pending, layout.pending_bytes(), Part::Pending),
+        ];
+        for (place, bytes, part) in places {
+            if touches(place, bytes) {
+                return offset.checked_sub(place.1).map_or(Part::Nobody, part);
+            }
         }
+        Part::Device
     }
 }
 
@@ -260,7 +269,7 @@ impl PciDevice for VfioDevice {
 
     fn read_bar(&self, bar: usize, offset: u64, data: &mut [u8]) {
         self.metrics.trapped_reads.add(1);
-        match self.part(bar, offset) {
+        match self.part(bar, offset, data.len()) {
             Part::Table(inside) => {
                 if let Some(table) = self.lock().interrupts.msix() {
                     table.read_table(inside, data);
@@ -271,6 +280,7 @@ impl PciDevice for VfioDevice {
                     table.read_pending(inside, data);
                 }
             }
+            Part::Nobody => data.fill(0xff),
             Part::Device => {
                 if let Err(error) = self.hardware.read(bar as u32, offset, data) {
                     data.fill(0xff);
@@ -303,7 +313,7 @@ impl PciDevice for VfioDevice {
 
     fn write_bar(&self, bar: usize, offset: u64, data: &[u8]) {
         self.metrics.trapped_writes.add(1);
-        match self.part(bar, offset) {
+        match self.part(bar, offset, data.len()) {
             Part::Table(inside) => {
                 let mut state = self.lock();
                 let outcome = state
@@ -314,7 +324,7 @@ impl PciDevice for VfioDevice {
                     self.failed("route an MSI-X vector", &chain(&error));
                 }
             }
-            Part::Pending(_) => {}
+            Part::Pending(_) | Part::Nobody => {}
             Part::Device => {
                 if let Err(error) = self.hardware.write(bar as u32, offset, data) {
                     self.failed("write a BAR", &chain(&error));

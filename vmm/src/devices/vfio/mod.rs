@@ -17,8 +17,9 @@ mod abi;
 mod bars;
 mod container;
 mod device;
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "hostile"))]
+#[allow(clippy::unwrap_used, dead_code, reason = "code of tests")]
+pub(crate) mod fake;
 mod hardware;
 mod interrupts;
 mod mappings;
