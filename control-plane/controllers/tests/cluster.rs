@@ -15,7 +15,11 @@ use k8s_openapi::{
         apps::v1::{Deployment, ReplicaSet},
         autoscaling::v2::HorizontalPodAutoscaler,
         coordination::v1::Lease,
-        core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, ServiceAccount},
+        core::v1::{
+            ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+            ResourceQuota, ServiceAccount,
+        },
+        storage::v1::StorageClass,
     },
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::Timestamp,
@@ -301,6 +305,59 @@ async fn an_autoscaler_keeps_its_bounds_and_a_quota_counts_what_is_there() {
     until("what was deleted is given back", async || {
         used("pods").await.as_deref() == Some("0")
             && used("count/deployments.apps").await.as_deref() == Some("0")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_waits_is_bound_where_its_first_pod_goes() {
+    let cluster = cluster().await;
+    cluster.node("a").await;
+    cluster.node("b").await;
+    let class = json!({"metadata": {"name": "local", "annotations":
+        {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"});
+    let volume = json!({"metadata": {"name": "disk"}, "spec": {
+        "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "local", "local": {"path": "/mnt/disk"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchFields": [
+            {"key": "metadata.name", "operator": "In", "values": ["b"]}]}]}}}});
+    let claim = json!({"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let pod = json!({"metadata": {"name": "db"}, "spec": {
+        "containers": [{"name": "c", "image": "v1"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    async fn create<K>(api: Api<K>, object: Value)
+    where
+        K: Clone + serde::de::DeserializeOwned + serde::Serialize + std::fmt::Debug,
+    {
+        let object = serde_json::from_value(object).unwrap();
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+    let admin = cluster.admin.clone();
+    create::<StorageClass>(Api::all(admin.clone()), class).await;
+    create::<PersistentVolume>(Api::all(admin.clone()), volume).await;
+    let claims = Api::<PersistentVolumeClaim>::default_namespaced(admin.clone());
+    create(claims.clone(), claim).await;
+    let pods = Api::<Pod>::default_namespaced(admin.clone());
+    create(pods.clone(), pod).await;
+    until("the pod runs where its volume is", async || {
+        let pod = pods.get("db").await.unwrap();
+        pod.spec.unwrap().node_name.as_deref() == Some("b")
+    })
+    .await;
+    let bound = claims.get("data").await.unwrap();
+    assert_eq!(bound.spec.unwrap().volume_name.as_deref(), Some("disk"));
+    // In use, so it stays until its pod is gone.
+    let now = DeleteParams::default();
+    claims.delete("data", &now).await.unwrap();
+    assert!(claims.get_opt("data").await.unwrap().is_some());
+    pods.delete("db", &now).await.unwrap();
+    let volumes = Api::<PersistentVolume>::all(admin);
+    until("the claim goes and its volume is released", async || {
+        let status = volumes.get("disk").await.unwrap().status.unwrap();
+        claims.get_opt("data").await.unwrap().is_none()
+            && status.phase.as_deref() == Some("Released")
     })
     .await;
 }

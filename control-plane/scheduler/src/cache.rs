@@ -16,6 +16,7 @@ use crate::{
     pod::{HostPort, PodInfo},
     resources::Resources,
     topology::{Counts, NamespaceLabels, Populated, Term, TopologyIndex, Wish},
+    volumes::{ClaimKey, Volumes},
 };
 
 /// A node and the sum of its pods.
@@ -175,6 +176,9 @@ pub struct Cache {
     index: Mutex<TopologyIndex>,
     namespaces: NamespaceLabels,
     budgets: Budgets,
+    volumes: Volumes,
+    /// Placed pods by the claims that they mount.
+    claim_users: HashMap<ClaimKey, usize>,
     images: HashMap<String, usize>,
     /// Pods that room is being made for, with the node.
     nominated: HashMap<Arc<str>, (Arc<PodInfo>, Arc<str>)>,
@@ -454,6 +458,33 @@ impl Cache {
         &mut self.budgets
     }
 
+    /// Claims, volumes and classes.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    /// The same, to change them.
+    pub fn volumes_mut(&mut self) -> &mut Volumes {
+        &mut self.volumes
+    }
+
+    /// How many placed pods mount the claim.
+    pub fn pods_with_claim(&self, namespace: &str, name: &str) -> usize {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.claim_users.get(&key).copied().unwrap_or(0)
+    }
+
+    fn count_claims(&mut self, pod: &PodInfo, by: isize) {
+        for wanted in &pod.claims {
+            let key = (pod.namespace().to_owned(), wanted.name.clone());
+            let users = self.claim_users.entry(key.clone()).or_default();
+            *users = users.saturating_add_signed(by);
+            if *users == 0 {
+                self.claim_users.remove(&key);
+            }
+        }
+    }
+
     /// How many nodes have the image.
     pub fn nodes_with_image(&self, image: &str) -> usize {
         self.images.get(image).copied().unwrap_or(0)
@@ -489,6 +520,7 @@ impl Cache {
     }
 
     fn insert(&mut self, info: Arc<PodInfo>, node: Arc<str>, assumed: bool) {
+        self.count_claims(&info, 1);
         let entry = self.nodes.entry(node.clone()).or_default();
         entry.add(&info);
         if let Some(real) = &entry.node {
@@ -507,6 +539,7 @@ impl Cache {
 
     fn remove(&mut self, uid: &str) -> Option<Placed> {
         let placed = self.pods.remove(uid)?;
+        self.count_claims(&placed.info, -1);
         if let Some(node) = self.nodes.get_mut(&placed.node) {
             node.remove(&placed.info);
             if let Some(real) = &node.node {

@@ -3,8 +3,9 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Pod},
+    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
     policy::v1::PodDisruptionBudget,
+    storage::v1::StorageClass,
 };
 use rand::Rng;
 
@@ -62,6 +63,7 @@ enum Happening {
     NodeChanged(Arc<str>, NodeChanges),
     PodLeft(Arc<PodInfo>, Arc<str>),
     PodPlaced(Arc<PodInfo>),
+    VolumesChanged,
 }
 
 impl Happening {
@@ -78,6 +80,7 @@ impl Happening {
                 node: cache.node(node),
             },
             Happening::PodPlaced(pod) => Event::PodAdded(pod),
+            Happening::VolumesChanged => Event::VolumesChanged,
         })
     }
 }
@@ -92,6 +95,8 @@ pub struct Core {
     next_start: usize,
     listed_pods: HashSet<Arc<str>>,
     listed_nodes: HashSet<String>,
+    listed_claims: HashSet<String>,
+    listed_volumes: HashSet<String>,
     pods_synced: bool,
     nodes_synced: bool,
 }
@@ -112,6 +117,8 @@ impl Core {
             next_start: 0,
             listed_pods: HashSet::new(),
             listed_nodes: HashSet::new(),
+            listed_claims: HashSet::new(),
+            listed_volumes: HashSet::new(),
             pods_synced: false,
             nodes_synced: false,
         }
@@ -224,6 +231,76 @@ impl Core {
         }
     }
 
+    /// A claim event.
+    pub fn observe_claim(&mut self, change: Change<PersistentVolumeClaim>, now: Instant) {
+        let key = |claim: &PersistentVolumeClaim| {
+            let meta = claim.metadata.clone();
+            (
+                meta.namespace.unwrap_or_default(),
+                meta.name.unwrap_or_default(),
+            )
+        };
+        match change {
+            Change::ListBegins => return self.listed_claims.clear(),
+            Change::Listed(claim) => {
+                let key = key(&claim);
+                self.listed_claims.insert(format!("{}/{}", key.0, key.1));
+                return self.cache.volumes_mut().apply_claim(key, Some(claim));
+            }
+            Change::ListEnds => {
+                let listed = std::mem::take(&mut self.listed_claims);
+                self.cache.volumes_mut().retain_claims(&listed);
+            }
+            Change::Applied(claim) => {
+                self.cache
+                    .volumes_mut()
+                    .apply_claim(key(&claim), Some(claim));
+            }
+            Change::Deleted(claim) => self.cache.volumes_mut().apply_claim(key(&claim), None),
+        }
+        self.wake(&Happening::VolumesChanged, now);
+    }
+
+    /// A volume event.
+    pub fn observe_volume(&mut self, change: Change<PersistentVolume>, now: Instant) {
+        let name = |volume: &PersistentVolume| volume.metadata.name.clone().unwrap_or_default();
+        match change {
+            Change::ListBegins => return self.listed_volumes.clear(),
+            Change::Listed(volume) => {
+                let name = name(&volume);
+                self.cache.volumes_mut().apply_volume(&name, Some(volume));
+                self.listed_volumes.insert(name);
+                return;
+            }
+            Change::ListEnds => {
+                let listed = std::mem::take(&mut self.listed_volumes);
+                self.cache.volumes_mut().retain_volumes(&listed);
+            }
+            Change::Applied(volume) => {
+                self.cache
+                    .volumes_mut()
+                    .apply_volume(&name(&volume), Some(volume));
+            }
+            Change::Deleted(volume) => self.cache.volumes_mut().apply_volume(&name(&volume), None),
+        }
+        self.wake(&Happening::VolumesChanged, now);
+    }
+
+    /// A storage class event.
+    pub fn observe_class(&mut self, change: Change<StorageClass>, now: Instant) {
+        let name = |class: &StorageClass| class.metadata.name.clone().unwrap_or_default();
+        let volumes = self.cache.volumes_mut();
+        match change {
+            // A class that went while the watch was away only lets claims wait that nobody serves.
+            Change::ListBegins | Change::ListEnds => {}
+            Change::Listed(class) | Change::Applied(class) => {
+                volumes.apply_class(&name(&class), Some(class));
+            }
+            Change::Deleted(class) => volumes.apply_class(&name(&class), None),
+        }
+        self.wake(&Happening::VolumesChanged, now);
+    }
+
     /// A node event.
     pub fn observe_node(&mut self, change: Change<Node>, now: Instant) {
         match change {
@@ -329,7 +406,7 @@ impl Core {
         };
         let name = name.clone();
         self.framework
-            .reserve(pod, &name)
+            .reserve(pod, &name, &self.cache)
             .map_err(|rejection| Diagnosis {
                 nodes: self.cache.node_count(),
                 pre_filter: Some(Box::new(rejection)),
@@ -353,12 +430,13 @@ impl Core {
 
     /// The binding was written.
     pub fn bound(&mut self, pod: &PodInfo) {
+        self.cache.volumes().forget(&pod.uid);
         self.queue.remove(&pod.uid);
     }
 
     /// The binding was not written: the room is free again and the pod tries again.
     pub fn bind_failed(&mut self, pod: &Arc<PodInfo>, node: &str, now: Instant) {
-        self.framework.unreserve(pod, node);
+        self.framework.unreserve(pod, node, &self.cache);
         self.cache.forget(&pod.uid);
         let rank = self.framework.queue_sort.rank(pod);
         self.queue.failed(&pod.uid, rank, now);
@@ -367,7 +445,7 @@ impl Core {
 
     /// The pod turned out to be gone.
     pub fn gone(&mut self, pod: &Arc<PodInfo>, node: &str, now: Instant) {
-        self.framework.unreserve(pod, node);
+        self.framework.unreserve(pod, node, &self.cache);
         self.delete_pod(&pod.uid, now);
     }
 
@@ -422,3 +500,7 @@ mod tests;
 #[cfg(test)]
 #[path = "placement_tests.rs"]
 mod placement_tests;
+
+#[cfg(test)]
+#[path = "volume_tests.rs"]
+mod volume_tests;

@@ -90,6 +90,8 @@ pub enum Event<'a> {
     },
     /// A pod was placed.
     PodAdded(&'a PodInfo),
+    /// A claim, a volume or a storage class came, changed or went.
+    VolumesChanged,
 }
 
 /// Every plugin.
@@ -185,9 +187,9 @@ pub trait PostFilter: Plugin {
 /// Takes what the pod needs, before it is bound.
 pub trait Reserve: Plugin {
     /// Takes it. A rejection undoes what was taken.
-    fn reserve(&self, pod: &PodInfo, node: &str) -> Result<(), Rejection>;
+    fn reserve(&self, pod: &PodInfo, node: &str, cache: &Cache) -> Result<(), Rejection>;
     /// Gives it back; also called when `reserve` was not.
-    fn unreserve(&self, pod: &PodInfo, node: &str);
+    fn unreserve(&self, pod: &PodInfo, node: &str, cache: &Cache);
 }
 
 /// Why a pod could not be bound.
@@ -196,8 +198,11 @@ pub enum BindError {
     /// It is gone, or another pod of that name is there.
     #[error("the pod no longer exists: {0}")]
     Gone(#[source] kube::Error),
+    /// Its volumes could not be bound.
+    #[error("running PreBind plugin \"VolumeBinding\": {0}")]
+    Volumes(String),
     /// Anything else.
-    #[error("{0}")]
+    #[error("running Bind plugin \"DefaultBinder\": {0}")]
     Failed(#[source] kube::Error),
 }
 
@@ -562,10 +567,10 @@ impl Framework {
     }
 
     /// Runs the Reserve plugins; all or none.
-    pub fn reserve(&self, pod: &Arc<PodInfo>, node: &str) -> Result<(), Rejection> {
+    pub fn reserve(&self, pod: &Arc<PodInfo>, node: &str, cache: &Cache) -> Result<(), Rejection> {
         for plugin in &self.reserves {
-            if let Err(rejection) = plugin.reserve(pod, node) {
-                self.unreserve(pod, node);
+            if let Err(rejection) = plugin.reserve(pod, node, cache) {
+                self.unreserve(pod, node, cache);
                 return Err(rejection);
             }
         }
@@ -573,9 +578,9 @@ impl Framework {
     }
 
     /// Undoes [`Framework::reserve`].
-    pub fn unreserve(&self, pod: &Arc<PodInfo>, node: &str) {
+    pub fn unreserve(&self, pod: &Arc<PodInfo>, node: &str, cache: &Cache) {
         for plugin in self.reserves.iter().rev() {
-            plugin.unreserve(pod, node);
+            plugin.unreserve(pod, node, cache);
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod queue;
 pub mod resources;
 pub mod runtime;
 pub mod topology;
+pub mod volumes;
 
 pub use config::SchedulerConfig;
 pub use metrics::SchedulerMetrics;

@@ -31,6 +31,15 @@ impl HostPort {
     }
 }
 
+/// A claim that a pod mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedClaim {
+    /// Its name.
+    pub name: String,
+    /// It is made for the pod.
+    pub is_ephemeral: bool,
+}
+
 /// A pod, prepared.
 #[derive(Debug)]
 pub struct PodInfo {
@@ -44,6 +53,8 @@ pub struct PodInfo {
     pub compared_requests: Resources,
     /// Ports on the node.
     pub host_ports: Vec<HostPort>,
+    /// Claims that it mounts.
+    pub claims: Vec<WantedClaim>,
     /// What it says about other pods.
     pub constraints: Constraints,
 }
@@ -56,6 +67,7 @@ impl PodInfo {
         let requests = pod_requests(spec, false);
         let compared_requests = pod_requests(spec, true);
         let host_ports = host_ports(spec);
+        let claims = wanted_claims(&pod, spec);
         let constraints = Constraints::of(&pod, spec);
         Some(PodInfo {
             pod,
@@ -63,6 +75,7 @@ impl PodInfo {
             requests,
             compared_requests,
             host_ports,
+            claims,
             constraints,
         })
     }
@@ -113,6 +126,23 @@ impl PodInfo {
             .and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     }
+}
+
+fn wanted_claims(pod: &Pod, spec: &PodSpec) -> Vec<WantedClaim> {
+    let volumes = spec.volumes.iter().flatten();
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    volumes
+        .filter_map(|volume| match &volume.persistent_volume_claim {
+            Some(source) => Some(WantedClaim {
+                name: source.claim_name.clone(),
+                is_ephemeral: false,
+            }),
+            None => volume.ephemeral.as_ref().map(|_| WantedClaim {
+                name: format!("{pod_name}-{}", volume.name),
+                is_ephemeral: true,
+            }),
+        })
+        .collect()
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

@@ -10,8 +10,9 @@ use hull_client::{
 };
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Pod},
+        core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
         policy::v1::PodDisruptionBudget,
+        storage::v1::StorageClass,
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
@@ -30,7 +31,7 @@ use crate::{
     core::{Change, Core, Decision},
     framework::{Bind, BindError, PreBind},
     metrics::{AttemptLabels, QueueLabels, SchedulerMetrics},
-    plugins::{DefaultBinder, default_framework},
+    plugins::{DefaultBinder, VolumeBinder, default_framework},
     pod::PodInfo,
     preemptor::Preemptor,
 };
@@ -60,6 +61,9 @@ enum Input {
     Node(Box<Change<Node>>),
     Namespace(Box<Change<Namespace>>),
     Budget(Box<Change<PodDisruptionBudget>>),
+    Claim(Box<Change<PersistentVolumeClaim>>),
+    Volume(Box<Change<PersistentVolume>>),
+    Class(Box<Change<StorageClass>>),
 }
 
 /// Runs the scheduler until `shutdown`, with leader election while this instance leads. An API
@@ -92,26 +96,21 @@ async fn work(
     let _stop = helpers.clone().drop_guard();
     let tasks = TaskTracker::new();
     let (input, inputs) = mpsc::channel(INPUT_QUEUE);
-    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
-        Api::<Pod>::all(client.clone()),
-        input.clone(),
-        |change| Input::Pod(Box::new(change)),
-    )));
-    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
-        Api::<Node>::all(client.clone()),
-        input.clone(),
-        |change| Input::Node(Box::new(change)),
-    )));
-    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
-        Api::<Namespace>::all(client.clone()),
-        input.clone(),
-        |change| Input::Namespace(Box::new(change)),
-    )));
-    tasks.spawn(helpers.clone().run_until_cancelled_owned(watch(
-        Api::<PodDisruptionBudget>::all(client.clone()),
-        input,
-        |change| Input::Budget(Box::new(change)),
-    )));
+    macro_rules! follow {
+        ($($kind:ty => $input:path),*) => {$({
+            let feed = watch(Api::<$kind>::all(client.clone()), input.clone(), |change| {
+                $input(Box::new(change))
+            });
+            tasks.spawn(helpers.clone().run_until_cancelled_owned(feed));
+        })*};
+    }
+    // Claims and volumes first: what is known of them when pods come is not asked twice.
+    follow!(
+        StorageClass => Input::Class, PersistentVolume => Input::Volume,
+        PersistentVolumeClaim => Input::Claim, Pod => Input::Pod, Node => Input::Node,
+        Namespace => Input::Namespace, PodDisruptionBudget => Input::Budget
+    );
+    drop(input);
     let (recorder, records) = Recorder::channel();
     tasks.spawn({
         let (client, component) = (client.clone(), config.scheduler_name.clone());
@@ -126,8 +125,11 @@ async fn work(
     );
     tasks.close();
     let core = Core::new(default_framework(config.scoring_strategy), &config);
+    let choices = core.cache().volumes().choices();
+    let mut pre_binds = core.pre_binds();
+    pre_binds.push(Arc::new(VolumeBinder::new(client.clone(), choices)));
     let scheduler = Scheduler {
-        pre_binds: core.pre_binds(),
+        pre_binds,
         core,
         preemptor: Preemptor {
             client: client.clone(),
@@ -244,6 +246,9 @@ impl Scheduler {
             Input::Node(change) => self.core.observe_node(*change, now),
             Input::Namespace(change) => self.core.observe_namespace(*change),
             Input::Budget(change) => self.core.observe_budget(*change),
+            Input::Claim(change) => self.core.observe_claim(*change, now),
+            Input::Volume(change) => self.core.observe_volume(*change, now),
+            Input::Class(change) => self.core.observe_class(*change, now),
         }
     }
 
@@ -296,14 +301,11 @@ impl Scheduler {
                 tracing::info!(pod = %pod_key(&pod), %error, "pod deleted before it was bound");
                 self.core.gone(&pod, &node, Instant::now());
             }
-            Err(BindError::Failed(error)) => {
+            Err(error) => {
                 tracing::warn!(pod = %pod_key(&pod), %node, %error, "binding failed");
                 self.count("error");
                 self.core.bind_failed(&pod, &node, Instant::now());
-                self.report_failure(
-                    &pod,
-                    format!("running Bind plugin \"DefaultBinder\": {error}"),
-                );
+                self.report_failure(&pod, error.to_string());
             }
         }
     }

@@ -105,6 +105,10 @@ impl Filter for InterPodAffinity {
         if free { Sees::NoPods } else { Sees::AllPods }
     }
 
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::VolumesChanged)
+    }
+
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         match event {
             Event::NodeAdded(_) => true,
@@ -114,6 +118,7 @@ impl Filter for InterPodAffinity {
                 !pod.constraints.anti_affinity.is_empty() || !gone.constraints.wishes.is_empty()
             }
             Event::PodAdded(_) => !pod.constraints.affinity.is_empty(),
+            Event::VolumesChanged => false,
         }
     }
 }

@@ -14,6 +14,9 @@ mod pod_topology_spread;
 mod priority_sort;
 mod scheduling_gates;
 mod taint_toleration;
+mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 pub use default_binder::DefaultBinder;
 pub use default_preemption::DefaultPreemption;
@@ -30,6 +33,9 @@ pub use pod_topology_spread::PodTopologySpread;
 pub use priority_sort::PrioritySort;
 pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
+pub use volume_binding::{VolumeBinder, VolumeBinding};
+pub use volume_restrictions::VolumeRestrictions;
+pub use volume_zone::VolumeZone;
 
 use crate::framework::Framework;
 
@@ -40,6 +46,8 @@ pub fn default_framework(strategy: ScoringStrategy) -> Framework {
         queue_sort: Box::new(PrioritySort),
         pre_filters: vec![
             Box::new(NodeAffinity),
+            Box::new(VolumeRestrictions),
+            Box::new(VolumeBinding),
             Box::new(PodTopologySpread),
             Box::new(InterPodAffinity),
         ],
@@ -50,6 +58,9 @@ pub fn default_framework(strategy: ScoringStrategy) -> Framework {
             Box::new(NodeAffinity),
             Box::new(NodePorts),
             Box::new(NodeResourcesFit { strategy }),
+            Box::new(VolumeRestrictions),
+            Box::new(VolumeBinding),
+            Box::new(VolumeZone),
             Box::new(PodTopologySpread),
             Box::new(InterPodAffinity),
         ],
@@ -63,7 +74,7 @@ pub fn default_framework(strategy: ScoringStrategy) -> Framework {
             Box::new(NodeResourcesBalancedAllocation),
             Box::new(ImageLocality),
         ],
-        reserves: Vec::new(),
+        reserves: vec![Box::new(VolumeBinding)],
         pre_binds: Vec::new(),
     }
 }

@@ -70,7 +70,7 @@ impl Filter for NodeAffinity {
     }
 
     fn ignores(&self, event: &Event<'_>) -> bool {
-        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
+        !matches!(event, Event::NodeAdded(_) | Event::NodeUpdated { .. })
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {

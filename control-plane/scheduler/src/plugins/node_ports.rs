@@ -30,7 +30,7 @@ impl Filter for NodePorts {
     }
 
     fn ignores(&self, event: &Event<'_>) -> bool {
-        matches!(event, Event::PodAdded(_))
+        matches!(event, Event::PodAdded(_) | Event::VolumesChanged)
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {

@@ -31,6 +31,28 @@ impl Plugin for NodeResourcesFit {
     }
 }
 
+/// The same verdict as the filter's, without its reasons: asked of every waiting pod when room
+/// comes.
+fn has_room(pod: &PodInfo, node: &NodeInfo) -> bool {
+    let (wanted, used, offered) = (&pod.requests, &node.requested, &node.allocatable);
+    used.pods < offered.pods
+        && [
+            (wanted.milli_cpu, used.milli_cpu, offered.milli_cpu),
+            (wanted.memory, used.memory, offered.memory),
+            (
+                wanted.ephemeral_storage,
+                used.ephemeral_storage,
+                offered.ephemeral_storage,
+            ),
+        ]
+        .into_iter()
+        .all(|(wanted, used, offered)| wanted <= 0 || wanted <= offered - used)
+        && wanted.extended.iter().all(|(name, wanted)| {
+            let of = |amounts: &Resources| amounts.extended.get(name).copied().unwrap_or(0);
+            *wanted <= 0 || *wanted <= of(offered) - of(used)
+        })
+}
+
 impl Filter for NodeResourcesFit {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
         let mut rejection = Rejection {
@@ -74,7 +96,7 @@ impl Filter for NodeResourcesFit {
     }
 
     fn ignores(&self, event: &Event<'_>) -> bool {
-        matches!(event, Event::PodAdded(_))
+        matches!(event, Event::PodAdded(_) | Event::VolumesChanged)
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
@@ -87,7 +109,7 @@ impl Filter for NodeResourcesFit {
             } => node,
             _ => return false,
         };
-        self.filter(&CycleState::default(), pod, node).is_ok()
+        has_room(pod, node)
     }
 }
 

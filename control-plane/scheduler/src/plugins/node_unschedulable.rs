@@ -42,7 +42,7 @@ impl Filter for NodeUnschedulable {
     }
 
     fn ignores(&self, event: &Event<'_>) -> bool {
-        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
+        !matches!(event, Event::NodeAdded(_) | Event::NodeUpdated { .. })
     }
 
     fn is_cured_by(&self, _: &PodInfo, event: &Event<'_>) -> bool {

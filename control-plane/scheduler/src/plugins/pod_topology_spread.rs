@@ -99,6 +99,10 @@ impl Filter for PodTopologySpread {
         }
     }
 
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::VolumesChanged)
+    }
+
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         let mut spread = pod.constraints.spread.iter();
         if !spread.any(|one| one.required) {
@@ -107,6 +111,7 @@ impl Filter for PodTopologySpread {
         match event {
             Event::NodeAdded(_) | Event::PodRemoved { .. } | Event::PodAdded(_) => true,
             Event::NodeUpdated { changes, .. } => changes.labels || changes.taints,
+            Event::VolumesChanged => false,
         }
     }
 }

@@ -1,0 +1,155 @@
+//! Pods with volumes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    tests::{Bench, node, on, pod},
+    *,
+};
+
+fn zoned(name: &str, zone: &str) -> Node {
+    let mut node = node(name, "4", json!({}));
+    let labels = node.metadata.labels.get_or_insert_default();
+    labels.insert("topology.kubernetes.io/zone".into(), zone.into());
+    node
+}
+
+impl Bench {
+    fn claim(&mut self, name: &str, class: &str, volume: &str, modes: &str) {
+        let bound = json!({"pv.kubernetes.io/bind-completed": "yes"});
+        let annotations = if volume.is_empty() { json!({}) } else { bound };
+        let claim = json!({
+            "metadata": {"name": name, "namespace": "default", "uid": name, "annotations": annotations},
+            "spec": {"storageClassName": class, "volumeName": volume, "accessModes": [modes],
+                "resources": {"requests": {"storage": "1Gi"}}}});
+        let change = Change::Applied(serde_json::from_value(claim).unwrap());
+        self.core.observe_claim(change, self.now);
+    }
+
+    /// A volume that only `host` reaches.
+    fn volume(&mut self, name: &str, class: &str, host: &str, labels: Value) {
+        let volume = json!({
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"storageClassName": class, "capacity": {"storage": "2Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]}}},
+            "status": {"phase": "Available"}});
+        let change = Change::Applied(serde_json::from_value(volume).unwrap());
+        self.core.observe_volume(change, self.now);
+    }
+
+    fn class(&mut self, name: &str, provisioner: &str) {
+        let class = json!({"metadata": {"name": name}, "provisioner": provisioner,
+            "volumeBindingMode": "WaitForFirstConsumer",
+            "allowedTopologies": [{"matchLabelExpressions": [
+                {"key": "topology.kubernetes.io/zone", "values": ["west"]}]}]});
+        let change = Change::Applied(serde_json::from_value(class).unwrap());
+        self.core.observe_class(change, self.now);
+    }
+}
+
+fn with_claim(name: &str, claim: &str) -> Pod {
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
+    pod(name, "1", json!({"volumes": volumes}))
+}
+
+fn two_zones() -> Bench {
+    Bench::with_nodes([zoned("a", "east"), zoned("b", "west")])
+}
+
+#[test]
+fn a_pod_goes_where_its_volume_is() {
+    let mut bench = two_zones();
+    bench.volume("disk", "local", "b", json!({}));
+    bench.claim("data", "local", "disk", "ReadWriteOnce");
+    bench.pod(with_claim("p", "data"));
+    assert_eq!(bench.placed(), "b");
+}
+
+#[test]
+fn a_pod_waits_for_a_claim_that_is_not_there_or_not_bound() {
+    let mut bench = two_zones();
+    bench.pod(with_claim("p", "data"));
+    let refused = bench.refused();
+    assert!(
+        refused.contains("persistentvolumeclaim \"data\" not found"),
+        "{refused}"
+    );
+    bench.claim("data", "fast", "", "ReadWriteOnce");
+    bench.pass(Duration::from_secs(20));
+    let refused = bench.refused();
+    let reason = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
+    assert_eq!(refused, reason);
+    bench.volume("disk", "fast", "a", json!({}));
+    bench.claim("data", "fast", "disk", "ReadWriteOnce");
+    bench.pass(Duration::from_secs(20));
+    assert_eq!(bench.placed(), "a");
+}
+
+#[test]
+fn a_waiting_claim_gets_a_volume_of_the_chosen_node_and_each_volume_goes_once() {
+    let mut bench = two_zones();
+    bench.class("local", "kubernetes.io/no-provisioner");
+    bench.volume("disk", "local", "b", json!({}));
+    for name in ["data", "more"] {
+        bench.claim(name, "local", "", "ReadWriteOnce");
+    }
+    bench.pod(with_claim("p", "data"));
+    assert_eq!(bench.placed(), "b");
+    let choices = bench.core.cache().volumes().choices();
+    assert!(matches!(
+        choices.lock().values().flatten().next(),
+        Some(crate::volumes::Choice::Bind(volume, _)) if volume.metadata.name.as_deref() == Some("disk")
+    ));
+    bench.pod(with_claim("q", "more"));
+    assert_eq!(
+        bench.refused(),
+        "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."
+    );
+    // The first pod's binding fails: the volume is free again.
+    let first = PodInfo::new(with_claim("p", "data")).unwrap();
+    let now = bench.now;
+    bench.core.bind_failed(&Arc::new(first), "b", now);
+    assert!(choices.lock().is_empty());
+}
+
+#[test]
+fn a_provisioner_serves_the_nodes_of_its_topology() {
+    let mut bench = two_zones();
+    bench.class("cloud", "csi.example.com");
+    bench.claim("data", "cloud", "", "ReadWriteOnce");
+    bench.pod(with_claim("p", "data"));
+    assert_eq!(bench.placed(), "b");
+}
+
+#[test]
+fn a_volume_that_names_its_zone_is_used_there() {
+    let mut bench = Bench::with_nodes([zoned("a", "east"), zoned("b", "west")]);
+    let labels = json!({"topology.kubernetes.io/zone": "north__east"});
+    bench.volume("disk", "x", "b", labels);
+    bench.claim("data", "x", "disk", "ReadWriteOnce");
+    bench.pod(with_claim("p", "data"));
+    let refused = bench.refused();
+    assert!(
+        refused.contains("1 node(s) had no available volume zone"),
+        "{refused}"
+    );
+    assert!(refused.contains("1 node(s) didn't match PersistentVolume's node affinity"));
+}
+
+#[test]
+fn a_claim_for_one_pod_has_one_pod() {
+    let mut bench = two_zones();
+    bench.volume("disk", "x", "b", json!({}));
+    bench.claim("data", "x", "disk", "ReadWriteOncePod");
+    bench.pod(on(with_claim("first", "data"), "b"));
+    bench.pod(with_claim("second", "data"));
+    let refused = bench.refused();
+    assert!(refused.contains("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"), "{refused}");
+    bench.delete(on(with_claim("first", "data"), "b"));
+    bench.pass(Duration::from_secs(20));
+    assert_eq!(bench.placed(), "b");
+}

@@ -1,0 +1,207 @@
+//! Claims, volumes and classes, as the plugins about volumes look at them.
+//!
+//! A claim that waits for its first consumer gets its volume with the pod's node: Reserve notes
+//! the choice here so that no other pod takes the volume, PreBind writes it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use hull_client::volumes::{Holder, NO_PROVISIONER, class_of, holder, mismatch, reaches};
+use k8s_openapi::api::{
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
+    storage::v1::StorageClass,
+};
+use parking_lot::Mutex;
+
+/// Namespace and name.
+pub type ClaimKey = (String, String);
+
+/// How a claim gets its volume.
+#[derive(Debug, Clone)]
+pub enum Choice {
+    /// This one.
+    Bind(Arc<PersistentVolume>, Arc<PersistentVolumeClaim>),
+    /// Its class's provisioner makes one for the node.
+    Provision(Arc<PersistentVolumeClaim>),
+}
+
+/// What was chosen for pods whose binding is under way, by uid.
+pub type Choices = Arc<Mutex<HashMap<Arc<str>, Vec<Choice>>>>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Volumes {
+    claims: HashMap<ClaimKey, Arc<PersistentVolumeClaim>>,
+    volumes: HashMap<String, Arc<PersistentVolume>>,
+    /// Names by class.
+    by_class: HashMap<String, BTreeMap<String, Arc<PersistentVolume>>>,
+    classes: HashMap<String, Arc<StorageClass>>,
+    choices: Choices,
+}
+
+fn name_of<K: kube::Resource>(object: &K) -> String {
+    object.meta().name.clone().unwrap_or_default()
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> String {
+    let spec = volume.spec.as_ref();
+    spec.and_then(|spec| spec.storage_class_name.clone())
+        .unwrap_or_default()
+}
+
+impl Volumes {
+    /// Created, changed or (`None`) deleted.
+    pub fn apply_claim(&mut self, key: ClaimKey, claim: Option<PersistentVolumeClaim>) {
+        match claim {
+            Some(claim) => self.claims.insert(key, Arc::new(claim)),
+            None => self.claims.remove(&key),
+        };
+    }
+
+    /// Created, changed or (`None`) deleted.
+    pub fn apply_volume(&mut self, name: &str, volume: Option<PersistentVolume>) {
+        if let Some(old) = self.volumes.remove(name)
+            && let Some(of_class) = self.by_class.get_mut(&class_of_volume(&old))
+        {
+            of_class.remove(name);
+        }
+        if let Some(volume) = volume.map(Arc::new) {
+            let of_class = self.by_class.entry(class_of_volume(&volume)).or_default();
+            of_class.insert(name.to_owned(), volume.clone());
+            self.volumes.insert(name.to_owned(), volume);
+        }
+    }
+
+    /// Created, changed or (`None`) deleted.
+    pub fn apply_class(&mut self, name: &str, class: Option<StorageClass>) {
+        match class {
+            Some(class) => self.classes.insert(name.to_owned(), Arc::new(class)),
+            None => self.classes.remove(name),
+        };
+    }
+
+    /// Forgets what a new list does not have.
+    pub fn retain_claims(&mut self, listed: &HashSet<String>) {
+        self.claims
+            .retain(|(namespace, name), _| listed.contains(&format!("{namespace}/{name}")));
+    }
+
+    /// Forgets what a new list does not have.
+    pub fn retain_volumes(&mut self, listed: &HashSet<String>) {
+        let gone = self.volumes.keys().filter(|name| !listed.contains(*name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.apply_volume(&name, None);
+        }
+    }
+
+    /// One claim.
+    pub fn claim(&self, namespace: &str, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
+        self.claims.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// One volume.
+    pub fn volume(&self, name: &str) -> Option<&Arc<PersistentVolume>> {
+        self.volumes.get(name)
+    }
+
+    /// The claim's class.
+    pub fn class(&self, claim: &PersistentVolumeClaim) -> Option<&Arc<StorageClass>> {
+        self.classes.get(class_of(claim))
+    }
+
+    /// Volumes that would do for the claim and that nobody has or was promised, smallest first.
+    pub fn candidates(&self, claim: &PersistentVolumeClaim) -> Vec<Arc<PersistentVolume>> {
+        let promised: HashSet<String> = self
+            .choices
+            .lock()
+            .values()
+            .flatten()
+            .filter_map(|choice| match choice {
+                Choice::Bind(volume, _) => Some(name_of(&**volume)),
+                Choice::Provision(_) => None,
+            })
+            .collect();
+        let of_class = self.by_class.get(class_of(claim));
+        let of_class = of_class.into_iter().flat_map(BTreeMap::values);
+        let mut found: Vec<_> = of_class
+            .filter(|volume| {
+                holder(volume, claim) != Holder::Other
+                    && mismatch(volume, claim).is_none()
+                    && !promised.contains(&name_of(&***volume))
+            })
+            .cloned()
+            .collect();
+        found.sort_by_key(|volume| hull_client::volumes::capacity(volume));
+        found
+    }
+
+    /// Notes what was chosen for a pod.
+    pub fn choose(&self, pod: &Arc<str>, choices: Vec<Choice>) {
+        if !choices.is_empty() {
+            self.choices.lock().insert(pod.clone(), choices);
+        }
+    }
+
+    /// The pod is bound, or will not be.
+    pub fn forget(&self, pod: &str) {
+        self.choices.lock().remove(pod);
+    }
+
+    /// For PreBind.
+    pub fn choices(&self) -> Choices {
+        self.choices.clone()
+    }
+}
+
+/// The class's provisioner can make a volume that the node reaches.
+pub fn can_provision(class: &StorageClass, node: &Node) -> bool {
+    let topologies = class.allowed_topologies.as_deref().unwrap_or_default();
+    let labels = node.metadata.labels.as_ref();
+    class.provisioner != NO_PROVISIONER
+        && (topologies.is_empty()
+            || topologies.iter().any(|term| {
+                term.match_label_expressions.iter().flatten().all(|wanted| {
+                    let value = labels.and_then(|labels| labels.get(&wanted.key));
+                    value.is_some_and(|value| wanted.values.contains(value))
+                })
+            }))
+}
+
+/// A claim that waits for this pod, with what could serve it.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The claim.
+    pub claim: Arc<PersistentVolumeClaim>,
+    /// Free volumes, smallest first.
+    pub candidates: Vec<Arc<PersistentVolume>>,
+    /// Its class.
+    pub class: Option<Arc<StorageClass>>,
+}
+
+/// A way to serve all claims on the node, each volume once; `None`: there is none.
+pub fn choose(waiting: &[Waiting], node: &Node) -> Option<Vec<Choice>> {
+    let mut taken: HashSet<String> = HashSet::new();
+    let mut choices = Vec::new();
+    for one in waiting {
+        let mut free = one.candidates.iter();
+        let found = free.find(|volume| {
+            reaches(volume, node)
+                && !taken.contains(volume.metadata.name.as_deref().unwrap_or_default())
+        });
+        if let Some(volume) = found {
+            taken.insert(name_of(&**volume));
+            choices.push(Choice::Bind(volume.clone(), one.claim.clone()));
+        } else if one
+            .class
+            .as_ref()
+            .is_some_and(|class| can_provision(class, node))
+        {
+            choices.push(Choice::Provision(one.claim.clone()));
+        } else {
+            return None;
+        }
+    }
+    Some(choices)
+}
