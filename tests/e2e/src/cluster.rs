@@ -24,7 +24,9 @@ use crate::{
 };
 
 /// Port of the API server under test.
-const API_PORT: u16 = 16443;
+pub(crate) const API_PORT: u16 = 16443;
+/// Where the sample images are served.
+pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
 /// Port of the node agent under test.
 const NODE_PORT: u16 = 20250;
 /// Seconds that a guest may take until its agent answers, on hardware.
@@ -40,6 +42,10 @@ pub struct Cluster {
     pub kubectl: Kubectl,
     dir: PathBuf,
     hull: Option<Child>,
+    /// Where the API server listens.
+    listen: &'static str,
+    /// How pods of other nodes are reached.
+    pod_network: &'static str,
 }
 
 /// `kubectl logs --follow` in the background.
@@ -63,6 +69,8 @@ impl Cluster {
             kubectl,
             dir,
             hull: None,
+            listen: "127.0.0.1",
+            pod_network: "auto",
         };
         cluster.start_hull().context("starting hull up")?;
         Ok(cluster)
@@ -74,29 +82,14 @@ impl Cluster {
             .create(true)
             .append(true)
             .open(self.dir.join("hull.log"))?;
-        let cache = cache_dir()?;
-        let path = |name: &str| self.dir.join(name).display().to_string();
         let child = Command::new("hull")
             .arg("up")
-            .args(["--data-dir", &path("data"), "--run-dir", &path("run")])
-            .args([
-                "--kubeconfig",
-                &path("kubeconfig"),
-                "--listen",
-                &format!("127.0.0.1:{API_PORT}"),
-            ])
+            .arg("--kubeconfig")
+            .arg(self.dir.join("kubeconfig"))
+            .args(["--listen", &format!("{}:{API_PORT}", self.listen)])
             .args(["--node-listen", &format!("0.0.0.0:{NODE_PORT}")])
-            .args([
-                "--cni-conf-dir",
-                &path("cni/net.d"),
-                "--cni-bin-dir",
-                &path("cni/bin"),
-            ])
-            .args(["--cni-bin-dir", "/usr/lib/cni"])
-            .args(["--guest-kernel", &format!("{cache}/guest/vmlinux")])
-            .args(["--guest-initramfs", &path(guest::INITRAMFS)])
-            .args(["--guest-boot-timeout", &GUEST_BOOT_S.to_string()])
-            .args(["--registry-mirror", "docker.io=http://127.0.0.1:5000"])
+            .args(["--pod-network", self.pod_network])
+            .args(self.node_arguments(&self.dir)?)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -132,13 +125,46 @@ impl Cluster {
         })
     }
 
+    /// What every node of the cluster is started with, its files below `dir`.
+    pub(crate) fn node_arguments(&self, dir: &Path) -> Result<Vec<String>> {
+        let cache = cache_dir()?;
+        let path = |name: &str| dir.join(name).display().to_string();
+        let initramfs = self.dir.join(guest::INITRAMFS).display().to_string();
+        let arguments = [
+            ("--data-dir", path("data")),
+            ("--run-dir", path("run")),
+            ("--cni-conf-dir", path("cni/net.d")),
+            ("--cni-bin-dir", path("cni/bin")),
+            ("--cni-bin-dir", "/usr/lib/cni".into()),
+            ("--guest-kernel", format!("{cache}/guest/vmlinux")),
+            ("--guest-initramfs", initramfs),
+            ("--guest-boot-timeout", GUEST_BOOT_S.to_string()),
+            ("--registry-mirror", format!("docker.io=http://{REGISTRY}")),
+        ];
+        let pairs = arguments.into_iter();
+        Ok(pairs.flat_map(|(key, value)| [key.into(), value]).collect())
+    }
+
     /// The newest lines of the daemons' log.
     pub fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.dir.join("hull.log")).unwrap_or_default();
-        let start = (0..=log.len())
-            .rev()
-            .find(|n| log.len() - n >= LOG_TAIL_BYTES && log.is_char_boundary(*n));
-        format!("--- log of hull up:\n{}", &log[start.unwrap_or(0)..])
+        let log = tail_of(&self.dir.join("hull.log"));
+        format!("--- log of hull up:\n{log}")
+    }
+
+    /// Starts `hull up` anew so that other machines reach its API server and its pods, from then
+    /// on.
+    pub fn open_to_others(&mut self) -> Result<()> {
+        self.end_hull();
+        (self.listen, self.pod_network) = ("0.0.0.0", "routes");
+        self.start_hull()
+    }
+
+    fn end_hull(&mut self) {
+        if let Some(mut hull) = self.hull.take() {
+            // Errors here mean that it is gone already.
+            let _ = kill(Pid::from_raw(hull.id() as i32), Signal::SIGTERM);
+            let _ = hull.wait();
+        }
     }
 
     /// The body of `GET /` from a pod.
@@ -235,11 +261,7 @@ impl Cluster {
 
     /// Ends everything.
     pub fn stop(mut self) {
-        if let Some(mut hull) = self.hull.take() {
-            // Errors here mean that it is gone already.
-            let _ = kill(Pid::from_raw(hull.id() as i32), Signal::SIGTERM);
-            let _ = hull.wait();
-        }
+        self.end_hull();
         for name in ["hull-shim", "hull-vmm"] {
             let _ = kill_named(name);
         }
@@ -258,6 +280,15 @@ impl Follower {
         self.0.wait()?;
         Ok(text)
     }
+}
+
+/// The newest lines of a log.
+pub(crate) fn tail_of(path: &Path) -> String {
+    let log = fs::read_to_string(path).unwrap_or_default();
+    let start = (0..=log.len())
+        .rev()
+        .find(|n| log.len() - n >= LOG_TAIL_BYTES && log.is_char_boundary(*n));
+    log[start.unwrap_or(0)..].to_owned()
 }
 
 pub(crate) fn cache_dir() -> Result<String> {
@@ -336,11 +367,13 @@ fn write_executable(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("chmod {}", path.display()))
 }
 
+/// A network of the test's own, which Hull leaves as it is; its addresses are those that the first
+/// node of a cluster is given.
 const CONFLIST: &str = r#"{
   "cniVersion": "0.4.0", "name": "e2e",
   "plugins": [{
     "type": "bridge", "bridge": "hull-e2e", "isGateway": true,
-    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.42.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
   }]
 }"#;
 

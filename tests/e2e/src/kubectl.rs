@@ -39,6 +39,11 @@ impl Kubectl {
         }
     }
 
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Runs kubectl, whatever the result.
     pub fn try_run(&self, args: &[&str], stdin: &str) -> Result<Printed> {
         let mut child = Command::new("kubectl")

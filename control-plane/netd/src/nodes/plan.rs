@@ -104,7 +104,9 @@ pub fn plan(here: &Here<'_>, nodes: &NodeIndex, reach: &BTreeMap<IpAddr, Reach>)
                 needed: false,
             })
         });
-    for node in nodes.others(here.name) {
+    // A node that has not told its addresses yet is on its way.
+    let others = nodes.others(here.name);
+    for node in others.filter(|node| !node.addresses.is_empty()) {
         for network in &node.networks {
             let outside = !here.pod_networks.iter().any(|all| all.contains(network));
             let taken = || own.iter().chain(plan.routes.keys());

@@ -10,6 +10,7 @@ mod identity;
 mod pods;
 mod scheduling;
 mod services;
+mod two_nodes;
 mod volumes;
 
 use std::sync::{Arc, Mutex};
@@ -52,6 +53,7 @@ fn main() {
         services::ALL,
         errors::ALL,
         crashes::ALL,
+        two_nodes::ALL,
     ]
     .concat();
     let trials = scenarios

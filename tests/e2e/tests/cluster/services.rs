@@ -25,10 +25,10 @@ const CHANGE_S: u64 = 30;
 /// Seconds that a pod's client waits for an answer.
 const ANSWER_S: &str = "5";
 /// Of the pages' pods.
-const PORT: &str = "8080";
+pub const PORT: &str = "8080";
 
 /// A pod that answers `GET /` with its name.
-fn page_pod(name: &str) -> String {
+pub fn page_pod(name: &str) -> String {
     let command = "mkdir /www && hostname > /www/index.html && exec httpd -f -p 8080 -h /www";
     shell_pod(name, command).replace(
         &format!("name: {name}"),
@@ -63,7 +63,7 @@ fn fetch(kubectl: &Kubectl, pod: &str, host: &str) -> Result<Result<String, Stri
 }
 
 /// Waits until `pod` gets the page of `name` from `host`.
-fn answered(kubectl: &Kubectl, pod: &str, host: &str, name: &str) -> Result<()> {
+pub fn answered(kubectl: &Kubectl, pod: &str, host: &str, name: &str) -> Result<()> {
     let what = format!("{pod} to be answered at {host} by {name}");
     wait::until(&what, CHANGE_S, || {
         Ok(match fetch(kubectl, pod, host)? {
@@ -85,7 +85,7 @@ fn silent(kubectl: &Kubectl, pod: &str, host: &str) -> Result<()> {
     })
 }
 
-fn text<'a>(object: &'a Value, path: &str) -> Result<&'a str> {
+pub fn text<'a>(object: &'a Value, path: &str) -> Result<&'a str> {
     let found = object.pointer(path).and_then(Value::as_str);
     found.with_context(|| format!("no {path} in {object}"))
 }

@@ -1,0 +1,73 @@
+//! Two nodes: pods of one and of the other.
+
+use anyhow::{Context, Result, ensure};
+use hull_e2e::{
+    cluster::Cluster,
+    second::{self, SecondNode},
+};
+
+use crate::{
+    Scenario,
+    services::{PORT, answered, page_pod, text},
+};
+
+pub const ALL: &[Scenario] = &[(
+    "node_that_joins_has_pods_that_reach_the_others",
+    pods_of_two_nodes,
+)];
+
+fn pods_of_two_nodes(cluster: &mut Cluster) -> Result<()> {
+    cluster.open_to_others()?;
+    let first = cluster.kubectl.list("nodes", &[])?.remove(0);
+    let server = text(&first, "/status/addresses/0/address")?;
+    let second = SecondNode::join(cluster, server)?;
+    let met = meet(cluster, text(&first, "/metadata/name")?);
+    let met = met.with_context(|| second.log_tail());
+    let pods = ["page-a", "page-b"];
+    let delete = [
+        &["delete", "pod", "--ignore-not-found", "--wait=false"],
+        &pods[..],
+    ]
+    .concat();
+    cluster.kubectl.run(&delete)?;
+    for pod in pods {
+        cluster.kubectl.delete_pod(pod)?;
+    }
+    cluster
+        .kubectl
+        .run(&["delete", "service", "far", "--ignore-not-found"])?;
+    second.stop()?;
+    met
+}
+
+/// A page pod that runs on this node.
+fn page_on(name: &str, node: &str) -> String {
+    page_pod(name).replace("spec:\n", &format!("spec:\n  nodeName: {node}\n"))
+}
+
+fn meet(cluster: &Cluster, first: &str) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    kubectl.apply(&page_on("page-a", first))?;
+    kubectl.apply(&page_on("page-b", second::NAME))?;
+    let (near, far) = (kubectl.pod_ready("page-a")?, kubectl.pod_ready("page-b")?);
+    let (near, far) = (text(&near, "/status/podIP")?, text(&far, "/status/podIP")?);
+    let node = kubectl.get("node", second::NAME)?.context("no node")?;
+    let cidr = text(&node, "/spec/podCIDR")?;
+    let network = cidr.strip_suffix("0/24").context("another size")?;
+    ensure!(far.starts_with(network), "{far} is not of {cidr}");
+
+    answered(kubectl, "page-a", &format!("{far}:{PORT}"), "page-b")?;
+    answered(kubectl, "page-b", &format!("{near}:{PORT}"), "page-a")?;
+    let page = cluster.http_get(far, PORT.parse()?)?;
+    ensure!(page.contains("page-b"), "from the first node: {page}");
+
+    kubectl.run(&["label", "pod", "page-b", "far=yes"])?;
+    let port = format!("--target-port={PORT}");
+    let expose = ["expose", "pod", "page-b", "--name=far", "--port=80", &port];
+    kubectl.run(&[&expose[..], &["--selector=far=yes"]].concat())?;
+    let service = kubectl.get("service", "far")?.context("no service")?;
+    let address = text(&service, "/spec/clusterIP")?;
+    answered(kubectl, "page-a", address, "page-b")?;
+    // The second node's own services and DNS.
+    answered(kubectl, "page-b", "far.default", "page-b")
+}
