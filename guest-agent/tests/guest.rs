@@ -26,6 +26,7 @@ use hull_agent_protocol::{BOOT_PORT, VERSION_MAJOR};
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{BASE_COMMAND_LINE, BootConfig, DiskConfig, VmConfig, VsockConfig};
 use hull_vmm_client::exit::{ExitReason, read_record};
+use hull_vmm_client::rate::RateLimits;
 use hull_vmm_client::spawn::spawn;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -108,15 +109,18 @@ impl Guest {
                     serial: "image-0".into(),
                     fd: None,
                     read_only: true,
+                    limits: RateLimits::default(),
                 },
                 DiskConfig {
                     serial: "scratch".into(),
                     fd: Some(scratch.as_raw_fd()),
                     read_only: false,
+                    limits: RateLimits::default(),
                 },
             ],
             nets: Vec::new(),
             fs: None,
+            vfio: None,
             balloon: false,
             vsock: Some(VsockConfig {
                 guest_cid: 3,

@@ -217,10 +217,24 @@ async fn node_the_end_of_a_vmm_is_reported() {
     let pod = node.ready_pod("p").await;
     let config = node.container("main", &["sleep", "3600"]);
     let id = node.running(&pod, config).await;
+    let request = ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["sleep".into(), "3600".into()],
+        timeout: 0,
+    };
+    let mut runtime = node.runtime.clone();
+    let executing = tokio::spawn(async move { runtime.exec_sync(request).await });
     for pid in node.vmm_pids() {
         let pid = nix::unistd::Pid::from_raw(pid as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
+    // Whatever it was at when its VM went, that is what it says.
+    let error = executing.await.unwrap().unwrap_err();
+    let said = error.message();
+    assert!(
+        said.contains("virtual machine ended") || said.contains("not running"),
+        "{said}"
+    );
     let status = node.exited(&id).await;
     assert_eq!(
         (status.exit_code, status.reason.as_str()),
@@ -302,7 +316,7 @@ async fn node_a_guest_that_never_answers_fails_with_its_phase_and_console() {
     );
     let settings = Settings {
         initramfs: Some(silent),
-        boot_timeout_seconds: Some(8),
+        boot_timeout_seconds: Some(2),
         ..Default::default()
     };
     let mut node = Node::start_with(settings).await;

@@ -1,4 +1,5 @@
-//! Runs inside the guest of the node tests: vsock ends with known data.
+//! Runs inside the guest of the node tests: vsock ends with known data, or with arguments
+//! accesses to a BAR ([`access`]).
 //!
 //! Port 1024 takes data to its end and answers "<bytes> <checksum>\n". Port 1025 takes a
 //! number (u64, little endian) and gives that many bytes. Then the host's port 5000 is sent
@@ -116,7 +117,69 @@ fn take(stream: &mut File) -> io::Result<String> {
     }
 }
 
+/// `FILE OFFSET COUNT`: writes COUNT numbers into a page of a BAR and reads them back;
+/// `FILE OFFSET byte VALUE LENGTH`: writes a byte to a register, then shows LENGTH bytes from
+/// the start of its page.
+fn access(arguments: &[String]) -> io::Result<()> {
+    const PAGE_BYTES: usize = 4096;
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    let number = |at: usize| -> io::Result<u64> {
+        let text = arguments.get(at).ok_or_else(invalid)?;
+        text.parse().map_err(|_| invalid())
+    };
+    let (path, offset) = (arguments.first().ok_or_else(invalid)?, number(1)?);
+    let page = offset / PAGE_BYTES as u64 * PAGE_BYTES as u64;
+    let inside = (offset - page) as usize;
+    let file = File::options().read(true).write(true).open(path)?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new shared mapping of one page.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            PAGE_BYTES,
+            protection,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            page as libc::off_t,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every access stays in the page that was mapped.
+    unsafe {
+        if arguments.get(2).is_some_and(|word| word == "byte") {
+            let value = number(3)? as u8;
+            start.cast::<u8>().add(inside).write_volatile(value);
+            let length = (number(4)? as usize).min(PAGE_BYTES);
+            let bytes: Vec<u8> = (0..length)
+                .map(|at| start.cast::<u8>().add(at).read_volatile())
+                .collect();
+            println!("MARK bytes {}", String::from_utf8_lossy(&bytes));
+        } else {
+            let cells = (PAGE_BYTES - inside) / size_of::<u32>();
+            let cell = |at: u64| {
+                start
+                    .byte_add(inside)
+                    .cast::<u32>()
+                    .add(at as usize % cells)
+            };
+            let mut good = 0;
+            for at in 0..number(2)? {
+                cell(at).write_volatile(at as u32 ^ 0x5aa5_a55a);
+                good += u64::from(cell(at).read_volatile() == at as u32 ^ 0x5aa5_a55a);
+            }
+            println!("MARK good {good}");
+        }
+    }
+    Ok(())
+}
+
 fn main() -> io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.is_empty() {
+        return access(&arguments);
+    }
     let (sink, source) = (listen(SINK_PORT)?, listen(SOURCE_PORT)?);
     println!("MARK listening");
     let sinks = std::thread::spawn(move || -> io::Result<()> {

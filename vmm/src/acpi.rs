@@ -6,7 +6,7 @@
 
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ONE,
-    Package, Path, ResourceTemplate, ZERO,
+    Package, PackageBuilder, Path, ResourceTemplate, ZERO,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace as RegisterSpace, GAS};
@@ -44,9 +44,18 @@ pub enum AcpiError {
     Write(#[source] vm_memory::GuestMemoryError),
 }
 
+/// What the PCI root of the DSDT says beyond the constant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PciResources {
+    /// First and last address of the window for BARs above guest RAM.
+    pub high_window: Option<(u64, u64)>,
+    /// Slots with a line interrupt, and the IOAPIC pin of its pin A.
+    pub line_interrupts: Vec<(u8, u32)>,
+}
+
 /// Writes all tables for `vcpus` processors; returns the address of the RSDP.
-pub fn write(memory: &GuestMemory, vcpus: u8) -> Result<u64, AcpiError> {
-    let image = build(vcpus);
+pub fn write(memory: &GuestMemory, vcpus: u8, pci: &PciResources) -> Result<u64, AcpiError> {
+    let image = build(vcpus, pci);
     if image.len() as u64 > layout::ACPI_END - layout::ACPI_START {
         return Err(AcpiError::TooLarge(image.len()));
     }
@@ -57,10 +66,10 @@ pub fn write(memory: &GuestMemory, vcpus: u8) -> Result<u64, AcpiError> {
 }
 
 /// All tables as they lie in memory from [`layout::ACPI_START`] on; the RSDP comes first.
-fn build(vcpus: u8) -> Vec<u8> {
+fn build(vcpus: u8, pci: &PciResources) -> Vec<u8> {
     let rsdp_length = Rsdp::new(OEM_ID, 0).bytes().len();
     let mut image = vec![0; rsdp_length];
-    let dsdt = append(&mut image, dsdt(vcpus).as_slice());
+    let dsdt = append(&mut image, dsdt(vcpus, pci).as_slice());
     let fadt = append(&mut image, &fadt(dsdt));
     let madt = append(&mut image, &madt(vcpus));
     let mcfg = append(&mut image, &mcfg());
@@ -135,7 +144,7 @@ fn mcfg() -> Vec<u8> {
     mcfg.bytes()
 }
 
-fn dsdt(vcpus: u8) -> Sdt {
+fn dsdt(vcpus: u8, pci: &PciResources) -> Sdt {
     const HEADER_BYTES: u32 = 36;
     const REVISION: u8 = 6;
     let mut dsdt = Sdt::new(
@@ -148,7 +157,7 @@ fn dsdt(vcpus: u8) -> Sdt {
     );
     let mut aml = Vec::new();
     processors(vcpus, &mut aml);
-    pci_root(&mut aml);
+    pci_root(pci, &mut aml);
     reserved_areas(&mut aml);
     serial_port(&mut aml);
     panic_port(&mut aml);
@@ -176,31 +185,48 @@ fn processors(vcpus: u8, aml: &mut dyn AmlSink) {
     }
 }
 
-fn pci_root(aml: &mut dyn AmlSink) {
-    let window = AddressSpace::new_memory(
+fn pci_root(pci: &PciResources, aml: &mut dyn AmlSink) {
+    let low = AddressSpace::new_memory(
         AddressSpaceCacheable::NotCacheable,
         true,
         layout::PCI_MMIO_START as u32,
         (layout::PCI_MMIO_END - 1) as u32,
         None,
     );
-    Device::new(
-        "\\_SB_.PCI0".into(),
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0A08")),
-            &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
-            &Name::new("_ADR".into(), &ZERO),
-            &Name::new("_SEG".into(), &ZERO),
-            &Name::new("_UID".into(), &ZERO),
-            // Says that DMA is cache coherent.
-            &Name::new("_CCA".into(), &ONE),
-            &Name::new(
-                "_CRS".into(),
-                &ResourceTemplate::new(vec![&AddressSpace::new_bus_number(0u16, 0u16), &window]),
-            ),
-        ],
-    )
-    .to_aml_bytes(aml);
+    let bus = AddressSpace::new_bus_number(0u16, 0u16);
+    let high = pci.high_window.map(|(first, last)| {
+        AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None)
+    });
+    let mut resources: Vec<&dyn Aml> = vec![&bus, &low];
+    resources.extend(high.iter().map(|window| window as &dyn Aml));
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
+    let routes = Name::new("_PRT".into(), &line_interrupts(&pci.line_interrupts));
+    let ids = [
+        Name::new("_HID".into(), &EISAName::new("PNP0A08")),
+        Name::new("_CID".into(), &EISAName::new("PNP0A03")),
+        Name::new("_ADR".into(), &ZERO),
+        Name::new("_SEG".into(), &ZERO),
+        Name::new("_UID".into(), &ZERO),
+        // Says that DMA is cache coherent.
+        Name::new("_CCA".into(), &ONE),
+    ];
+    let mut members: Vec<&dyn Aml> = ids.iter().map(|name| name as &dyn Aml).collect();
+    members.push(&resources);
+    if !pci.line_interrupts.is_empty() {
+        members.push(&routes);
+    }
+    Device::new("\\_SB_.PCI0".into(), members).to_aml_bytes(aml);
+}
+
+/// The routing table: a package of (device, pin A, no link device, IOAPIC pin) each.
+fn line_interrupts(routes: &[(u8, u32)]) -> PackageBuilder {
+    const ALL_FUNCTIONS: u32 = 0xffff;
+    let mut table = PackageBuilder::new();
+    for (slot, pin) in routes {
+        let device = u32::from(*slot) << 16 | ALL_FUNCTIONS;
+        table.add_element(&Package::new(vec![&device, &ZERO, &ZERO, pin]));
+    }
+    table
 }
 
 /// Without this Linux does not trust the ECAM area of the MCFG.
@@ -265,10 +291,17 @@ mod tests {
         u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
     }
 
+    fn resources() -> PciResources {
+        PciResources {
+            high_window: Some((8 << 30, (16 << 30) - 1)),
+            line_interrupts: (1..32).map(|slot| (slot, 16)).collect(),
+        }
+    }
+
     #[test]
     fn every_table_is_reachable_and_its_checksum_is_right() {
         for vcpus in [1, 2, 64, 254] {
-            let image = build(vcpus);
+            let image = build(vcpus, &resources());
             assert_eq!(&image[..8], b"RSD PTR ");
             assert_eq!(sum(&image[..20]), 0);
             assert_eq!(sum(&image[..36]), 0);
@@ -301,6 +334,6 @@ mod tests {
 
     #[test]
     fn the_largest_machine_fits_the_area() {
-        assert!((build(254).len() as u64) < layout::ACPI_END - layout::ACPI_START);
+        assert!((build(254, &resources()).len() as u64) < layout::ACPI_END - layout::ACPI_START);
     }
 }

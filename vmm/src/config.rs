@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use hull_vmm_client::config::VmConfig;
+use hull_vmm_client::config::{VfioConfig, VmConfig};
+use hull_vmm_client::vfio::is_address;
 
 use crate::devices::fs::TAG_BYTES;
 use crate::error::VmmError;
@@ -59,6 +60,9 @@ pub fn check(config: &VmConfig) -> Result<(), VmmError> {
             ));
         }
     }
+    if let Some(vfio) = &config.vfio {
+        check_vfio(vfio, config.balloon)?;
+    }
     if let Some(vsock) = &config.vsock {
         if vsock.guest_cid < FIRST_GUEST_CID || vsock.guest_cid == u32::MAX {
             return refuse(format!("guest_cid {} is reserved", vsock.guest_cid));
@@ -68,6 +72,28 @@ pub fn check(config: &VmConfig) -> Result<(), VmmError> {
             return refuse(format!(
                 "guest_socket_prefix \"{prefix}\" is not a file name"
             ));
+        }
+    }
+    Ok(())
+}
+
+fn check_vfio(vfio: &VfioConfig, balloon: bool) -> Result<(), VmmError> {
+    let refuse = |message: String| Err(VmmError::Config(message));
+    if balloon {
+        // A page that the guest gives back and takes again would be another one than the
+        // one that the IOMMU has.
+        return refuse("vfio and balloon do not go together: guest RAM is pinned".to_owned());
+    }
+    let mut seen = HashSet::new();
+    for device in vfio.groups.iter().flat_map(|group| &group.devices) {
+        if !is_address(&device.address) {
+            return refuse(format!(
+                "address \"{}\" of device {} is not of the form 0000:01:00.0",
+                device.address, device.id
+            ));
+        }
+        if !seen.insert(&device.address) {
+            return refuse(format!("device {} is passed through twice", device.address));
         }
     }
     Ok(())
@@ -99,6 +125,28 @@ mod tests {
     #[test]
     fn a_complete_configuration_passes() {
         assert_eq!(outcome(|_| {}), Ok(()));
+    }
+
+    #[test]
+    fn devices_that_are_passed_through_are_checked() {
+        let device = |address: &str| serde_json::json!({"id": "gpu", "address": address});
+        let with = |devices: Vec<serde_json::Value>, balloon: bool| {
+            outcome(|config| {
+                config["balloon"] = balloon.into();
+                config["vfio"] = serde_json::json!({
+                    "container_fd": 11, "groups": [{"fd": 12, "devices": devices}]});
+            })
+        };
+        let good = device("0000:01:00.0");
+        assert_eq!(with(vec![good.clone()], false), Ok(()));
+        for (devices, balloon, message) in [
+            (vec![good.clone()], true, "balloon"),
+            (vec![good.clone(), good], false, "twice"),
+            (vec![device("../x")], false, "not of the form"),
+        ] {
+            let error = with(devices, balloon).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]

@@ -13,10 +13,11 @@ use hull_vmm_client::descriptor::receive;
 use hull_vmm_client::exit::ExitReason;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::cpu::Buses;
+use crate::cpu::{Buses, kick_signal};
 use crate::devices::balloon::BalloonResizer;
 use crate::devices::block::Block;
 use crate::devices::fs::{Fs, FsStatus};
+use crate::devices::net::Net;
 use crate::events::chain;
 use crate::exit::ExitSignal;
 use crate::metrics::{Counter, Sample, Samples, render};
@@ -27,6 +28,8 @@ const MAX_CLIENTS: usize = 16;
 const REQUEST_MAX_BYTES: usize = 4096;
 /// How long an answer may take to be read.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long vCPUs may take to leave the guest for a pause.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 const TOKEN_EXIT: u64 = 0;
 const TOKEN_SIGNAL: u64 = 1;
 const TOKEN_LISTENER: u64 = 2;
@@ -84,12 +87,16 @@ pub struct Control {
     pub id: String,
     /// Disks by slot.
     pub disks: Vec<Disk>,
+    /// Networks by id.
+    pub nets: Vec<(String, Arc<Mutex<Net>>)>,
     /// The balloon, when there is one.
     pub balloon: Option<BalloonResizer>,
     /// The virtio-fs device, when there is one.
     pub fs: Option<FsDevice>,
     /// Counters by device name.
     pub metrics: Vec<(String, Arc<dyn Samples>)>,
+    /// Threads of the vCPUs.
+    pub vcpus: Vec<libc::pthread_t>,
     /// The machine.
     pub buses: Arc<Buses>,
     /// When the vCPUs started.
@@ -234,6 +241,14 @@ impl Control {
                     .end(ExitReason::Stopped, "Stopped over the control socket");
                 Answer::Ok
             }
+            Request::Pause => self.pause(),
+            Request::Resume => {
+                self.buses.gate.open();
+                Answer::Ok
+            }
+            Request::Dump => Answer::Dump {
+                text: self.buses.pci.dump(),
+            },
             Request::Metrics => Answer::Metrics {
                 text: self.metrics(),
             },
@@ -259,6 +274,28 @@ impl Control {
                     refused(format!("Disk {serial} has no backing"))
                 }
             }),
+            Request::LimitDisk { serial, limits } => self.with_disk(&serial, |disk| {
+                disk.set_limits(limits);
+                Answer::Ok
+            }),
+            Request::LimitNet { id, receive, send } => self.with_net(&id, |net| {
+                net.set_limits(receive, send);
+                Answer::Ok
+            }),
+            Request::AttachNet { id } => match file {
+                None => refused("AttachNet came without a descriptor"),
+                Some(file) => self.with_net(&id, |net| match net.attach(file) {
+                    Ok(()) => Answer::Ok,
+                    Err(error) => refused(chain(&error)),
+                }),
+            },
+            Request::DetachNet { id } => self.with_net(&id, |net| {
+                if net.detach() {
+                    Answer::Ok
+                } else {
+                    refused(format!("Network {id} has no tap"))
+                }
+            }),
             Request::ResizeBalloon { mib } => match &self.balloon {
                 Some(balloon) => {
                     balloon.resize(mib);
@@ -270,6 +307,28 @@ impl Control {
             Request::AddShare { .. } | Request::RemoveShare { .. } => {
                 refused("Shares are hull-fsd's, not hull-vmm's")
             }
+        }
+    }
+
+    fn pause(&self) -> Answer {
+        let kick = || {
+            for thread in &self.vcpus {
+                // SAFETY: threads of vCPUs are joined by nobody; while the VM runs their
+                // ids are valid.
+                unsafe { libc::pthread_kill(*thread, kick_signal()) };
+            }
+        };
+        if self.buses.gate.close(self.vcpus.len(), PAUSE_TIMEOUT, kick) {
+            Answer::Ok
+        } else {
+            refused(format!("The vCPUs did not stop within {PAUSE_TIMEOUT:?}"))
+        }
+    }
+
+    fn with_net(&self, id: &str, action: impl FnOnce(&mut Net) -> Answer) -> Answer {
+        match self.nets.iter().find(|(name, _)| name == id) {
+            Some((_, net)) => action(&mut net.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => refused(format!("There is no network {id}")),
         }
     }
 
@@ -300,7 +359,7 @@ impl Control {
             id: self.id.clone(),
             pid: std::process::id(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            running: !self.buses.exit.is_stopping(),
+            running: !self.buses.exit.is_stopping() && !self.buses.gate.is_closed(),
             attached_disks: self
                 .disks
                 .iter()

@@ -46,6 +46,16 @@ pub enum VmmError {
         #[source]
         source: crate::devices::block::BackingError,
     },
+    #[error("Failed to pass device {id} through")]
+    Vfio {
+        id: String,
+        #[source]
+        source: crate::devices::vfio::VfioSetupError,
+    },
+    #[error("Failed to set up VFIO")]
+    VfioContainer(#[from] crate::devices::vfio::VfioError),
+    #[error(transparent)]
+    Cpuid(#[from] crate::cpu::CpuidError),
     #[error(transparent)]
     Fs(#[from] crate::devices::fs::FsError),
     #[error(transparent)]

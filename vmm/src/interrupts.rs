@@ -35,7 +35,7 @@ pub enum InterruptError {
     #[error("Failed to build an interrupt routing table of {0} entries")]
     Table(usize),
     /// KVM refused an irqfd.
-    #[error("Failed to register the irqfd of interrupt {gsi}")]
+    #[error("Failed to connect or disconnect the irqfd of interrupt {gsi}")]
     IrqFd {
         /// Interrupt number.
         gsi: u32,
@@ -62,6 +62,16 @@ pub trait InterruptController: Send + Sync {
     fn route(&self, gsi: u32, message: MsiMessage) -> Result<(), InterruptError>;
     /// Makes a write to `event` raise `gsi`.
     fn connect(&self, gsi: u32, event: &EventFd) -> Result<(), InterruptError>;
+    /// Undoes it.
+    fn disconnect(&self, gsi: u32, event: &EventFd) -> Result<(), InterruptError>;
+    /// Makes a write to `event` raise the level-triggered `gsi`; when the guest has served
+    /// it, the level falls and `served` is signalled.
+    fn connect_level(
+        &self,
+        gsi: u32,
+        event: &EventFd,
+        served: &EventFd,
+    ) -> Result<(), InterruptError>;
 }
 
 struct Table {
@@ -150,6 +160,23 @@ impl InterruptController for KvmInterrupts {
     fn connect(&self, gsi: u32, event: &EventFd) -> Result<(), InterruptError> {
         self.vm
             .register_irqfd(event, gsi)
+            .map_err(|source| InterruptError::IrqFd { gsi, source })
+    }
+
+    fn disconnect(&self, gsi: u32, event: &EventFd) -> Result<(), InterruptError> {
+        self.vm
+            .unregister_irqfd(event, gsi)
+            .map_err(|source| InterruptError::IrqFd { gsi, source })
+    }
+
+    fn connect_level(
+        &self,
+        gsi: u32,
+        event: &EventFd,
+        served: &EventFd,
+    ) -> Result<(), InterruptError> {
+        self.vm
+            .register_irqfd_with_resample(event, served, gsi)
             .map_err(|source| InterruptError::IrqFd { gsi, source })
     }
 }

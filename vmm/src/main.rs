@@ -1,4 +1,4 @@
-//! hull-vmm: `hull-vmm --config-fd N`.
+//! hull-vmm: `hull-vmm --config-fd N`, `hull-vmm ctl SOCKET COMMAND`.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use hull_vmm::descriptors::Descriptors;
 use hull_vmm::error::VmmError;
 use hull_vmm::events::chain;
-use hull_vmm::{config, exit, vm};
+use hull_vmm::{config, ctl, exit, vm};
 use hull_vmm_client::config::VmConfig;
 use hull_vmm_client::exit::ExitReason;
 
@@ -54,8 +54,13 @@ fn arguments() -> anyhow::Result<Option<i32>> {
             println!("hull-vmm {}", env!("CARGO_PKG_VERSION"));
             Ok(None)
         }
+        ["ctl", ..] => {
+            ctl::run(&arguments[1..], &mut std::io::stdout())?;
+            Ok(None)
+        }
         _ => bail!(
-            "usage: hull-vmm --config-fd N (a JSON configuration on an inherited descriptor) | --version"
+            "usage: hull-vmm --config-fd N (a JSON configuration on an inherited descriptor) | --version | {}",
+            ctl::USAGE
         ),
     }
 }

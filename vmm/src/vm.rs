@@ -16,7 +16,7 @@ use seccompiler::BpfProgram;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::control::{Control, Disk, FsDevice, Server};
-use crate::cpu::{Buses, ExitCounters, Vcpu, install_kick_handler, kick_signal};
+use crate::cpu::{Buses, ExitCounters, Gate, Vcpu, install_kick_handler, kick_signal};
 use crate::descriptors::Descriptors;
 use crate::devices::balloon::{Balloon, BalloonMetrics, BalloonResizer};
 use crate::devices::block::{Block, BlockMetrics};
@@ -37,6 +37,10 @@ use crate::pci::PciRoot;
 use crate::virtio::{Doorbells, KvmDoorbells, VirtioDevice, VirtioPciDevice};
 use crate::{acpi, boot, layout};
 
+mod passthrough;
+
+use passthrough::Passthrough;
+
 /// How long vCPU threads may take to leave the guest at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_POLL: Duration = Duration::from_millis(1);
@@ -52,8 +56,10 @@ struct Machine {
     disk_loop: EventLoop,
     device_loop: EventLoop,
     disks: Vec<Disk>,
+    nets: Vec<(String, Arc<Mutex<Net>>)>,
     balloon: Option<BalloonResizer>,
     fs: Option<Arc<Mutex<Fs>>>,
+    passthrough: Option<Passthrough>,
     metrics: Vec<(String, Arc<dyn Samples>)>,
 }
 
@@ -77,14 +83,15 @@ pub fn run(
     let mut machine = Machine::new(&kvm, config)?;
     let com1 = machine.serial_interrupt()?;
     let root = machine.add_devices(config, descriptors)?;
-    let entry = load(&machine.memory, config, descriptors)?;
+    machine.add_passthrough(&kvm, config, descriptors)?;
+    let entry = load(&machine, config, descriptors)?;
     let vcpus = Vcpu::create_all(&kvm, &machine.vm, config.vcpus, entry)?;
     drop(kvm);
     let filters = match &config.jail {
         Some(jail) => {
             privileges::enter(jail, root.as_ref())?;
             if jail.seccomp {
-                Some(Filters::new()?)
+                Some(Filters::new(machine.passthrough.is_some())?)
             } else {
                 None
             }
@@ -96,6 +103,7 @@ pub fn run(
         console,
         pci: machine.pci,
         exit: Arc::clone(&exit),
+        gate: Gate::default(),
         exits: ExitCounters::default(),
     });
     let loops = [
@@ -106,9 +114,14 @@ pub fn run(
     let control = Control {
         id: config.id.clone(),
         disks: machine.disks,
+        nets: machine.nets,
         balloon: machine.balloon,
         fs: machine.fs.map(FsDevice::new),
         metrics: machine.metrics,
+        vcpus: vcpus
+            .iter()
+            .map(|thread| thread.as_pthread_t() as libc::pthread_t)
+            .collect(),
         buses: Arc::clone(&buses),
         started: Instant::now(),
     };
@@ -124,7 +137,11 @@ pub fn run(
             format!("The control loop failed: {error}"),
         );
     }
-    stop(vcpus, &exit);
+    // Only after the end is known, or a paused guest would go on for a moment.
+    stop(vcpus, &exit, &buses.gate);
+    if let Some(passthrough) = &machine.passthrough {
+        passthrough.shut_down();
+    }
     buses.console.flush();
     Ok(exit
         .outcome()
@@ -180,7 +197,7 @@ fn take_signals() -> io::Result<OwnedFd> {
 }
 
 fn load(
-    memory: &GuestMemory,
+    machine: &Machine,
     config: &VmConfig,
     descriptors: &mut Descriptors,
 ) -> Result<boot::Entry, VmmError> {
@@ -189,9 +206,10 @@ fn load(
         Some(fd) => Some(File::from(descriptors.take(fd, "initramfs")?)),
         None => None,
     };
-    let rsdp = acpi::write(memory, config.vcpus)?;
+    let resources = machine.pci_resources();
+    let rsdp = acpi::write(&machine.memory, config.vcpus, &resources)?;
     Ok(boot::load(
-        memory,
+        &machine.memory,
         &kernel,
         initramfs.as_ref(),
         &config.boot.cmdline,
@@ -220,8 +238,10 @@ impl Machine {
             disk_loop: event_loop()?,
             device_loop: event_loop()?,
             disks: Vec::new(),
+            nets: Vec::new(),
             balloon: None,
             fs: None,
+            passthrough: None,
             metrics: Vec::new(),
         })
     }
@@ -274,19 +294,27 @@ impl Machine {
                         source,
                     })?;
             }
-            let block = Arc::new(Mutex::new(block));
             let poller = self.disk_loop.poller();
+            block
+                .watch_limits(disk.limits, &poller)
+                .map_err(VmmError::io("watch the limits of a disk"))?;
+            let block = Arc::new(Mutex::new(block));
             self.disks.push(Disk::new(Arc::clone(&block)));
             self.metrics.push((disk.serial.clone(), metrics));
             self.add(block, &poller, true)?;
         }
         for net in &config.nets {
             let metrics = Arc::new(NetMetrics::default());
-            let tap = Tap::new(descriptors.take(net.tap_fd, "tap")?)
-                .map_err(VmmError::io("set up the tap"))?;
+            let tap = match net.tap_fd {
+                Some(fd) => Some(
+                    Tap::new(descriptors.take(fd, "tap")?)
+                        .map_err(VmmError::io("set up the tap"))?,
+                ),
+                None => None,
+            };
             let poller = self.device_loop.poller();
             let mac = parse_mac(&net.mac)?;
-            let device = Net::new(
+            let mut device = Net::new(
                 net.id.clone(),
                 mac,
                 net.mtu,
@@ -294,8 +322,13 @@ impl Machine {
                 poller.clone(),
                 Arc::clone(&metrics),
             );
+            device
+                .watch_limits(net.receive_limits, net.send_limits)
+                .map_err(VmmError::io("watch the limits of a network"))?;
+            let device = Arc::new(Mutex::new(device));
+            self.nets.push((net.id.clone(), Arc::clone(&device)));
             self.metrics.push((net.id.clone(), metrics));
-            self.add(Arc::new(Mutex::new(device)), &poller, false)?;
+            self.add(device, &poller, false)?;
         }
         let root = self.add_vsock(config, descriptors)?;
         let metrics = Arc::new(RngMetrics::default());
@@ -384,11 +417,11 @@ struct Filters {
 }
 
 impl Filters {
-    fn new() -> Result<Self, VmmError> {
+    fn new(passthrough: bool) -> Result<Self, VmmError> {
         Ok(Self {
-            main: seccomp::filter(Role::Main)?,
-            vcpu: seccomp::filter(Role::Vcpu)?,
-            devices: seccomp::filter(Role::Devices)?,
+            main: seccomp::filter(Role::Main, passthrough)?,
+            vcpu: seccomp::filter(Role::Vcpu, passthrough)?,
+            devices: seccomp::filter(Role::Devices, passthrough)?,
         })
     }
 }
@@ -447,10 +480,11 @@ fn start(
 
 /// Makes the vCPUs leave the guest. A thread that does not within the time limit dies with
 /// the process.
-fn stop(threads: Vec<JoinHandle<()>>, exit: &ExitSignal) {
+fn stop(threads: Vec<JoinHandle<()>>, exit: &ExitSignal, gate: &Gate) {
     if !exit.is_stopping() {
         exit.end(ExitReason::VmmError, "The main loop ended");
     }
+    gate.open();
     for thread in &threads {
         // SAFETY: the thread is not joined, so its id is valid.
         unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, kick_signal()) };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod support;
+mod vfio;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use hull_vmm_client::control::{Answer, Request};
 use hull_vmm_client::exit::ExitReason;
+use hull_vmm_client::rate::{Rate, RateLimits};
 use hull_vmm_client::scaled;
 use support::{Machine, Options, disk_file, give_to_jail};
 
@@ -511,6 +513,120 @@ async fn node_memory_and_disk_space_that_the_guest_frees_go_back_to_the_host() {
     .await;
     machine.control.resize_balloon(0).await.unwrap();
     until_metric(&machine, "hull_vmm_balloon_bytes", |bytes| bytes == 0).await;
+    machine.control.stop().await.unwrap();
+    machine.end();
+}
+
+#[tokio::test]
+#[ignore = "needs KVM: run in the testnode (make test does)"]
+async fn node_a_disk_is_limited_until_the_limit_is_lifted() {
+    const MIB: u64 = 1 << 20;
+    let rate = Rate {
+        per_second: MIB / 4,
+        burst: Some(MIB / 4),
+    };
+    let mut machine = Machine::start(Options {
+        disks: vec![(
+            "scratch",
+            Some(disk_file(&std::env::temp_dir(), &vec![1; 8 << 20])),
+            false,
+        )],
+        disk_limits: RateLimits {
+            bytes: Some(rate),
+            ..RateLimits::default()
+        },
+        ..options("limited")
+    });
+    machine.expect("MARK started");
+    let started = Instant::now();
+    let read = "hull_vmm_block_bytes_total{device=\"scratch\",direction=\"read\"}";
+    until_metric(&machine, read, |bytes| bytes >= MIB).await;
+    // A quarter of a MiB at once, and the last request may be larger than what was left.
+    assert!(
+        started.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    let bytes = metric(&machine.control.metrics().await.unwrap(), read);
+    let most = MIB + MIB / 4 * (started.elapsed().as_secs() + 2);
+    assert!(bytes <= most, "{bytes} in {:?}", started.elapsed());
+    let unknown = machine
+        .control
+        .limit_net("none", RateLimits::default(), RateLimits::default());
+    assert!(
+        unknown
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("no network none")
+    );
+    machine
+        .control
+        .limit_disk("scratch", RateLimits::default())
+        .await
+        .unwrap();
+    machine.expect("MARK finished");
+    machine.control.stop().await.unwrap();
+    machine.end();
+}
+
+/// `hull-vmm ctl` on the socket of a machine.
+fn ctl(machine: &Machine, words: &[&str]) -> String {
+    let socket = machine.control.path().to_str().unwrap();
+    let mut command = vec![env!("CARGO_BIN_EXE_hull-vmm"), "ctl", socket];
+    command.extend_from_slice(words);
+    run(&command)
+}
+
+#[tokio::test]
+#[ignore = "needs KVM: run in the testnode (make test does)"]
+async fn node_a_paused_guest_stands_still_and_goes_on() {
+    let mut machine = Machine::start(Options {
+        vcpus: 2,
+        ..options("ticks")
+    });
+    machine.expect("MARK tick 3");
+    ctl(&machine, &["pause"]);
+    assert!(!machine.control.state().await.unwrap().running);
+    let console = ctl(&machine, &["console"]);
+    let exits = "hull_vmm_exits_total{kind=\"port\"}";
+    let before = metric(&ctl(&machine, &["metrics"]), exits);
+    tokio::time::sleep(scaled(Duration::from_millis(100))).await;
+    assert_eq!(metric(&ctl(&machine, &["metrics"]), exits), before);
+    assert_eq!(ctl(&machine, &["console"]), console);
+    let dump = ctl(&machine, &["dump"]);
+    assert!(dump.contains("virtio \"vsock\" status 0x0f"), "{dump}");
+    assert!(dump.contains("BAR 0 of 0x8000 bytes at 0xc0"), "{dump}");
+    ctl(&machine, &["resume"]);
+    let ticks = machine.console().matches("MARK tick").count();
+    machine.expect(&format!("MARK tick {}", ticks + 2));
+    // The end comes to a paused VM too.
+    machine.control.pause().await.unwrap();
+    ctl(&machine, &["stop"]);
+    assert_eq!(machine.end().0.reason, ExitReason::Stopped);
+}
+
+#[tokio::test]
+#[ignore = "needs KVM: run in the testnode (make test does)"]
+async fn node_a_network_is_given_its_tap_while_the_guest_runs() {
+    let (namespace, tap) = Namespace::new();
+    let mut machine = Machine::start(Options {
+        net_without_tap: true,
+        ..options("link")
+    });
+    machine.expect("MARK link 0");
+    machine
+        .control
+        .attach_net("eth0", tap.as_fd())
+        .await
+        .unwrap();
+    let again = machine.control.attach_net("eth0", tap.as_fd()).await;
+    assert!(again.unwrap_err().to_string().contains("has a tap already"));
+    machine.expect("MARK link 1");
+    let answer = namespace.run(&["busybox", "ping", "-c", "1", "-W", "20", "10.77.0.2"]);
+    assert!(answer.contains("1 packets received"), "{answer}");
+    machine.control.detach_net("eth0").await.unwrap();
+    machine.expect("MARK link down");
     machine.control.stop().await.unwrap();
     machine.end();
 }

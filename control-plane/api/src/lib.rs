@@ -17,10 +17,12 @@
 //! * [`schema`] is the table of known fields with their types and patch strategies.
 //! * [`custom`] is what CustomResourceDefinitions bring: kinds that come and go at run time.
 //! * [`cron`] reads the schedules of CronJobs and finds their next time.
+//! * [`quota`] says what an object counts in a ResourceQuota.
 //! * [`protobuf`] is the other form of the built-in kinds on the wire, driven by the schema.
 //! * [`managed`] is about who owns which field, and server-side apply.
 //! * [`status`] holds the errors, with Kubernetes' reasons, codes and messages.
 
+pub mod amounts;
 pub mod cel;
 pub mod cron;
 pub mod custom;
@@ -35,6 +37,7 @@ pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod registry;
 pub mod schema;
 pub mod selector;

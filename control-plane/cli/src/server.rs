@@ -152,6 +152,7 @@ pub async fn start(
             key: pki.ca_key_pem().to_string(),
             reserved_names: pki.server_names().to_vec(),
         }),
+        load_balancer_pool: settings.load_balancer_pool.clone(),
         ..ControllersConfig::default()
     };
     let api = ApiServer::new(config, store)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use hull_apiserver::audit::AuditFile;
+use hull_controllers::load_balancer::AddressRange;
 use hull_netd::config::DEFAULT_SERVICE_NETWORK;
 use hull_node::Threshold;
 use ipnet::IpNet;
@@ -197,6 +198,9 @@ pub struct Settings {
     /// Older audit logs that are kept [default: 10]
     #[arg(long, env = "HULL_AUDIT_LOG_MAX_BACKUPS", value_name = "N")]
     pub audit_log_max_backups: Option<usize>,
+    /// Addresses for services of type LoadBalancer: NETWORK/LENGTH, ADDRESS-ADDRESS or ADDRESS
+    #[arg(long, env = "HULL_LOAD_BALANCER_POOL", value_name = "RANGE", value_delimiter = ',')]
+    pub load_balancer_pool: Vec<String>,
     /// Of several control planes on one store only the leader schedules and controls, true or
     /// false [default: true with etcd, else false]
     #[arg(long, env = "HULL_LEADER_ELECT", value_name = "BOOL")]
@@ -259,6 +263,7 @@ pub struct Resolved {
     pub encryption_config: Option<PathBuf>,
     pub audit: Option<AuditSettings>,
     pub leader_elect: bool,
+    pub load_balancer_pool: Vec<AddressRange>,
     pub log: String,
     pub json_logs: bool,
 }
@@ -300,7 +305,8 @@ impl Settings {
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
             guest_kernel, guest_initramfs, guest_boot_timeout, cni_conf_dir, pod_cidr, netd_listen,
             netd, log, log_format;
-            tls_san, node_label, eviction, cni_bin_dir, service_cidr, registry_mirror, dns_upstream, stub_domain
+            tls_san, node_label, eviction, cni_bin_dir, service_cidr, registry_mirror, dns_upstream,
+            stub_domain, load_balancer_pool
         )
     }
 
@@ -415,6 +421,7 @@ impl Settings {
             stub_domains: name_servers::stub_domains(&self.stub_domain)?,
             registry_mirrors,
             leader_elect: self.leader_elect.unwrap_or(store.is_shared()),
+            load_balancer_pool: address_ranges(&self.load_balancer_pool)?,
             store,
             audit,
             encryption_config: optional(self.encryption_config)?,
@@ -470,6 +477,11 @@ fn thresholds(texts: &[String]) -> anyhow::Result<Option<Vec<Threshold>>> {
 }
 
 /// At most one network per IP version, as Services have at most one address of each.
+fn address_ranges(texts: &[String]) -> anyhow::Result<Vec<AddressRange>> {
+    let parsed: Result<Vec<_>, _> = texts.iter().map(|text| text.parse()).collect();
+    parsed.context("load_balancer_pool")
+}
+
 fn service_networks(texts: &[String]) -> anyhow::Result<Vec<IpNet>> {
     if texts.is_empty() {
         return Ok(vec![DEFAULT_SERVICE_NETWORK.parse()?]);

@@ -12,6 +12,7 @@ use kube::{Api, Client, runtime::watcher};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    autoscaler::HorizontalPodAutoscalerController,
     certificates::{CertificatesController, SigningCa},
     cluster_role_aggregation::ClusterRoleAggregationController,
     cronjob::CronJobController,
@@ -22,16 +23,22 @@ use crate::{
     garbage::GarbageCollector,
     informers::{Informers, Scope},
     job::{JobController, JobOrphansController},
+    load_balancer::{AddressRange, LoadBalancerController},
     namespace::NamespaceController,
     node_lifecycle::{LEASE_NAMESPACE, MONITOR_GRACE_PERIOD, NodeLifecycleController},
     pod_gc::{PodGcController, TERMINATED_PODS_KEPT},
     replicaset::{ReplicaSetController, ReplicationControllerController},
+    resource_quota::ResourceQuotaController,
     root_ca::{self, RootCaController},
     runtime::{Controller, Writer, controller, metrics::ControllersMetrics, writer::KubeWriter},
     service_account::ServiceAccountController,
     statefulset::StatefulSetController,
     taint_eviction::TaintEvictionController,
     ttl_after_finished::TtlAfterFinishedController,
+    volumes::{
+        ClaimBinderController, ClaimProtectionController, EphemeralVolumeController,
+        VolumeProtectionController, VolumeReclaimController,
+    },
 };
 
 /// What events say under From.
@@ -51,6 +58,8 @@ pub struct ControllersConfig {
     pub cluster_ca: Option<String>,
     /// What certificate signing requests are signed with; `None`: nobody answers them.
     pub signing_ca: Option<SigningCa>,
+    /// What services of type LoadBalancer get addresses from; empty: they wait for somebody else.
+    pub load_balancer_pool: Vec<AddressRange>,
     /// With several instances: only the leader works. `None`: this is the only one.
     pub leader_election: Option<LeaderElection>,
     /// Where the figures go.
@@ -65,6 +74,7 @@ impl Default for ControllersConfig {
             terminated_pods_kept: TERMINATED_PODS_KEPT,
             cluster_ca: None,
             signing_ca: None,
+            load_balancer_pool: Vec::new(),
             leader_election: None,
             metrics: ControllersMetrics::default(),
         }
@@ -83,6 +93,7 @@ struct Wiring {
     tasks: TaskTracker,
     stop: CancellationToken,
     config: ControllersConfig,
+    collector: Arc<GarbageCollector>,
 }
 
 impl Wiring {
@@ -144,6 +155,12 @@ impl Wiring {
         self.control(|i| TtlAfterFinishedController::new(self.writer(), i.of()));
     }
 
+    fn autoscaling(&self) {
+        self.control(|i| {
+            HorizontalPodAutoscalerController::new(self.writer(), self.recorder(), i.of(), i.of())
+        });
+    }
+
     fn budgets(&self) {
         self.control(|i| {
             let scales = Scales {
@@ -153,6 +170,27 @@ impl Wiring {
                 stateful: i.of(),
             };
             DisruptionController::new(self.writer(), self.recorder(), i.of(), i.of(), scales)
+        });
+    }
+
+    fn volumes(&self) {
+        self.control(|i| {
+            ClaimBinderController::new(self.writer(), self.recorder(), i.of(), i.of(), i.of())
+        });
+        self.control(|i| {
+            VolumeReclaimController::new(self.writer(), self.recorder(), i.of(), i.of())
+        });
+        self.control(|i| ClaimProtectionController::new(self.writer(), i.of(), i.of()));
+        self.control(|i| VolumeProtectionController::new(self.writer(), i.of()));
+        self.control(|i| {
+            EphemeralVolumeController::new(self.writer(), self.recorder(), i.of(), i.of())
+        });
+    }
+
+    fn quotas(&self) {
+        let objects = self.collector.clone();
+        self.control(|i| {
+            ResourceQuotaController::new(self.writer(), i.of(), i.of(), i.of(), i.of(), objects)
         });
     }
 
@@ -173,6 +211,15 @@ impl Wiring {
         self.control(|i| {
             EndpointSliceMirroringController::new(self.writer(), i.of(), i.of(), i.of())
         });
+    }
+
+    fn load_balancers(&self) {
+        let pool = self.config.load_balancer_pool.clone();
+        if !pool.is_empty() {
+            self.control(|i| {
+                LoadBalancerController::new(self.writer(), self.recorder(), pool, i.of())
+            });
+        }
     }
 
     fn nodes(&self) {
@@ -271,10 +318,15 @@ async fn work(
         tasks,
         stop,
         config,
+        collector: collector.clone(),
     };
     wiring.workloads();
+    wiring.autoscaling();
     wiring.budgets();
+    wiring.quotas();
+    wiring.volumes();
     wiring.services();
+    wiring.load_balancers();
     wiring.nodes();
     wiring.namespaces();
     wiring.access();

@@ -13,8 +13,9 @@ use hull_store::embedded::EmbeddedStore;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, ReplicaSet},
+        autoscaling::v2::HorizontalPodAutoscaler,
         coordination::v1::Lease,
-        core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
+        core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, ServiceAccount},
     },
     apimachinery::pkg::apis::meta::v1::MicroTime,
     jiff::Timestamp,
@@ -256,6 +257,52 @@ async fn a_deployment_rolls_out_scales_and_rolls_back() {
         deployment.annotations()["deployment.kubernetes.io/revision"],
         "3"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_autoscaler_keeps_its_bounds_and_a_quota_counts_what_is_there() {
+    let cluster = cluster().await;
+    cluster.node("a").await;
+    cluster.deployment(json!({"replicas": 1})).await;
+    let autoscaler = serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {"minReplicas": 3, "maxReplicas": 5,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}
+    }))
+    .unwrap();
+    Api::<HorizontalPodAutoscaler>::default_namespaced(cluster.admin.clone())
+        .create(&PostParams::default(), &autoscaler)
+        .await
+        .unwrap();
+    cluster.complete("v1", 3).await;
+    let quotas = Api::<ResourceQuota>::default_namespaced(cluster.admin.clone());
+    let quota = serde_json::from_value(json!({
+        "metadata": {"name": "q"},
+        "spec": {"hard": {"pods": "9", "count/deployments.apps": "2"}}
+    }))
+    .unwrap();
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    let used = async |name: &str| {
+        let status = quotas.get("q").await.unwrap().status;
+        let used = status.and_then(|status| status.used)?;
+        Some(used.get(name)?.0.clone())
+    };
+    until("what was there before the quota", async || {
+        used("pods").await.as_deref() == Some("3")
+            && used("count/deployments.apps").await.as_deref() == Some("1")
+    })
+    .await;
+    let background = DeleteParams::background();
+    cluster
+        .deployments()
+        .delete("web", &background)
+        .await
+        .unwrap();
+    until("what was deleted is given back", async || {
+        used("pods").await.as_deref() == Some("0")
+            && used("count/deployments.apps").await.as_deref() == Some("0")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

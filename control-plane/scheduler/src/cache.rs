@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// A node and the sum of its pods.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct NodeInfo {
     /// The object; `None` while only pods bound to it are known.
-    pub node: Option<Node>,
+    pub node: Option<Arc<Node>>,
     /// What it offers.
     pub allocatable: Resources,
     /// Sum of its pods' requests; `pods` counts them.
@@ -55,6 +55,14 @@ impl NodeInfo {
     }
 
     fn remove(&mut self, pod: &PodInfo) {
+        self.release(pod);
+        if let Some(index) = self.pods.iter().position(|own| own.uid == pod.uid) {
+            self.pods.swap_remove(index);
+        }
+    }
+
+    /// Takes what the pod has off the sums.
+    fn release(&mut self, pod: &PodInfo) {
         self.requested.subtract(&pod.requests);
         self.requested.pods -= 1;
         self.compared.subtract(&pod.compared_requests);
@@ -63,9 +71,42 @@ impl NodeInfo {
                 self.host_ports.swap_remove(index);
             }
         }
-        if let Some(index) = self.pods.iter().position(|own| own.uid == pod.uid) {
-            self.pods.swap_remove(index);
+    }
+
+    /// A copy to try things on: all that filters look at.
+    fn draft(&self) -> NodeInfo {
+        NodeInfo {
+            node: self.node.clone(),
+            allocatable: self.allocatable.clone(),
+            requested: self.requested.clone(),
+            compared: Resources::default(),
+            host_ports: self.host_ports.clone(),
+            pods: self.pods.clone(),
+            images: HashMap::new(),
         }
+    }
+
+    /// Puts a pod on it in thought.
+    pub fn put(&mut self, pod: &Arc<PodInfo>) {
+        self.add(pod);
+    }
+
+    /// Takes the pod that was put on it last off again.
+    pub fn take_last(&mut self) {
+        if let Some(pod) = self.pods.pop() {
+            self.release(&pod);
+        }
+    }
+
+    /// Takes away all pods that `leaves` names, and gives them.
+    pub fn take_all(&mut self, leaves: impl Fn(&PodInfo) -> bool) -> Vec<Arc<PodInfo>> {
+        let pods = std::mem::take(&mut self.pods);
+        let (gone, kept): (Vec<_>, Vec<_>) = pods.into_iter().partition(|pod| leaves(pod));
+        self.pods = kept;
+        for pod in &gone {
+            self.release(pod);
+        }
+        gone
     }
 }
 
@@ -219,7 +260,7 @@ impl Cache {
             info.images = images;
         }
         info.allocatable = allocatable;
-        info.node = Some(node);
+        info.node = Some(Arc::new(node));
         let regroups = match change {
             NodeChange::None => false,
             NodeChange::Added => true,
@@ -369,11 +410,21 @@ impl Cache {
             .filter(|other| other.uid != pod.uid && other.priority() >= pod.priority())
             .peekable();
         others.peek()?;
-        let mut fuller = node.clone();
+        let mut fuller = node.draft();
         for other in others {
             fuller.add(other);
         }
         Some(fuller)
+    }
+
+    /// The node to try things on, with the pods that room is being made for there and that are as
+    /// important as `pod`.
+    pub fn draft(&self, node: &str, pod: &PodInfo) -> Option<NodeInfo> {
+        let node = self.node(node)?;
+        Some(
+            self.with_nominated(node, pod)
+                .unwrap_or_else(|| node.draft()),
+        )
     }
 
     /// Labels of the namespaces.
@@ -411,7 +462,7 @@ impl Cache {
     fn populated(&self) -> impl Iterator<Item = Populated<'_>> + Clone {
         self.nodes
             .values()
-            .filter_map(|info| Some((info.node.as_ref()?, info.pods.as_slice())))
+            .filter_map(|info| Some((info.node.as_deref()?, info.pods.as_slice())))
     }
 
     /// Pods that match the term, by value of its key.

@@ -271,6 +271,7 @@ impl Core {
         self.queue.move_unschedulable(
             now,
             |pod| framework.queue_sort.rank(pod),
+            |refused_by| framework.concerns(refused_by, &event),
             |refused_by, pod| framework.is_cured_by(refused_by, pod, &event),
         );
     }

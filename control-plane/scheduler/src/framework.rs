@@ -121,10 +121,29 @@ pub trait PreFilter: Plugin {
     ) -> Result<Option<Vec<String>>, Rejection>;
 }
 
+/// Which placed pods a filter's verdict about a node depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sees {
+    /// On none.
+    NoPods,
+    /// On those of the node.
+    PodsOfNode,
+    /// On all: once one has come or gone, PreFilter must run again.
+    AllPods,
+}
+
 /// Says whether a node can take the pod.
 pub trait Filter: Plugin {
     /// Whether this node can.
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection>;
+    /// What its verdicts about the pod that the state is of depend on.
+    fn sees(&self, _state: &CycleState) -> Sees {
+        Sees::PodsOfNode
+    }
+    /// Events of this sort undo none of this filter's refusals, whatever the pod.
+    fn ignores(&self, _event: &Event<'_>) -> bool {
+        false
+    }
     /// Queueing hint: whether the event can undo this filter's refusal of the pod.
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool;
 }
@@ -459,6 +478,25 @@ impl Framework {
         Ok(())
     }
 
+    /// What the filters' verdicts about the pod depend on.
+    pub fn sees(&self, state: &CycleState) -> Sees {
+        let filters = self.filters.iter().map(|plugin| plugin.sees(state));
+        filters.max().unwrap_or(Sees::NoPods)
+    }
+
+    /// Whether the node alone can take the pod, as all filters see it.
+    pub fn passes_draft(&self, state: &CycleState, pod: &PodInfo, draft: &NodeInfo) -> bool {
+        self.run_filters(state, pod, draft).is_ok()
+    }
+
+    /// Whether a node that could take the pod still can with other pods on it.
+    pub fn still_passes(&self, state: &CycleState, pod: &PodInfo, draft: &NodeInfo) -> bool {
+        let mut plugins = self.filters.iter();
+        plugins.all(|plugin| {
+            plugin.sees(state) == Sees::NoPods || plugin.filter(state, pod, draft).is_ok()
+        })
+    }
+
     /// Whether the pod may enter the queue.
     pub fn admits(&self, pod: &PodInfo) -> bool {
         let mut plugins = self.pre_enqueues.iter();
@@ -505,6 +543,14 @@ impl Framework {
             }
         }
         totals
+    }
+
+    /// Whether events of this sort can help some pod that these filters refused.
+    pub fn concerns(&self, refused_by: u64, event: &Event<'_>) -> bool {
+        refused_by == 0
+            || self.filters.iter().enumerate().any(|(number, plugin)| {
+                refused_by & (1 << number.min(63)) != 0 && !plugin.ignores(event)
+            })
     }
 
     /// Whether the event can help a pod that these filters refused.

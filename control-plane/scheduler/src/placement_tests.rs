@@ -264,6 +264,33 @@ fn an_important_pod_displaces_as_few_and_as_unimportant_pods_as_it_can() {
 }
 
 #[test]
+fn an_important_pod_displaces_those_that_it_keeps_away_from() {
+    let mut bench = Bench::with_nodes(["a", "b"].map(|name| {
+        let mut node = node(name, "4", json!({}));
+        let labels = json!({"kubernetes.io/hostname": name});
+        node.metadata.labels = serde_json::from_value(labels).unwrap();
+        node
+    }));
+    for (name, node, priority) in [("rival-a", "a", 5), ("rival-b", "b", 1)] {
+        bench.pod(labelled(
+            on(pod(name, "1", important(priority)), node),
+            "rival",
+        ));
+        let bystander = format!("bystander-{node}");
+        bench.pod(on(pod(&bystander, "1", important(0)), node));
+    }
+    let away = json!({"priority": 10, "affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname",
+             "labelSelector": {"matchLabels": {"app": "rival"}}}]}}});
+    bench.pod(pod("vip", "1", away));
+    assert_eq!(
+        bench.preempted(),
+        ("b".to_owned(), vec!["rival-b".to_owned()])
+    );
+}
+
+#[test]
 fn preemption_spares_budgets_and_equals_and_obeys_never() {
     let mut bench = Bench::with_nodes(["a", "b"].map(|name| node(name, "1", json!({}))));
     bench.pod(labelled(

@@ -59,6 +59,8 @@ pub struct Queue {
     active: BTreeSet<((i64, i64), u64, Arc<str>)>,
     backoff: BTreeSet<(Instant, Arc<str>)>,
     unschedulable: BTreeSet<(Instant, Arc<str>)>,
+    /// The same by the filters that refused: most happenings concern few of them.
+    refused: HashMap<u64, BTreeSet<(Instant, Arc<str>)>>,
     gated: HashSet<Arc<str>>,
     sequence: u64,
     /// Happenings so far that may have helped somebody.
@@ -80,6 +82,7 @@ impl Queue {
             active: BTreeSet::new(),
             backoff: BTreeSet::new(),
             unschedulable: BTreeSet::new(),
+            refused: HashMap::new(),
             gated: HashSet::new(),
             sequence: 0,
             moves: 0,
@@ -160,6 +163,8 @@ impl Queue {
         } else {
             self.unlink(&uid);
             self.unschedulable.insert((now, uid.clone()));
+            let refused = self.refused.entry(refused_by).or_default();
+            refused.insert((now, uid.clone()));
             self.set_place(&uid, Place::Unschedulable { since: now });
         }
     }
@@ -173,17 +178,19 @@ impl Queue {
         self.wake(&uid, rank, now);
     }
 
-    /// Something happened that may help pods whose refusing filters `helps` accepts.
+    /// Something happened that may help pods that `helps` accepts, of those whose refusing filters
+    /// `concerns` accepts.
     pub fn move_unschedulable(
         &mut self,
         now: Instant,
         rank: impl Fn(&PodInfo) -> (i64, i64),
+        concerns: impl Fn(u64) -> bool,
         helps: impl Fn(u64, &PodInfo) -> bool,
     ) {
         self.moves += 1;
-        let woken: Vec<_> = self
-            .unschedulable
-            .iter()
+        let concerned = self.refused.iter().filter(|(by, _)| concerns(**by));
+        let woken: Vec<_> = concerned
+            .flat_map(|(_, pods)| pods)
             .filter_map(|(_, uid)| {
                 let entry = self.entries.get(uid)?;
                 helps(entry.refused_by, &entry.info).then(|| (uid.clone(), rank(&entry.info)))
@@ -305,7 +312,14 @@ impl Queue {
                 self.backoff.remove(&(until, uid.clone()));
             }
             Place::Unschedulable { since } => {
-                self.unschedulable.remove(&(since, uid.clone()));
+                let item = (since, uid.clone());
+                self.unschedulable.remove(&item);
+                if let Some(refused) = self.refused.get_mut(&entry.refused_by) {
+                    refused.remove(&item);
+                    if refused.is_empty() {
+                        self.refused.remove(&entry.refused_by);
+                    }
+                }
             }
             Place::Gated => {
                 self.gated.remove(uid);

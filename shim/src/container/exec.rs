@@ -179,7 +179,22 @@ pub async fn sync(
         command,
         ..Default::default()
     };
-    let session = ExecSession::begin(&live, container, options).await?;
+    match collect_within(&live, container, options, limit).await {
+        Ok(output) => Ok(output),
+        Err(error) => {
+            let sandbox = shim.sandbox_of(&container.sandbox_id)?;
+            Err(sandbox.explain(&live, error).await)
+        }
+    }
+}
+
+async fn collect_within(
+    live: &Live,
+    container: &Container,
+    options: ExecOptions,
+    limit: Option<Duration>,
+) -> Result<ExecOutput, Error> {
+    let session = ExecSession::begin(live, container, options).await?;
     let finished = match limit {
         Some(limit) => tokio::time::timeout(limit, collect(&session)).await.ok(),
         None => Some(collect(&session).await),

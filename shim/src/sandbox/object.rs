@@ -2,13 +2,18 @@
 
 use super::state::{SandboxEvent, SandboxState};
 use crate::error::Error;
-use crate::guest::Guest;
+use crate::guest::{Guest, GuestError};
 use crate::journal::{Journal, JournalError, SandboxRecord};
+use crate::timeouts::scaled;
 use crate::vmm::Vm;
 use crate::vmm::paths::SandboxPaths;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long after an agent was lost the end of its VM may take to be seen.
+const VM_END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What there is while the VM runs.
 #[derive(Clone)]
@@ -117,6 +122,24 @@ impl Sandbox {
         *self.live.lock() = live;
     }
 
+    /// What a failure means: that the VM ended, with its last words, when that is why the
+    /// agent could not be reached.
+    pub async fn explain(&self, live: &Live, error: Error) -> Error {
+        let unreachable = match &error {
+            Error::Guest(GuestError::Connect(_)) => true,
+            Error::Guest(error) => error.code().is_some_and(lost),
+            _ => false,
+        };
+        // The connection ends before the end of the VMM's process is seen.
+        if unreachable {
+            let _ = tokio::time::timeout(scaled(VM_END_TIMEOUT), live.tasks.cancelled()).await;
+        }
+        match self.record().exit {
+            Some(exit) if unreachable => Error::FailedPrecondition(exit.message),
+            _ => error,
+        }
+    }
+
     /// Takes the VM away and ends the tasks that serve it.
     pub fn end_live(&self) -> Option<Live> {
         let live = self.live.lock().take();
@@ -125,4 +148,9 @@ impl Sandbox {
         }
         live
     }
+}
+
+/// Whether gRPC says so when a connection breaks.
+fn lost(code: tonic::Code) -> bool {
+    matches!(code, tonic::Code::Unavailable | tonic::Code::Unknown)
 }

@@ -9,6 +9,7 @@ use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
     BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VmConfig, VsockConfig,
 };
+use hull_vmm_client::rate::RateLimits;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
@@ -113,12 +114,14 @@ impl HullVmm {
                 serial: slot_serial(n),
                 fd: None,
                 read_only: true,
+                limits: RateLimits::default(),
             })
             .collect();
         disks.push(DiskConfig {
             serial: SCRATCH_SERIAL.to_string(),
             fd: Some(fds.add(open(&request.scratch, true)?)),
             read_only: false,
+            limits: RateLimits::default(),
         });
         Ok(VmConfig {
             kvm_fd: fds.add(open(kvm, true)?),
@@ -132,9 +135,11 @@ impl HullVmm {
             disks,
             nets: vec![NetConfig {
                 id: "net0".to_string(),
-                tap_fd: fds.add(request.tap),
+                tap_fd: Some(fds.add(request.tap)),
                 mac: request.mac,
                 mtu: request.mtu,
+                receive_limits: RateLimits::default(),
+                send_limits: RateLimits::default(),
             }],
             fs: Some(FsConfig {
                 tag: fsd::TAG.to_string(),
@@ -142,6 +147,7 @@ impl HullVmm {
                 // It comes with the first host volume.
                 socket_fd: None,
             }),
+            vfio: None,
             balloon: true,
             vsock: Some(VsockConfig {
                 guest_cid: GUEST_CID,

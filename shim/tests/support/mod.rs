@@ -479,8 +479,36 @@ resync_interval_ms = 200
     }
 }
 
+/// Lines of each log that a test that failed shows.
+const LAST_LINES: usize = 40;
+
+impl Node {
+    /// The end of every log: what a test that failed leaves behind.
+    fn show_logs(&self) {
+        let mut files = vec![self.path("shim.log")];
+        let sandboxes = std::fs::read_dir(self.run_dir.join("sandboxes"));
+        for sandbox in sandboxes.into_iter().flatten().flatten() {
+            for name in ["vmm.log", "console.log", "exit.json", "fsd.log"] {
+                files.push(sandbox.path().join(name));
+            }
+        }
+        for file in files {
+            let Ok(bytes) = std::fs::read(&file) else {
+                continue;
+            };
+            let text = String::from_utf8_lossy(&bytes);
+            let lines: Vec<&str> = text.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+            eprintln!("--- {}\n{}", file.display(), last.join("\n"));
+        }
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
         self.kill_shim();
         for pid in self.vmm_pids() {
             let pid = nix::unistd::Pid::from_raw(pid as i32);

@@ -58,6 +58,8 @@ pub struct Options {
     pub forwards: Vec<Forward>,
     /// Extra `-device` arguments, in order.
     pub devices: Vec<String>,
+    /// Further words of QEMU's command line, before the devices: back ends for them.
+    pub backends: Vec<String>,
     /// Words to add to the kernel command line.
     pub kernel_args: Vec<String>,
     /// Cut the node off from every network but its port forwards.
@@ -144,6 +146,9 @@ pub fn arguments(name: &str, options: &Options, files: &Files, agent_port: u16) 
         "virtio-net-pci,netdev=net,romfile=",
     ]);
     add(&["-device", "virtio-rng-pci"]);
+    for word in &options.backends {
+        add(&[word]);
+    }
     for device in &options.devices {
         add(&["-device", device]);
     }
@@ -224,6 +229,21 @@ mod tests {
             2
         );
         assert!(line.contains("file=/a,,b/disk,"));
+    }
+
+    #[test]
+    fn back_ends_come_before_the_devices_that_use_them() {
+        let options = Options {
+            backends: vec!["-object".into(), "memory-backend-ram,id=m,size=1M".into()],
+            devices: vec!["ivshmem-plain,memdev=m".into()],
+            ..Options::default()
+        };
+        let line = arguments("x", &options, &files(), 4000).join(" ");
+        assert!(
+            line.ends_with(
+                "-object memory-backend-ram,id=m,size=1M -device ivshmem-plain,memdev=m"
+            )
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::{AsyncReadExt, Interest};
 
 use crate::control::{Answer, FsState, Request};
+use crate::rate::RateLimits;
 use crate::timeout::scaled;
 
 /// How long a call may take, before `HULL_TIMEOUT_SCALE`.
@@ -123,6 +124,16 @@ impl ControlClient {
         self.done(self.call(&Request::Stop, None).await?)
     }
 
+    /// Stops the vCPUs.
+    pub async fn pause(&self) -> Result<(), ControlError> {
+        self.done(self.call(&Request::Pause, None).await?)
+    }
+
+    /// Lets the vCPUs go on.
+    pub async fn resume(&self) -> Result<(), ControlError> {
+        self.done(self.call(&Request::Resume, None).await?)
+    }
+
     /// Its metrics as Prometheus text.
     pub async fn metrics(&self) -> Result<String, ControlError> {
         match self.call(&Request::Metrics, None).await? {
@@ -155,6 +166,42 @@ impl ControlClient {
     pub async fn detach_disk(&self, serial: &str) -> Result<(), ControlError> {
         let request = Request::DetachDisk {
             serial: serial.to_owned(),
+        };
+        self.done(self.call(&request, None).await?)
+    }
+
+    /// Gives a network without a tap one.
+    pub async fn attach_net(&self, id: &str, tap: BorrowedFd<'_>) -> Result<(), ControlError> {
+        let request = Request::AttachNet { id: id.to_owned() };
+        self.done(self.call(&request, Some(tap)).await?)
+    }
+
+    /// Takes a network's tap away.
+    pub async fn detach_net(&self, id: &str) -> Result<(), ControlError> {
+        let request = Request::DetachNet { id: id.to_owned() };
+        self.done(self.call(&request, None).await?)
+    }
+
+    /// Changes how much of a disk the guest may use.
+    pub async fn limit_disk(&self, serial: &str, limits: RateLimits) -> Result<(), ControlError> {
+        let request = Request::LimitDisk {
+            serial: serial.to_owned(),
+            limits,
+        };
+        self.done(self.call(&request, None).await?)
+    }
+
+    /// Changes how much of a network the guest may receive and send.
+    pub async fn limit_net(
+        &self,
+        id: &str,
+        receive: RateLimits,
+        send: RateLimits,
+    ) -> Result<(), ControlError> {
+        let request = Request::LimitNet {
+            id: id.to_owned(),
+            receive,
+            send,
         };
         self.done(self.call(&request, None).await?)
     }

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rate::RateLimits;
+
 /// Kernel command line for a quiet and quick boot; append to it.
 ///
 /// Console on the serial port, only errors on it; reset by the keyboard controller, which
@@ -37,6 +39,9 @@ pub struct VmConfig {
     /// virtio-fs.
     #[serde(default)]
     pub fs: Option<FsConfig>,
+    /// Devices of the host that are passed through.
+    #[serde(default)]
+    pub vfio: Option<VfioConfig>,
     /// virtio-balloon: the guest gives RAM that it does not use back to the host.
     #[serde(default)]
     pub balloon: bool,
@@ -76,20 +81,31 @@ pub struct DiskConfig {
     pub fd: Option<i32>,
     /// The guest may not write.
     pub read_only: bool,
+    /// How much of it the guest may use.
+    #[serde(default)]
+    pub limits: RateLimits,
 }
 
-/// One virtio-net device on a tap.
+/// One virtio-net device on a tap. Without one its link is down, until it is given one
+/// ([`crate::control::Request::AttachNet`]).
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct NetConfig {
-    /// Name in logs and metrics.
+    /// Name in logs and metrics; also the id on the control socket.
     pub id: String,
     /// An attached tap descriptor (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).
-    pub tap_fd: i32,
+    #[serde(default)]
+    pub tap_fd: Option<i32>,
     /// Guest MAC address, "aa:bb:cc:dd:ee:ff".
     pub mac: String,
     /// MTU offered to the guest (VIRTIO_NET_F_MTU), bytes.
     pub mtu: u16,
+    /// Limits of what the guest receives.
+    #[serde(default)]
+    pub receive_limits: RateLimits,
+    /// Limits of what the guest sends.
+    #[serde(default)]
+    pub send_limits: RateLimits,
 }
 
 /// virtio-vsock with unix sockets on the host side.
@@ -122,6 +138,37 @@ pub struct FsConfig {
     pub socket_fd: Option<i32>,
 }
 
+/// Devices of the host that are passed through. All guest RAM is pinned then, so there can be
+/// no balloon. [`crate::vfio::open`] opens what is needed.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct VfioConfig {
+    /// /dev/vfio/vfio, opened for this VM.
+    pub container_fd: i32,
+    /// The groups of the devices.
+    pub groups: Vec<VfioGroupConfig>,
+}
+
+/// Devices that the host's IOMMU cannot tell apart: they go to one VM together.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct VfioGroupConfig {
+    /// /dev/vfio/N.
+    pub fd: i32,
+    /// Those of its devices that the guest gets.
+    pub devices: Vec<VfioDeviceConfig>,
+}
+
+/// One device.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct VfioDeviceConfig {
+    /// Name in logs and metrics.
+    pub id: String,
+    /// Its PCI address on the host, "0000:01:00.0".
+    pub address: String,
+}
+
 /// How the VMM locks itself up before it reads anything that a guest wrote.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -146,8 +193,12 @@ impl VmConfig {
         ];
         all.extend(self.boot.initramfs_fd);
         all.extend(self.disks.iter().filter_map(|disk| disk.fd));
-        all.extend(self.nets.iter().map(|net| net.tap_fd));
+        all.extend(self.nets.iter().filter_map(|net| net.tap_fd));
         all.extend(self.fs.as_ref().and_then(|fs| fs.socket_fd));
+        if let Some(vfio) = &self.vfio {
+            all.push(vfio.container_fd);
+            all.extend(vfio.groups.iter().map(|group| group.fd));
+        }
         if let Some(vsock) = &self.vsock {
             all.extend([vsock.listener_fd, vsock.guest_socket_dir_fd]);
         }
@@ -168,11 +219,12 @@ mod tests {
             "nets": [{"id": "eth0", "tap_fd": 7, "mac": "02:00:00:00:00:01", "mtu": 1500}],
             "vsock": {"guest_cid": 3, "listener_fd": 8, "guest_socket_dir_fd": 9, "guest_socket_prefix": "v"},
             "fs": {"tag": "hull", "request_queues": 1, "socket_fd": 13},
+            "vfio": {"container_fd": 14, "groups": [{"fd": 15, "devices": []}]},
             "console_fd": 10, "control_fd": 11, "exit_fd": 12
         }))
         .unwrap();
         let mut descriptors = config.descriptors();
         descriptors.sort_unstable();
-        assert_eq!(descriptors, (3..=13).collect::<Vec<_>>());
+        assert_eq!(descriptors, (3..=15).collect::<Vec<_>>());
     }
 }

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rate::RateLimits;
+
 /// What a VMM can be asked.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "op", rename_all = "kebab-case")]
@@ -11,6 +13,13 @@ pub enum Request {
     State,
     /// Ends the VM at once. Answers [`Answer::Ok`], then the process exits.
     Stop,
+    /// Stops the vCPUs where they are; devices go on with what they have begun.
+    Pause,
+    /// Lets the vCPUs go on.
+    Resume,
+    /// The state of every device, to look into a VM that does not do what it should. Answers
+    /// [`Answer::Dump`].
+    Dump,
     /// Prometheus text. Answers [`Answer::Metrics`].
     Metrics,
     /// The newest console output. Answers [`Answer::Console`].
@@ -33,6 +42,35 @@ pub enum Request {
     DetachDisk {
         /// The disk.
         serial: String,
+    },
+    /// Gives a network without a tap the one whose descriptor comes with this request; its link
+    /// goes up.
+    AttachNet {
+        /// The network.
+        id: String,
+    },
+    /// Takes a network's tap away; its link goes down.
+    DetachNet {
+        /// The network.
+        id: String,
+    },
+    /// Changes how much of a disk the guest may use.
+    LimitDisk {
+        /// The disk.
+        serial: String,
+        /// What is absent is not limited.
+        limits: RateLimits,
+    },
+    /// Changes how much of a network the guest may use.
+    LimitNet {
+        /// The network.
+        id: String,
+        /// Of what the guest receives.
+        #[serde(default)]
+        receive: RateLimits,
+        /// Of what the guest sends.
+        #[serde(default)]
+        send: RateLimits,
     },
     /// Gives the virtio-fs device its back end: a stream socket that is connected to hull-fsd
     /// comes with this request.
@@ -82,7 +120,7 @@ pub enum Answer {
         pid: u32,
         /// Milliseconds since the vCPUs started.
         uptime_ms: u64,
-        /// Whether the vCPUs run.
+        /// Whether the vCPUs run: not paused and not at their end.
         running: bool,
         /// Serial numbers of the disks that have a backing.
         attached_disks: Vec<String>,
@@ -97,6 +135,11 @@ pub enum Answer {
         pid: u32,
         /// Names of the shares.
         shares: Vec<String>,
+    },
+    /// See [`Request::Dump`].
+    Dump {
+        /// For people; its form may change.
+        text: String,
     },
     /// See [`Request::Metrics`].
     Metrics {

@@ -6,7 +6,7 @@
 //! configuration, and passes that as a descriptor too (`hull-vmm --config-fd N`).
 //!
 //! [`spawn`] does that; [`client`] speaks the control protocol; [`vsock`] connects to ports
-//! of the guest. [`fsd`] is the same for hull-fsd, the process behind virtio-fs.
+//! of the guest. [`vfio`] opens what passing a device through needs. [`fsd`] is the same for hull-fsd, the process behind virtio-fs.
 
 pub mod client;
 pub mod config;
@@ -15,9 +15,11 @@ pub mod descriptor;
 pub mod exit;
 pub mod fsd;
 
+pub mod rate;
 pub mod share;
 pub mod spawn;
 mod timeout;
+pub mod vfio;
 pub mod vsock;
 
 pub use timeout::scaled;

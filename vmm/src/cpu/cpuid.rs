@@ -29,6 +29,20 @@ pub enum CpuidError {
     },
 }
 
+/// Number of bits of a guest-physical address.
+pub fn physical_address_bits(kvm: &Kvm) -> Result<u32, CpuidError> {
+    /// What processors without the leaf have (AMD64 manual, volume 3, Fn8000_0008).
+    const WITHOUT_LEAF: u32 = 36;
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(CpuidError::Supported)?;
+    let leaf = cpuid
+        .as_slice()
+        .iter()
+        .find(|entry| entry.function == 0x8000_0008);
+    Ok(leaf.map_or(WITHOUT_LEAF, |entry| entry.eax & 0xff))
+}
+
 /// What every vCPU starts from.
 pub struct Template {
     cpuid: CpuId,

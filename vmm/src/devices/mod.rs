@@ -1,7 +1,7 @@
 //! The devices, a folder each, with the same files: `device` (what the guest sees),
 //! `metrics` (what is counted), and where there is more, a file per thing it does.
 //!
-//! virtio: [`block`], [`net`], [`vsock`], [`rng`], [`balloon`], [`fs`]. Ports: [`serial`], [`pvpanic`], [`power`].
+//! virtio: [`block`], [`net`], [`vsock`], [`rng`], [`balloon`], [`fs`]. Of the host: [`vfio`]. Ports: [`serial`], [`pvpanic`], [`power`].
 
 pub mod balloon;
 pub mod block;
@@ -11,4 +11,5 @@ pub mod power;
 pub mod pvpanic;
 pub mod rng;
 pub mod serial;
+pub mod vfio;
 pub mod vsock;

@@ -110,7 +110,7 @@ fn net(data: &[u8]) {
         "eth0".into(),
         mac,
         1500,
-        tap,
+        Some(tap),
         events.poller(),
         Arc::default(),
     );
@@ -169,8 +169,8 @@ fn pci(data: &[u8]) {
         match kind % 4 {
             0 => device.write_config(offset as usize, &bytes),
             1 => device.read_config(offset as usize, &mut vec![0; length]),
-            2 => device.write_bar(offset, &bytes),
-            _ => device.read_bar(offset, &mut vec![0; length]),
+            2 => device.write_bar(0, offset, &bytes),
+            _ => device.read_bar(0, offset, &mut vec![0; length]),
         }
     }
 }

@@ -30,4 +30,16 @@ impl InterruptController for FakeController {
             .push((gsi, event.try_clone().unwrap()));
         Ok(())
     }
+    fn disconnect(&self, gsi: u32, _event: &EventFd) -> Result<(), InterruptError> {
+        self.events.lock().unwrap().retain(|(one, _)| *one != gsi);
+        Ok(())
+    }
+    fn connect_level(
+        &self,
+        gsi: u32,
+        event: &EventFd,
+        _served: &EventFd,
+    ) -> Result<(), InterruptError> {
+        self.connect(gsi, event)
+    }
 }

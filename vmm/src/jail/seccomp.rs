@@ -8,7 +8,8 @@ use seccompiler::{
 };
 
 use crate::devices::block::BLKGETSIZE64;
-use crate::devices::net::TUNSETOFFLOAD;
+use crate::devices::net::{TUNSETOFFLOAD, TUNSETVNETHDRSZ};
+use crate::devices::vfio::{KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_RESET, VFIO_DEVICE_SET_IRQS};
 
 /// A filter could not be built or applied.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,7 @@ pub enum Role {
 
 /// KVM requests that are made while the guest runs (linux/kvm.h).
 const KVM_RUN: u64 = 0xae80;
+const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 const KVM_IRQFD: u64 = 0x4020_ae76;
 const KVM_IOEVENTFD: u64 = 0x4040_ae79;
@@ -88,8 +90,12 @@ const MAIN: &[i64] = &[
     libc::SYS_statx,
 ];
 
-/// A reset of virtio-fs takes the queues back from hull-fsd over their socket.
-const VCPU: &[i64] = &[libc::SYS_recvmsg, libc::SYS_sendmsg];
+/// A reset of virtio-fs takes the queues back from hull-fsd over their socket; pending bits
+/// of MSI-X are asked of eventfds.
+const VCPU: &[i64] = &[libc::SYS_poll, libc::SYS_recvmsg, libc::SYS_sendmsg];
+
+/// Registers of devices that are passed through.
+const VCPU_PASSTHROUGH: &[i64] = &[libc::SYS_pread64, libc::SYS_pwrite64];
 
 const DEVICES: &[i64] = &[
     libc::SYS_accept4,
@@ -107,6 +113,7 @@ const DEVICES: &[i64] = &[
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_shutdown,
+    libc::SYS_timerfd_settime,
 ];
 
 fn argument(
@@ -118,8 +125,9 @@ fn argument(
     SeccompRule::new(vec![SeccompCondition::new(index, length, operator, value)?])
 }
 
-/// Builds the filter of a role. Calls that are not listed kill the process.
-pub fn filter(role: Role) -> Result<BpfProgram, SeccompError> {
+/// Builds the filter of a role; `passthrough` when devices of the host are passed through.
+/// Calls that are not listed kill the process.
+pub fn filter(role: Role, passthrough: bool) -> Result<BpfProgram, SeccompError> {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, MaskedEq};
     let own: &[i64] = match role {
@@ -127,9 +135,16 @@ pub fn filter(role: Role) -> Result<BpfProgram, SeccompError> {
         Role::Vcpu => VCPU,
         Role::Devices => DEVICES,
     };
+    let registers: &[i64] = match role {
+        Role::Vcpu if passthrough => VCPU_PASSTHROUGH,
+        // To show them on the control socket.
+        Role::Main if passthrough => &[libc::SYS_pread64],
+        _ => &[],
+    };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = COMMON
         .iter()
         .chain(own)
+        .chain(registers)
         .map(|call| (*call, Vec::new()))
         .collect();
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
@@ -138,18 +153,27 @@ pub fn filter(role: Role) -> Result<BpfProgram, SeccompError> {
     let mut requests = Vec::new();
     match role {
         Role::Main => {
-            requests.push(BLKGETSIZE64);
+            // Backings and taps that come over the control socket.
+            requests.extend([BLKGETSIZE64, TUNSETVNETHDRSZ, TUNSETOFFLOAD]);
+            if passthrough {
+                // At the end of the VM.
+                requests.extend([KVM_IRQFD, VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET]);
+            }
             let pid = u64::from(std::process::id());
             rules.insert(libc::SYS_tgkill, vec![argument(0, Dword, Eq, pid)?]);
         }
         Role::Vcpu => {
             requests.extend([
                 KVM_RUN,
+                KVM_KVMCLOCK_CTRL,
                 KVM_SET_GSI_ROUTING,
                 KVM_IRQFD,
                 KVM_IOEVENTFD,
                 TUNSETOFFLOAD,
             ]);
+            if passthrough {
+                requests.extend([KVM_SET_USER_MEMORY_REGION, VFIO_DEVICE_SET_IRQS]);
+            }
         }
         Role::Devices => {
             let unix = libc::AF_UNIX as u64;
@@ -186,7 +210,7 @@ mod tests {
         // SAFETY: the child makes only calls that are safe after fork in a test, then exits.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let program = filter(role).unwrap();
+            let program = filter(role, false).unwrap();
             // SAFETY: plain system call.
             unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             apply(&program).unwrap();

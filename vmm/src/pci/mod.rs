@@ -10,7 +10,9 @@
 mod config;
 mod msix;
 mod root;
+mod vector;
 
 pub use config::{Capability, ConfigSpace, ConfigWrite, HeaderIds};
-pub use msix::{MSIX_ENTRY_BYTES, MsixTable, NO_VECTOR};
-pub use root::{BarWindow, PciDevice, PciRoot, Place, RootError};
+pub use msix::{CONTROL_ENABLE as MSIX_ENABLE, MSIX_ENTRY_BYTES, MsixTable, NO_VECTOR};
+pub use root::{BarSpace, BarWindow, PciDevice, PciRoot, Place, RootError};
+pub use vector::Vector;

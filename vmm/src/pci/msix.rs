@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
+use super::vector::Vector;
 use crate::interrupts::{InterruptController, InterruptError, MsiMessage};
 
 /// Bytes of one table entry.
@@ -14,18 +13,14 @@ const VECTOR_CONTROL: usize = 12;
 const VECTOR_MASKED: u32 = 1;
 /// Message control: function mask and enable.
 const CONTROL_FUNCTION_MASK: u16 = 1 << 14;
-const CONTROL_ENABLE: u16 = 1 << 15;
-
-struct Vector {
-    gsi: u32,
-    event: EventFd,
-    connected: bool,
-    pending: bool,
-}
+/// See [`CONTROL_FUNCTION_MASK`].
+pub const CONTROL_ENABLE: u16 = 1 << 15;
 
 /// The vectors of one function.
+///
+/// A masked vector is not connected: what raises it, the VMM or a device that is passed
+/// through, only marks it pending.
 pub struct MsixTable {
-    controller: Arc<dyn InterruptController>,
     entries: Vec<u8>,
     vectors: Vec<Vector>,
     control: u16,
@@ -38,27 +33,22 @@ impl MsixTable {
         controller: Arc<dyn InterruptController>,
     ) -> Result<Self, InterruptError> {
         let mut entries = vec![0; usize::from(count) * MSIX_ENTRY_BYTES];
-        let mut vectors = Vec::new();
-        for index in 0..usize::from(count) {
-            entries[index * MSIX_ENTRY_BYTES + VECTOR_CONTROL] = VECTOR_MASKED as u8;
-            let gsi = controller.allocate()?;
-            let event = EventFd::new(EFD_NONBLOCK).map_err(|error| InterruptError::IrqFd {
-                gsi,
-                source: kvm_ioctls::Error::new(error.raw_os_error().unwrap_or(libc::EIO)),
-            })?;
-            vectors.push(Vector {
-                gsi,
-                event,
-                connected: false,
-                pending: false,
-            });
+        for entry in entries.chunks_mut(MSIX_ENTRY_BYTES) {
+            entry[VECTOR_CONTROL] = VECTOR_MASKED as u8;
         }
+        let vectors = (0..count)
+            .map(|_| Vector::new(Arc::clone(&controller)))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            controller,
             entries,
             vectors,
             control: 0,
         })
+    }
+
+    /// The vectors in order.
+    pub fn vectors(&self) -> &[Vector] {
+        &self.vectors
     }
 
     /// Number of vectors.
@@ -121,24 +111,16 @@ impl MsixTable {
                 let vector = usize::try_from(first.saturating_add(bit)).ok();
                 let pending = vector
                     .and_then(|v| self.vectors.get(v))
-                    .is_some_and(|v| v.pending);
+                    .is_some_and(Vector::is_pending);
                 bits | u8::from(pending) << bit
             });
         }
     }
 
     /// Raises a vector, or marks it pending while it is masked.
-    pub fn raise(&mut self, vector: u16) {
-        let index = usize::from(vector);
-        let masked = self.is_masked(index);
-        let Some(entry) = self.vectors.get_mut(index) else {
-            return;
-        };
-        if masked || !entry.connected {
-            entry.pending = true;
-        } else {
-            // EAGAIN: the counter is full, so the interrupt is on its way already.
-            let _ = entry.event.write(1);
+    pub fn raise(&self, vector: u16) {
+        if let Some(vector) = self.vectors.get(usize::from(vector)) {
+            vector.raise();
         }
     }
 
@@ -156,25 +138,18 @@ impl MsixTable {
             || self.word(index, VECTOR_CONTROL) & VECTOR_MASKED != 0
     }
 
-    /// Brings route, irqfd and pending bit of one vector in line with the registers.
+    /// Brings route and irqfd of one vector in line with the registers.
     fn update(&mut self, index: usize) -> Result<(), InterruptError> {
-        if index >= self.vectors.len() || self.is_masked(index) {
-            return Ok(());
-        }
+        let masked = self.is_masked(index);
         let message = MsiMessage {
             address: u64::from(self.word(index, 0)) | u64::from(self.word(index, 4)) << 32,
             data: self.word(index, 8),
         };
-        let vector = &mut self.vectors[index];
-        self.controller.route(vector.gsi, message)?;
-        if !vector.connected {
-            self.controller.connect(vector.gsi, &vector.event)?;
-            vector.connected = true;
+        match self.vectors.get_mut(index) {
+            None => Ok(()),
+            Some(vector) if masked => vector.disconnect(),
+            Some(vector) => vector.connect(message),
         }
-        if std::mem::take(&mut vector.pending) {
-            let _ = vector.event.write(1);
-        }
-        Ok(())
     }
 }
 

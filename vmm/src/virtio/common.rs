@@ -75,6 +75,20 @@ impl CommonConfig {
         self.driver_features
     }
 
+    /// Sizes and places of the queues that the driver switched on, for people.
+    pub fn describe_queues(&self) -> String {
+        let enabled = |(index, queue): (usize, &QueueSetup)| {
+            queue.enabled.then(|| {
+                format!(
+                    "{index}: {} at {:#x} {:#x} {:#x}",
+                    queue.size, queue.descriptors, queue.driver, queue.device
+                )
+            })
+        };
+        let queues: Vec<_> = self.queues.iter().enumerate().filter_map(enabled).collect();
+        format!("[{}]", queues.join(", "))
+    }
+
     /// The queues that the driver switched on. A setup that virtio-queue refuses gives
     /// `Err` with the number of the queue.
     pub fn build_queues(&self, event_idx: bool) -> Result<Vec<Option<Queue>>, usize> {

@@ -14,12 +14,15 @@ use crate::events::{LogBudget, chain};
 use crate::interrupts::{InterruptController, InterruptError};
 use crate::memory::GuestMemory;
 use crate::pci::{
-    BarWindow, Capability, ConfigSpace, HeaderIds, MsixTable, PciDevice, PciRoot, Place, RootError,
+    BarSpace, BarWindow, Capability, ConfigSpace, HeaderIds, MsixTable, PciDevice, PciRoot, Place,
+    RootError,
 };
 
 /// Size of BAR 0, which holds all structures.
 pub const BAR_BYTES: u32 = 0x8000;
 const COMMON: u64 = 0x0000;
+/// Offset of device_status in the common configuration.
+const COMMON_STATUS: u64 = 20;
 const ISR: u64 = 0x1000;
 const DEVICE: u64 = 0x2000;
 const NOTIFY: u64 = 0x3000;
@@ -103,9 +106,12 @@ impl VirtioPciDevice {
         doorbells: Arc<dyn Doorbells>,
         memory: GuestMemory,
     ) -> Result<Arc<Self>, PciSetupError> {
-        let place = root.reserve(BAR_BYTES)?;
+        let place = root.reserve(BarSpace::Low, u64::from(BAR_BYTES))?;
         let this = Arc::new(Self::new(&place, device, controller, doorbells, memory)?);
-        root.add(place, Arc::clone(&this) as Arc<dyn PciDevice>)?;
+        root.add(
+            vec![(0, place.window)],
+            Arc::clone(&this) as Arc<dyn PciDevice>,
+        )?;
         Ok(this)
     }
 
@@ -138,7 +144,7 @@ impl VirtioPciDevice {
         let features = features | F_VERSION_1 | F_EVENT_IDX | F_INDIRECT_DESC;
         let common = CommonConfig::new(features, &sizes, Arc::clone(&interrupt));
         let mut config = config_space(device_type);
-        config.add_bar0(place.bar_address, BAR_BYTES);
+        config.add_bar0(place.address as u32, BAR_BYTES);
         let (msix_offset, pci_access_offset) = add_capabilities(&mut config, vectors, sizes.len())
             .ok_or(PciSetupError::Capabilities)?;
         let state = State {
@@ -289,7 +295,7 @@ impl PciDevice for VirtioPciDevice {
             let target = self.pci_access(&state);
             drop(state);
             if let Some((bar_offset, width)) = target.filter(|(_, width)| *width <= data.len()) {
-                self.read_bar(bar_offset, &mut data[..width]);
+                self.read_bar(0, bar_offset, &mut data[..width]);
             }
             return;
         }
@@ -302,7 +308,7 @@ impl PciDevice for VirtioPciDevice {
             let target = self.pci_access(&state);
             drop(state);
             if let Some((bar_offset, width)) = target.filter(|(_, width)| *width <= data.len()) {
-                self.write_bar(bar_offset, &data[..width]);
+                self.write_bar(0, bar_offset, &data[..width]);
             }
             return;
         }
@@ -318,7 +324,7 @@ impl PciDevice for VirtioPciDevice {
         }
     }
 
-    fn read_bar(&self, offset: u64, data: &mut [u8]) {
+    fn read_bar(&self, _bar: usize, offset: u64, data: &mut [u8]) {
         data.fill(0);
         let register = offset % REGION_BYTES;
         match offset - register {
@@ -333,7 +339,21 @@ impl PciDevice for VirtioPciDevice {
         }
     }
 
-    fn write_bar(&self, offset: u64, data: &[u8]) {
+    fn describe(&self) -> String {
+        let name = self.lock_device().name().to_owned();
+        let state = self.lock_state();
+        let mut status = [0];
+        state.common.read(COMMON_STATUS, &mut status);
+        format!(
+            "virtio {name:?} status {:#04x} features {:#x} active {} queues {}",
+            status[0],
+            state.common.driver_features(),
+            state.active,
+            state.common.describe_queues()
+        )
+    }
+
+    fn write_bar(&self, _bar: usize, offset: u64, data: &[u8]) {
         let register = offset % REGION_BYTES;
         match offset - register {
             COMMON => {

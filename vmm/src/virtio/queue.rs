@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::interrupt::VirtioInterrupt;
 use crate::memory::GuestMemory;
+use crate::rate::RateLimiter;
 
 /// Most buffers in a chain: what one readv or writev takes (IOV_MAX).
 pub const MAX_SEGMENTS: usize = 1024;
@@ -304,16 +305,38 @@ impl VirtQueue {
     pub fn drain(
         &mut self,
         budget: usize,
+        work: impl FnMut(&GuestMemory, &Chain) -> Result<u32, QueueError>,
+    ) -> Result<(), QueueError> {
+        self.drain_limited(budget, None, work)
+    }
+
+    /// [`VirtQueue::drain`] as far as the limits go; the rest is left to a turn after the
+    /// timer of the limiter.
+    pub fn drain_limited(
+        &mut self,
+        budget: usize,
+        mut limiter: Option<&mut RateLimiter>,
         mut work: impl FnMut(&GuestMemory, &Chain) -> Result<u32, QueueError>,
     ) -> Result<(), QueueError> {
         self.disarm()?;
         let mut done = 0;
         loop {
+            let mut waits = false;
             while done < budget {
+                waits = limiter.as_mut().is_some_and(|limiter| !limiter.admits());
+                if waits {
+                    break;
+                }
                 let Some(chain) = self.pop()? else { break };
                 let written = work(&self.memory, &chain)?;
                 self.complete(chain.head, written)?;
                 done += 1;
+                if let Some(limiter) = &mut limiter {
+                    limiter.spend((chain.readable.len() + chain.writable.len()) as u64);
+                }
+            }
+            if waits {
+                break;
             }
             if done >= budget {
                 self.kick_later();

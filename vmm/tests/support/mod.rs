@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
-    BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VmConfig,
-    VsockConfig,
+    BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VfioConfig,
+    VfioDeviceConfig, VfioGroupConfig, VmConfig, VsockConfig,
 };
 use hull_vmm_client::exit::{ExitRecord, read_record};
-use hull_vmm_client::{scaled, spawn};
+use hull_vmm_client::rate::RateLimits;
+use hull_vmm_client::{scaled, spawn, vfio};
 
 const INIT: &str = include_str!("init.sh");
 const JAIL_USER: u32 = 64_123;
@@ -33,8 +34,18 @@ pub struct Options {
     pub vcpus: u8,
     pub disks: Vec<(&'static str, Option<File>, bool)>,
     pub tap: Option<OwnedFd>,
+    /// A network that is given a tap later.
+    pub net_without_tap: bool,
     pub kernel: Option<File>,
     pub without_jail: bool,
+    /// More of the kernel command line.
+    pub kernel_arguments: &'static str,
+    /// A kernel module, at /module.ko of the guest.
+    pub module: Option<PathBuf>,
+    /// Of every disk.
+    pub disk_limits: RateLimits,
+    /// PCI addresses of devices that are passed through, each alone in its group.
+    pub passed_through: Vec<String>,
 }
 
 /// A running VMM and its files.
@@ -69,11 +80,13 @@ impl Machine {
                 .open(directory.join(name))
                 .unwrap()
         };
-        let nets = options.tap.map(|tap| NetConfig {
+        let nets = (options.tap.is_some() || options.net_without_tap).then(|| NetConfig {
             id: "eth0".into(),
-            tap_fd: keep(tap),
+            tap_fd: options.tap.map(&mut keep),
             mac: "02:00:00:00:00:02".into(),
             mtu: 1400,
+            receive_limits: RateLimits::default(),
+            send_limits: RateLimits::default(),
         });
         let disks = options
             .disks
@@ -82,8 +95,23 @@ impl Machine {
                 serial: serial.into(),
                 fd: file.map(|file| keep(file.into())),
                 read_only,
+                limits: options.disk_limits,
             })
             .collect();
+        let vfio = (!options.passed_through.is_empty()).then(|| VfioConfig {
+            container_fd: keep(vfio::container().unwrap()),
+            groups: options
+                .passed_through
+                .iter()
+                .map(|address| VfioGroupConfig {
+                    fd: keep(vfio::group(vfio::group_of(address).unwrap()).unwrap()),
+                    devices: vec![VfioDeviceConfig {
+                        id: "passed".into(),
+                        address: address.clone(),
+                    }],
+                })
+                .collect(),
+        });
         let kernel = options
             .kernel
             .unwrap_or_else(|| File::open(guest_file("vmlinux")).unwrap());
@@ -101,8 +129,13 @@ impl Machine {
             memory_mib: 256,
             boot: BootConfig {
                 kernel_fd: keep(kernel.into()),
-                initramfs_fd: Some(keep(initramfs(&directory).into())),
-                cmdline: format!("{BASE_COMMAND_LINE} scenario={}", options.scenario),
+                initramfs_fd: Some(keep(
+                    initramfs(&directory, options.module.as_deref()).into(),
+                )),
+                cmdline: format!(
+                    "{BASE_COMMAND_LINE} {} scenario={}",
+                    options.kernel_arguments, options.scenario
+                ),
             },
             disks,
             nets: nets.into_iter().collect(),
@@ -111,7 +144,8 @@ impl Machine {
                 request_queues: 1,
                 socket_fd: None,
             }),
-            balloon: true,
+            balloon: vfio.is_none(),
+            vfio,
             vsock: Some(VsockConfig {
                 guest_cid: 3,
                 listener_fd: keep(UnixListener::bind(directory.join("v")).unwrap().into()),
@@ -224,7 +258,7 @@ fn guest_file(name: &str) -> PathBuf {
 }
 
 /// The pods' initramfs, then an archive that puts the scenario in the place of its init.
-fn initramfs(directory: &Path) -> File {
+fn initramfs(directory: &Path, module: Option<&Path>) -> File {
     let path = directory.join("initramfs");
     let mut bytes = fs::read(guest_file("initramfs.cpio")).unwrap();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -242,6 +276,9 @@ fn initramfs(directory: &Path) -> File {
         archive.add(name, 0o100_755, &fs::read(&library).unwrap());
     }
     archive.add("bin/helper", 0o100_755, &fs::read(helper).unwrap());
+    if let Some(module) = module {
+        archive.add("module.ko", 0o100_644, &fs::read(module).unwrap());
+    }
     archive.add("TRAILER!!!", 0, b"");
     let mut file = File::options()
         .read(true)

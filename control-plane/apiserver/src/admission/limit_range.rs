@@ -1,9 +1,14 @@
 //! LimitRange: defaults and bounds for containers, pods and volume claims of a namespace.
 
-use hull_api::{ApiError, Kind, ObjectExt, kinds, quantity::Quantity};
+use hull_api::{
+    ApiError, Kind, ObjectExt,
+    amounts::{Amounts, amounts, pod_amounts},
+    kinds,
+    quantity::Quantity,
+};
 use serde_json::{Map, Value};
 
-use super::resources::{Amounts, amounts, cached_in_namespace, pod_amounts};
+use super::resources::cached_in_namespace;
 use crate::handlers::Backend;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";

@@ -31,6 +31,8 @@ pub(super) struct Node {
 #[derive(Default)]
 pub(super) struct Graph {
     nodes: HashMap<String, Node>,
+    /// Known objects by kind (group, plural), then namespace.
+    counts: HashMap<(String, String), HashMap<String, usize>>,
 }
 
 fn has_finalizer(meta: &ObjectMeta, finalizer: &str) -> bool {
@@ -40,6 +42,26 @@ fn has_finalizer(meta: &ObjectMeta, finalizer: &str) -> bool {
 impl Graph {
     pub(super) fn get(&self, uid: &str) -> Option<&Node> {
         self.nodes.get(uid)
+    }
+
+    fn count(&mut self, resource: &ApiResource, namespace: &str, by: isize) {
+        let kind = (resource.group.clone(), resource.plural.clone());
+        let counts = self.counts.entry(kind).or_default();
+        let count = counts.entry(namespace.to_owned()).or_default();
+        *count = count.saturating_add_signed(by);
+        if *count == 0 {
+            counts.remove(namespace);
+        }
+    }
+
+    /// Number of objects of a kind in a namespace.
+    pub(super) fn number_of(&self, group: &str, plural: &str, namespace: &str) -> usize {
+        let kind = (group.to_owned(), plural.to_owned());
+        let counts = self.counts.get(&kind);
+        counts
+            .and_then(|counts| counts.get(namespace))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// The objects that refer to this one.
@@ -96,6 +118,9 @@ impl Graph {
             woken.push(uid.clone());
         }
         let namespace = node.namespace.clone();
+        if known.is_none() {
+            self.count(resource, &namespace, 1);
+        }
         self.nodes.insert(uid.clone(), node);
         for lost in old_owners
             .iter()
@@ -171,6 +196,9 @@ impl Graph {
         let Some(node) = self.nodes.remove(uid) else {
             return woken;
         };
+        if let Some(resource) = &node.resource {
+            self.count(resource, &node.namespace, -1);
+        }
         for owner in &node.owners {
             self.unlink(&owner.uid, uid, &mut woken);
         }

@@ -21,7 +21,7 @@ mod tests;
 use std::{collections::HashSet, sync::Arc};
 
 use kube::{Resource, core::ApiResource};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::runtime::{
     Action, Controller, Delta, Informer, Key, ReconcileError, WorkQueue, Writer,
@@ -40,7 +40,11 @@ pub struct GarbageCollector {
     absent: Mutex<HashSet<String>>,
     monitors: Monitors,
     queue: Arc<WorkQueue>,
+    count_handlers: RwLock<Vec<CountHandler>>,
 }
+
+/// Called with the namespace and the kind of an object that came or went.
+type CountHandler = Box<dyn Fn(&str, &ApiResource) + Send + Sync>;
 
 impl GarbageCollector {
     /// A collector that knows nothing yet. Feed it with [`GarbageCollector::follow`] and
@@ -52,6 +56,7 @@ impl GarbageCollector {
             absent: Mutex::default(),
             monitors: Monitors::default(),
             queue: Arc::default(),
+            count_handlers: RwLock::default(),
         })
     }
 
@@ -76,13 +81,54 @@ impl GarbageCollector {
     }
 
     pub(crate) fn observed(&self, resource: &ApiResource, meta: &kube::api::ObjectMeta) {
-        let woken = self.graph.lock().observe(resource, meta);
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let (is_new, woken) = {
+            let mut graph = self.graph.lock();
+            let known = graph.get(uid).is_some_and(|node| node.resource.is_some());
+            (!known, graph.observe(resource, meta))
+        };
         self.wake(woken);
+        if is_new {
+            self.counted(namespace, resource);
+        }
     }
 
     pub(crate) fn removed(&self, uid: &str) {
-        let woken = self.graph.lock().remove(uid);
+        let (known, woken) = {
+            let mut graph = self.graph.lock();
+            let known = graph.get(uid).and_then(|node| {
+                let resource = node.resource.clone()?;
+                Some((node.namespace.clone(), resource))
+            });
+            (known, graph.remove(uid))
+        };
         self.wake(woken);
+        if let Some((namespace, resource)) = known {
+            self.counted(&namespace, &resource);
+        }
+    }
+
+    fn counted(&self, namespace: &str, resource: &ApiResource) {
+        for handler in self.count_handlers.read().iter() {
+            handler(namespace, resource);
+        }
+    }
+
+    /// Adds a handler for objects of any kind that come or go. It must not block.
+    pub(crate) fn on_count(&self, handler: impl Fn(&str, &ApiResource) + Send + Sync + 'static) {
+        self.count_handlers.write().push(Box::new(handler));
+    }
+
+    /// Number of objects of a kind in a namespace; `None` while it is not known.
+    pub(crate) fn number_of(&self, group: &str, plural: &str, namespace: &str) -> Option<usize> {
+        let known = self.monitors.all_listed();
+        known.then(|| self.graph.lock().number_of(group, plural, namespace))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn assume_listed(&self) {
+        self.monitors.assume_listed();
     }
 
     fn wake(&self, uids: Vec<String>) {

@@ -80,6 +80,14 @@ impl Writer for Faulty {
         self.pass(self.api.get(target)).await
     }
 
+    async fn get_part(
+        &self,
+        target: Target<'_>,
+        subresource: &'static str,
+    ) -> Result<Value, WriteError> {
+        self.pass(self.api.get_part(target, subresource)).await
+    }
+
     async fn list(&self, target: Target<'_>) -> Result<Vec<DynamicObject>, WriteError> {
         self.pass(self.api.list(target)).await
     }

@@ -55,9 +55,17 @@ pub(crate) fn refused(code: u16, reason: &str, message: &str) -> WriteError {
     }
 }
 
+/// Where a kind's objects are: pods and what is measured of them have the same plural.
+fn plural_of(resource: &ApiResource) -> String {
+    match resource.group.as_str() {
+        "metrics.k8s.io" => format!("{}.{}", resource.plural, resource.group),
+        _ => resource.plural.clone(),
+    }
+}
+
 fn path(target: Target<'_>) -> Path {
     (
-        target.resource.plural.clone(),
+        plural_of(target.resource),
         target.namespace.into(),
         target.name.into(),
     )
@@ -95,6 +103,11 @@ impl FakeApi {
         let mut state = self.state.lock();
         let stored = state.store(&resource.plural, object);
         serde_json::from_value(stored).unwrap()
+    }
+
+    /// Puts an object of any kind there as is.
+    pub(crate) fn seed_dynamic(&self, plural: &str, object: Value) {
+        self.state.lock().store(plural, object);
     }
 
     /// Access reviews of this user and `resource/subresource` are answered with yes.
@@ -388,11 +401,33 @@ impl Writer for FakeApi {
         state.existing(target).cloned()
     }
 
+    /// A scale as that of a Deployment; custom kinds name their selector in the status.
+    async fn get_part(
+        &self,
+        target: Target<'_>,
+        subresource: &'static str,
+    ) -> Result<Value, WriteError> {
+        let mut state = self.state.lock();
+        state.request("get", target, Some(subresource))?;
+        let object = state.existing(target)?.clone();
+        let labels = object["spec"]["selector"]["matchLabels"].as_object();
+        let labels: Vec<String> = labels
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| format!("{name}={}", value.as_str().unwrap()))
+            .collect();
+        Ok(json!({
+            "metadata": object["metadata"],
+            "spec": {"replicas": object["spec"]["replicas"]},
+            "status": {"replicas": object["status"]["replicas"], "selector": labels.join(",")}
+        }))
+    }
+
     async fn list(&self, target: Target<'_>) -> Result<Vec<DynamicObject>, WriteError> {
         let mut state = self.state.lock();
         state.request("list", target, None)?;
         let objects = state.objects.iter().filter(|((plural, namespace, _), _)| {
-            *plural == target.resource.plural
+            *plural == plural_of(target.resource)
                 && (target.namespace.is_empty() || namespace == target.namespace)
         });
         Ok(objects

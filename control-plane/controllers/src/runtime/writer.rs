@@ -125,6 +125,12 @@ pub trait Writer: Send + Sync + 'static {
     async fn resources(&self) -> Result<Vec<Served>, WriteError>;
     /// Reads one object past the informers.
     async fn get(&self, target: Target<'_>) -> Result<Value, WriteError>;
+    /// Reads a subresource.
+    async fn get_part(
+        &self,
+        target: Target<'_>,
+        subresource: &'static str,
+    ) -> Result<Value, WriteError>;
     /// Reads a collection past the informers.
     async fn list(&self, target: Target<'_>) -> Result<Vec<DynamicObject>, WriteError>;
     /// POST.
@@ -359,6 +365,16 @@ impl Writer for KubeWriter {
             .await
             .map_err(|e| failed("get", target, e))?;
         value("get", target, &object)
+    }
+
+    async fn get_part(
+        &self,
+        target: Target<'_>,
+        subresource: &'static str,
+    ) -> Result<Value, WriteError> {
+        let api = self.api(target);
+        let part = api.get_subresource(subresource, target.name).await;
+        value("get", target, &part.map_err(|e| failed("get", target, e))?)
     }
 
     async fn list(&self, target: Target<'_>) -> Result<Vec<DynamicObject>, WriteError> {

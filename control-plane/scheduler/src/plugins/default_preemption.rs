@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     cache::Cache,
-    framework::{CycleState, Diagnosis, Framework, Plugin, PostFilter, Preemption},
+    framework::{CycleState, Diagnosis, Framework, Plugin, PostFilter, Preemption, Sees},
     pod::PodInfo,
 };
 
@@ -55,11 +55,19 @@ impl PostFilter for DefaultPreemption {
         let most = (total * MIN_CANDIDATES_PERCENT / 100).max(MIN_CANDIDATES);
         let mut candidates = Vec::new();
         let mut without_victims = 0;
+        let mut state = CycleState::default();
+        let prepared = framework.pre_filter(&mut state, pod, cache).is_ok();
+        let alone = prepared && framework.sees(&state) < Sees::AllPods;
         for node in helpful {
             if candidates.len() >= most {
                 break;
             }
-            match dry_run(framework, cache, pod, node) {
+            let found = if alone {
+                draft_run(framework, cache, &state, pod, node)
+            } else {
+                dry_run(framework, cache, pod, node)
+            };
+            match found {
                 Some(candidate) => candidates.push(candidate),
                 None => without_victims += 1,
             }
@@ -142,6 +150,49 @@ fn fits(framework: &Framework, cache: &Cache, pod: &PodInfo, node: &str) -> bool
             .is_some_and(|node| framework.passes(cache, &state, pod, node))
 }
 
+/// For a pod whose place does not depend on pods of other nodes: on a draft of the node, without
+/// preparing the pod anew for each pod put back.
+fn draft_run(
+    framework: &Framework,
+    cache: &Cache,
+    state: &CycleState,
+    pod: &Arc<PodInfo>,
+    node: &Arc<str>,
+) -> Option<Candidate> {
+    let mut draft = cache.draft(node, pod)?;
+    let mut lesser = draft.take_all(|other| other.priority() < pod.priority());
+    if lesser.is_empty() || !framework.passes_draft(state, pod, &draft) {
+        return None;
+    }
+    sort_by_importance(&mut lesser);
+    let (breaking, others) = cache.budgets().split(lesser);
+    let mut victims = Vec::new();
+    let mut violations = 0;
+    for (pods, breaks) in [(breaking, true), (others, false)] {
+        for other in pods {
+            draft.put(&other);
+            if framework.still_passes(state, pod, &draft) {
+                continue;
+            }
+            draft.take_last();
+            violations += usize::from(breaks);
+            victims.push(other);
+        }
+    }
+    sort_by_importance(&mut victims);
+    (!victims.is_empty()).then(|| Candidate {
+        node: node.clone(),
+        victims,
+        violations,
+    })
+}
+
+/// The most important first.
+fn sort_by_importance(pods: &mut [Arc<PodInfo>]) {
+    pods.sort_by_key(|pod| (std::cmp::Reverse(pod.priority()), started(pod)));
+}
+
+/// For a pod whose place depends on pods anywhere: in the cache, which is put right again.
 fn dry_run(
     framework: &Framework,
     cache: &mut Cache,
@@ -158,7 +209,7 @@ fn dry_run(
     if lesser.is_empty() {
         return None;
     }
-    lesser.sort_by_key(|pod| (std::cmp::Reverse(pod.priority()), started(pod)));
+    sort_by_importance(&mut lesser);
     let (breaking, others) = cache.budgets().split(lesser.clone());
     let placed: Vec<_> = lesser
         .iter()
@@ -180,7 +231,7 @@ fn dry_run(
             }
         }
         if !victims.is_empty() {
-            victims.sort_by_key(|pod| (std::cmp::Reverse(pod.priority()), started(pod)));
+            sort_by_importance(&mut victims);
             found = Some(Candidate {
                 node: node.clone(),
                 victims,

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     cache::{Cache, NodeInfo},
-    framework::{CycleState, Event, Filter, MAX_SCORE, Plugin, PreFilter, Rejection, Score},
+    framework::{CycleState, Event, Filter, MAX_SCORE, Plugin, PreFilter, Rejection, Score, Sees},
     pod::PodInfo,
     topology::{Counts, Wish, value},
 };
@@ -96,6 +96,13 @@ impl Filter for InterPodAffinity {
             return Err(Rejection::because(EXISTING));
         }
         Ok(())
+    }
+
+    fn sees(&self, state: &CycleState) -> Sees {
+        let free = state.get::<Required>().is_none_or(|required| {
+            required.near.is_empty() && required.apart.is_empty() && required.forbidden.is_empty()
+        });
+        if free { Sees::NoPods } else { Sees::AllPods }
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {

@@ -4,7 +4,9 @@ use hull_client::node_affinity::{affinity, matches, matches_term};
 
 use crate::{
     cache::{Cache, NodeInfo},
-    framework::{CycleState, Event, Filter, Plugin, PreFilter, Rejection, Score, normalize_linear},
+    framework::{
+        CycleState, Event, Filter, Plugin, PreFilter, Rejection, Score, Sees, normalize_linear,
+    },
     pod::PodInfo,
 };
 
@@ -61,6 +63,14 @@ impl Filter for NodeAffinity {
         } else {
             Err(Rejection::for_good(REASON))
         }
+    }
+
+    fn sees(&self, _: &CycleState) -> Sees {
+        Sees::NoPods
+    }
+
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::{
     cache::NodeInfo,
-    framework::{CycleState, Event, Filter, Plugin, Rejection},
+    framework::{CycleState, Event, Filter, Plugin, Rejection, Sees},
     pod::PodInfo,
 };
 
@@ -23,6 +23,14 @@ impl Filter for NodeName {
             )),
             _ => Ok(()),
         }
+    }
+
+    fn sees(&self, _: &CycleState) -> Sees {
+        Sees::NoPods
+    }
+
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {

@@ -29,6 +29,10 @@ impl Filter for NodePorts {
         Ok(())
     }
 
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::PodAdded(_))
+    }
+
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         match event {
             Event::NodeAdded(_) => true,

@@ -73,6 +73,10 @@ impl Filter for NodeResourcesFit {
         }
     }
 
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::PodAdded(_))
+    }
+
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         let node = match event {
             Event::NodeAdded(node) => node,

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::{
     cache::NodeInfo,
-    framework::{CycleState, Event, Filter, Plugin, Rejection},
+    framework::{CycleState, Event, Filter, Plugin, Rejection, Sees},
     pod::PodInfo,
 };
 
@@ -35,6 +35,14 @@ impl Filter for NodeUnschedulable {
             return Ok(());
         }
         Err(Rejection::for_good("node(s) were unschedulable"))
+    }
+
+    fn sees(&self, _: &CycleState) -> Sees {
+        Sees::NoPods
+    }
+
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
     }
 
     fn is_cured_by(&self, _: &PodInfo, event: &Event<'_>) -> bool {

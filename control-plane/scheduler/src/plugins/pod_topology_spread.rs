@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     cache::{Cache, NodeInfo},
-    framework::{CycleState, Event, Filter, MAX_SCORE, Plugin, PreFilter, Rejection, Score},
+    framework::{CycleState, Event, Filter, MAX_SCORE, Plugin, PreFilter, Rejection, Score, Sees},
     pod::PodInfo,
     topology::{Counts, value},
 };
@@ -92,7 +92,18 @@ impl Filter for PodTopologySpread {
         Ok(())
     }
 
-    fn is_cured_by(&self, _: &PodInfo, event: &Event<'_>) -> bool {
+    fn sees(&self, state: &CycleState) -> Sees {
+        match state.get() {
+            Some(HardConstraints(hard)) if !hard.is_empty() => Sees::AllPods,
+            _ => Sees::NoPods,
+        }
+    }
+
+    fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let mut spread = pod.constraints.spread.iter();
+        if !spread.any(|one| one.required) {
+            return false;
+        }
         match event {
             Event::NodeAdded(_) | Event::PodRemoved { .. } | Event::PodAdded(_) => true,
             Event::NodeUpdated { changes, .. } => changes.labels || changes.taints,

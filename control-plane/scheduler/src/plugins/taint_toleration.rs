@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::{
     cache::NodeInfo,
-    framework::{CycleState, Event, Filter, Plugin, Rejection, Score, normalize_linear},
+    framework::{CycleState, Event, Filter, Plugin, Rejection, Score, Sees, normalize_linear},
     pod::PodInfo,
 };
 
@@ -42,6 +42,14 @@ impl Filter for TaintToleration {
                 )))
             }
         }
+    }
+
+    fn sees(&self, _: &CycleState) -> Sees {
+        Sees::NoPods
+    }
+
+    fn ignores(&self, event: &Event<'_>) -> bool {
+        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {

@@ -86,6 +86,9 @@ pub struct UpArguments {
     /// Add a device (QEMU's -device argument)
     #[arg(long = "device", value_name = "QEMUARG")]
     pub devices: Vec<String>,
+    /// Add a word to QEMU's command line, before the devices (-object, -netdev, -drive)
+    #[arg(long = "qemu", value_name = "WORD", allow_hyphen_values = true)]
+    pub backends: Vec<String>,
     /// Add a word to the kernel command line
     #[arg(long = "kernel-arg", value_name = "WORD")]
     pub kernel_args: Vec<String>,
@@ -102,6 +105,7 @@ impl From<UpArguments> for Options {
             disk_gib: from.disk,
             forwards: from.forwards,
             devices: from.devices,
+            backends: from.backends,
             kernel_args: from.kernel_args,
             isolated: from.isolated,
         }

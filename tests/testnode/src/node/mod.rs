@@ -187,6 +187,10 @@ impl Node {
                 "devices",
             ),
             (
+                !wanted.backends.iter().all(|one| has.backends.contains(one)),
+                "back ends",
+            ),
+            (
                 !wanted
                     .kernel_args
                     .iter()

@@ -1,12 +1,19 @@
 //! The device: configuration, activation, attach and detach.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use hull_vmm_client::rate::RateLimits;
+use vmm_sys_util::epoll::EventSet;
 
 use super::backing::{Backing, BackingError};
 use super::metrics::BlockMetrics;
 use super::request::{RANGE_MAX_SECTORS, RANGES_MAX, Target};
+use crate::events::DevicePoller;
+use crate::rate::RateLimiter;
 use crate::virtio::{
     Activation, DeviceFault, MAX_SEGMENTS, VirtQueue, VirtioDevice, VirtioInterrupt, copy_config,
 };
@@ -14,6 +21,7 @@ use crate::virtio::{
 /// Unit of the capacity.
 pub const SECTOR_BYTES: u64 = 512;
 const QUEUE_SIZES: &[u16] = &[256];
+const EVENT_LIMIT: u32 = 1;
 /// Requests per turn of the event loop.
 const BUDGET: usize = 64;
 const F_SEG_MAX: u64 = 1 << 2;
@@ -38,6 +46,7 @@ pub struct Block {
     attached: Arc<AtomicBool>,
     queue: Option<VirtQueue>,
     interrupt: Option<Arc<VirtioInterrupt>>,
+    limiter: Option<RateLimiter>,
     metrics: Arc<BlockMetrics>,
 }
 
@@ -51,6 +60,7 @@ impl Block {
             attached: Arc::default(),
             queue: None,
             interrupt: None,
+            limiter: None,
             metrics,
         }
     }
@@ -68,6 +78,24 @@ impl Block {
     /// Whether there is a backing, to be read while the device is at work.
     pub fn attached_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.attached)
+    }
+
+    /// Lets `poller` watch over the limits, which can be changed from then on.
+    pub fn watch_limits(&mut self, limits: RateLimits, poller: &DevicePoller) -> io::Result<()> {
+        let limiter = RateLimiter::new(limits)?;
+        poller.add(limiter.as_raw_fd(), EVENT_LIMIT, EventSet::IN)?;
+        self.limiter = Some(limiter);
+        Ok(())
+    }
+
+    /// Changes the limits.
+    pub fn set_limits(&mut self, limits: RateLimits) {
+        if let Some(limiter) = &mut self.limiter {
+            limiter.set(limits, Instant::now());
+        }
+        if let Some(queue) = &self.queue {
+            queue.kick_later();
+        }
     }
 
     /// Puts a file behind the disk, in place of the one that is there, and tells the guest.
@@ -146,7 +174,12 @@ impl VirtioDevice for Block {
         self.interrupt = None;
     }
 
-    fn handle(&mut self, _event: u32, _ready: u32) -> Result<(), DeviceFault> {
+    fn handle(&mut self, event: u32, _ready: u32) -> Result<(), DeviceFault> {
+        if event == EVENT_LIMIT
+            && let Some(limiter) = &mut self.limiter
+        {
+            limiter.fired();
+        }
         let Some(queue) = &mut self.queue else {
             return Ok(());
         };
@@ -157,7 +190,9 @@ impl VirtioDevice for Block {
             metrics: &self.metrics,
         };
         queue
-            .drain(BUDGET, |memory, chain| target.execute(memory, chain))
+            .drain_limited(BUDGET, self.limiter.as_mut(), |memory, chain| {
+                target.execute(memory, chain)
+            })
             .map_err(DeviceFault::queue(0))
     }
 }

@@ -1,21 +1,27 @@
 //! One pair of queues.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
+use hull_vmm_client::rate::RateLimits;
 use vmm_sys_util::epoll::EventSet;
 
 use super::metrics::NetMetrics;
 use super::tap::{HEADER_BYTES, TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_TSO6, Tap};
 use crate::events::DevicePoller;
+use crate::rate::RateLimiter;
 use crate::virtio::{
-    Activation, Chain, DeviceFault, QueueError, VirtQueue, VirtioDevice, copy_config,
+    Activation, Chain, DeviceFault, QueueError, VirtQueue, VirtioDevice, VirtioInterrupt,
+    copy_config,
 };
 
 const RECEIVE: usize = 0;
 const SEND: usize = 1;
 const EVENT_TAP: u32 = 2;
+const EVENT_RECEIVE_LIMIT: u32 = 3;
+const EVENT_SEND_LIMIT: u32 = 4;
 const QUEUE_SIZES: &[u16] = &[256, 256];
 /// Frames per direction and turn of the event loop.
 const BUDGET: usize = 128;
@@ -35,11 +41,25 @@ const F_HOST_TSO4: u64 = 1 << 11;
 const F_HOST_TSO6: u64 = 1 << 12;
 const F_HOST_ECN: u64 = 1 << 13;
 const F_MRG_RXBUF: u64 = 1 << 15;
+const F_STATUS: u64 = 1 << 16;
+/// Status register: the link is up.
+const LINK_UP: u16 = 1;
 
 /// Not a MAC address of one station.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("\"{0}\" is not a unicast MAC address of the form aa:bb:cc:dd:ee:ff")]
 pub struct MacError(pub String);
+
+/// A tap cannot be put behind a network.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is one.
+    #[error("Network {0} has a tap already")]
+    Attached(String),
+    /// It is none, or cannot be set up.
+    #[error("Failed to set up the tap")]
+    Tap(#[source] io::Error),
+}
 
 /// Parses "aa:bb:cc:dd:ee:ff".
 pub fn parse_mac(text: &str) -> Result<[u8; 6], MacError> {
@@ -62,6 +82,8 @@ struct Active {
     receive: VirtQueue,
     send: VirtQueue,
     mergeable: bool,
+    features: u64,
+    interrupt: Arc<VirtioInterrupt>,
 }
 
 /// See the module.
@@ -69,23 +91,26 @@ pub struct Net {
     id: String,
     mac: [u8; 6],
     mtu: u16,
-    tap: Tap,
+    /// Without one the link is down.
+    tap: Option<Tap>,
     poller: DevicePoller,
     active: Option<Active>,
     /// A frame of this length waits in `frame` for receive buffers.
     pending: Option<usize>,
     frame: Vec<u8>,
     tap_readable: bool,
+    receive_limiter: Option<RateLimiter>,
+    send_limiter: Option<RateLimiter>,
     metrics: Arc<NetMetrics>,
 }
 
 impl Net {
-    /// An idle device.
+    /// An idle device. A tap can be attached later.
     pub fn new(
         id: String,
         mac: [u8; 6],
         mtu: u16,
-        tap: Tap,
+        tap: Option<Tap>,
         poller: DevicePoller,
         metrics: Arc<NetMetrics>,
     ) -> Self {
@@ -100,13 +125,80 @@ impl Net {
             pending: None,
             frame,
             tap_readable: false,
+            receive_limiter: None,
+            send_limiter: None,
             metrics,
+        }
+    }
+
+    /// Connects a network without one to a tap, and tells the guest that the link is up.
+    pub fn attach(&mut self, fd: OwnedFd) -> Result<(), AttachError> {
+        if self.tap.is_some() {
+            return Err(AttachError::Attached(self.id.clone()));
+        }
+        let tap = Tap::new(fd).map_err(AttachError::Tap)?;
+        self.connect(tap).map_err(AttachError::Tap)
+    }
+
+    fn connect(&mut self, tap: Tap) -> io::Result<()> {
+        if let Some(active) = &self.active {
+            open_tap(&tap, active.features, &self.poller)?;
+            self.tap_readable = true;
+            active.interrupt.raise_config();
+        }
+        self.tap = Some(tap);
+        Ok(())
+    }
+
+    /// Takes the tap away, and tells the guest that the link is down; false when there was
+    /// none.
+    pub fn detach(&mut self) -> bool {
+        let Some(tap) = self.tap.take() else {
+            return false;
+        };
+        self.pending = None;
+        self.tap_readable = false;
+        if let Some(active) = &self.active {
+            // It is closed next, which ends the watching too.
+            let _ = self.poller.remove(tap.as_raw_fd());
+            active.interrupt.raise_config();
+        }
+        true
+    }
+
+    /// Watches over the limits, which can be changed from then on.
+    pub fn watch_limits(&mut self, receive: RateLimits, send: RateLimits) -> io::Result<()> {
+        let watched = |limits, event| {
+            let limiter = RateLimiter::new(limits)?;
+            self.poller.add(limiter.as_raw_fd(), event, EventSet::IN)?;
+            io::Result::Ok(Some(limiter))
+        };
+        let receive = watched(receive, EVENT_RECEIVE_LIMIT)?;
+        self.send_limiter = watched(send, EVENT_SEND_LIMIT)?;
+        self.receive_limiter = receive;
+        Ok(())
+    }
+
+    /// Changes the limits.
+    pub fn set_limits(&mut self, receive: RateLimits, send: RateLimits) {
+        let now = Instant::now();
+        for (limiter, limits) in [
+            (&mut self.receive_limiter, receive),
+            (&mut self.send_limiter, send),
+        ] {
+            if let Some(limiter) = limiter {
+                limiter.set(limits, now);
+            }
+        }
+        if let Some(active) = &self.active {
+            active.receive.kick_later();
+            active.send.kick_later();
         }
     }
 
     /// Moves frames from the tap to the guest until one side has no more.
     fn receive(&mut self) -> Result<(), DeviceFault> {
-        let Some(active) = &mut self.active else {
+        let (Some(active), Some(tap)) = (&mut self.active, &self.tap) else {
             return Ok(());
         };
         let failed = DeviceFault::queue(RECEIVE);
@@ -116,9 +208,16 @@ impl Net {
                 active.receive.kick_later();
                 break;
             }
+            // The frames wait in the tap, which drops what it has no room for.
+            if self.pending.is_none()
+                && let Some(limiter) = &mut self.receive_limiter
+                && !limiter.admits()
+            {
+                break;
+            }
             let length = match self.pending {
                 Some(length) => length,
-                None => match self.tap.read(&mut self.frame) {
+                None => match tap.read(&mut self.frame) {
                     Ok(length) => length,
                     Err(error) => {
                         match error.kind() {
@@ -135,6 +234,9 @@ impl Net {
             self.pending = Some(length);
             match active.deliver(&mut self.frame[..length]).map_err(&failed)? {
                 Delivery::Done => {
+                    if let Some(limiter) = &mut self.receive_limiter {
+                        limiter.spend(length as u64);
+                    }
                     self.metrics.received_frames.add(1);
                     self.metrics
                         .received_bytes
@@ -159,25 +261,32 @@ impl Net {
         let (tap, metrics) = (&self.tap, &self.metrics);
         active
             .send
-            .drain(BUDGET, |memory, chain| {
+            .drain_limited(BUDGET, self.send_limiter.as_mut(), |memory, chain| {
                 let length = chain.readable.len();
                 if length <= HEADER_BYTES || length > FRAME_MAX_BYTES {
                     metrics.dropped_frames.add(1);
                     return Ok(0);
                 }
                 let vectors = chain.readable.io_vectors(memory, 0, length)?;
-                match tap.write(&vectors) {
-                    Ok(_) => {
+                // What is sent while the link is down is lost.
+                match tap.as_ref().map(|tap| tap.write(&vectors)) {
+                    Some(Ok(_)) => {
                         metrics.sent_frames.add(1);
                         metrics.sent_bytes.add((length - HEADER_BYTES) as u64);
                     }
                     // Bad headers, a tap that is down: lost like on a wire.
-                    Err(_) => metrics.dropped_frames.add(1),
+                    Some(Err(_)) | None => metrics.dropped_frames.add(1),
                 }
                 Ok(0)
             })
             .map_err(DeviceFault::queue(SEND))
     }
+}
+
+/// Gives the tap the offloads of the features that the driver accepted, and watches it.
+fn open_tap(tap: &Tap, features: u64, poller: &DevicePoller) -> io::Result<()> {
+    tap.set_offloads(offloads(features))?;
+    poller.add(tap.as_raw_fd(), EVENT_TAP, EventSet::IN)
 }
 
 enum Delivery {
@@ -275,11 +384,14 @@ impl VirtioDevice for Net {
             | F_HOST_TSO6
             | F_HOST_ECN
             | F_MRG_RXBUF
+            | F_STATUS
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0; 12];
         config[..6].copy_from_slice(&self.mac);
+        let status = if self.tap.is_some() { LINK_UP } else { 0 };
+        config[6..8].copy_from_slice(&status.to_le_bytes());
         config[8..10].copy_from_slice(&1u16.to_le_bytes());
         config[10..].copy_from_slice(&self.mtu.to_le_bytes());
         copy_config(&config, offset, data);
@@ -291,33 +403,47 @@ impl VirtioDevice for Net {
             queue.ok_or(DeviceFault::MissingQueue(index))
         };
         let (receive, send) = (take(RECEIVE)?, take(SEND)?);
-        self.tap
-            .set_offloads(offloads(activation.features))
-            .map_err(DeviceFault::host("set the offloads of the tap"))?;
-        let mergeable = activation.features & F_MRG_RXBUF != 0;
+        let features = activation.features;
         self.active = Some(Active {
             receive,
             send,
-            mergeable,
+            mergeable: features & F_MRG_RXBUF != 0,
+            features,
+            interrupt: activation.interrupt,
         });
         self.pending = None;
-        self.tap_readable = true;
-        self.poller
-            .add(self.tap.as_raw_fd(), EVENT_TAP, EventSet::IN)
-            .map_err(DeviceFault::host("watch the tap"))
+        self.tap_readable = self.tap.is_some();
+        match &self.tap {
+            Some(tap) => open_tap(tap, features, &self.poller)
+                .map_err(DeviceFault::host("set up the tap for its driver")),
+            None => Ok(()),
+        }
     }
 
     fn reset(&mut self) {
-        if self.active.take().is_some() {
+        if let (Some(_), Some(tap)) = (self.active.take(), &self.tap) {
             // It was added by activate; when that failed half-way there is nothing to remove.
-            let _ = self.poller.remove(self.tap.as_raw_fd());
+            let _ = self.poller.remove(tap.as_raw_fd());
         }
         self.pending = None;
     }
 
     fn handle(&mut self, event: u32, _ready: u32) -> Result<(), DeviceFault> {
+        let fired = |limiter: &mut Option<RateLimiter>| {
+            if let Some(limiter) = limiter {
+                limiter.fired();
+            }
+        };
         match event {
             1 => self.send(),
+            EVENT_SEND_LIMIT => {
+                fired(&mut self.send_limiter);
+                self.send()
+            }
+            EVENT_RECEIVE_LIMIT => {
+                fired(&mut self.receive_limiter);
+                self.receive()
+            }
             EVENT_TAP => {
                 self.tap_readable = true;
                 self.receive()

@@ -8,6 +8,6 @@ mod device;
 mod metrics;
 mod tap;
 
-pub use device::{MacError, Net, parse_mac};
+pub use device::{AttachError, MacError, Net, parse_mac};
 pub use metrics::NetMetrics;
 pub use tap::{TUNSETOFFLOAD, TUNSETVNETHDRSZ, Tap};

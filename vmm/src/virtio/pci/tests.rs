@@ -90,27 +90,28 @@ impl Setup {
 
     fn status(&self) -> u8 {
         let mut data = [0];
-        self.device.read_bar(20, &mut data);
+        self.device.read_bar(0, 20, &mut data);
         data[0]
     }
 
     fn negotiate(&self) {
         for (select, features) in [(0u32, 1u32), (1, 1)] {
-            self.device.write_bar(8, &select.to_le_bytes());
-            self.device.write_bar(12, &features.to_le_bytes());
+            self.device.write_bar(0, 8, &select.to_le_bytes());
+            self.device.write_bar(0, 12, &features.to_le_bytes());
         }
-        self.device.write_bar(20, &[11]);
+        self.device.write_bar(0, 20, &[11]);
         assert_eq!(self.status(), 11);
     }
 
     fn enable_queue(&self, index: u16, rings: [u64; 3]) {
-        self.device.write_bar(22, &index.to_le_bytes());
+        self.device.write_bar(0, 22, &index.to_le_bytes());
         for (offset, ring) in [32, 40, 48].into_iter().zip(rings) {
-            self.device.write_bar(offset, &(ring as u32).to_le_bytes());
             self.device
-                .write_bar(offset + 4, &((ring >> 32) as u32).to_le_bytes());
+                .write_bar(0, offset, &(ring as u32).to_le_bytes());
+            self.device
+                .write_bar(0, offset + 4, &((ring >> 32) as u32).to_le_bytes());
         }
-        self.device.write_bar(28, &1u16.to_le_bytes());
+        self.device.write_bar(0, 28, &1u16.to_le_bytes());
     }
 }
 
@@ -120,7 +121,7 @@ fn a_driver_activates_and_resets_the_device() {
     setup.device.write_config(4, &[2, 0]);
     setup.negotiate();
     setup.enable_queue(0, Driver::new(&setup.memory, 0).rings());
-    setup.device.write_bar(20, &[15]);
+    setup.device.write_bar(0, 20, &[15]);
     assert_eq!(setup.status(), 15);
     let base = 0xc000_0000u64 + NOTIFY;
     assert_eq!(
@@ -138,7 +139,7 @@ fn a_driver_activates_and_resets_the_device() {
         .write_config(0x10, &0xc100_0000u32.to_le_bytes());
     setup.device.write_config(4, &[2, 0]);
     assert_eq!(setup.take_log().len(), 4);
-    setup.device.write_bar(20, &[0]);
+    setup.device.write_bar(0, 20, &[0]);
     assert_eq!(setup.status(), 0);
     let log = setup.take_log();
     assert_eq!(log[0], "reset");
@@ -152,9 +153,9 @@ fn rings_outside_memory_need_a_reset() {
         setup.negotiate();
         let [descriptors, driver, _] = Driver::new(&setup.memory, 0).rings();
         setup.enable_queue(0, [descriptors, driver, bad]);
-        setup.device.write_bar(20, &[15]);
+        setup.device.write_bar(0, 20, &[15]);
         assert_eq!(setup.status(), 15 | 64, "{bad:#x}");
-        setup.device.write_bar(20, &[0]);
+        setup.device.write_bar(0, 20, &[0]);
         assert_eq!(setup.status(), 0);
     }
 }
@@ -220,11 +221,11 @@ fn garbage_in_all_registers_is_survived() {
             0 => setup
                 .device
                 .write_config((offset & 0xfff) as usize, &bytes[..width]),
-            1 => setup.device.write_bar(offset, &bytes[..width]),
-            2 => setup.device.write_bar(offset & 0x3f, &bytes[..width]),
+            1 => setup.device.write_bar(0, offset, &bytes[..width]),
+            2 => setup.device.write_bar(0, offset & 0x3f, &bytes[..width]),
             _ => {
                 let mut data = vec![0; width];
-                setup.device.read_bar(offset, &mut data);
+                setup.device.read_bar(0, offset, &mut data);
                 setup
                     .device
                     .read_config((offset & 0xfff) as usize, &mut data);
@@ -232,6 +233,6 @@ fn garbage_in_all_registers_is_survived() {
         }
     }
     let mut data = [0; 8];
-    setup.device.read_bar(u64::MAX, &mut data);
-    setup.device.write_bar(u64::MAX, &data);
+    setup.device.read_bar(0, u64::MAX, &mut data);
+    setup.device.write_bar(0, u64::MAX, &data);
 }

@@ -228,3 +228,28 @@ fn broken_requests_take_the_device_out_of_service() {
         setup.block.handle(0, 0).unwrap();
     }
 }
+
+#[test]
+fn requests_beyond_the_limit_wait_for_the_timer_or_for_other_limits() {
+    use hull_vmm_client::rate::Rate;
+    let mut setup = setup(true);
+    let mut events = crate::events::EventLoop::new().unwrap();
+    let slow = RateLimits {
+        bytes: Some(Rate {
+            per_second: 1,
+            burst: Some(1),
+        }),
+        ..RateLimits::default()
+    };
+    setup.block.watch_limits(slow, &events.poller()).unwrap();
+    assert_eq!(setup.request(0, 0, &[(DATA, 512, true)]), (0, 513));
+    setup
+        .driver
+        .chain(&[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+    setup.block.handle(0, 0).unwrap();
+    setup.block.handle(0, 0).unwrap();
+    assert_eq!(setup.driver.used(), vec![]);
+    setup.block.set_limits(RateLimits::default());
+    setup.block.handle(0, 0).unwrap();
+    assert_eq!(setup.driver.used().len(), 1);
+}

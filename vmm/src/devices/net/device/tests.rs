@@ -24,7 +24,7 @@ fn setup(features: u64) -> Setup {
         "eth0".into(),
         [2, 0, 0, 0, 0, 1],
         1500,
-        tap,
+        Some(tap),
         events.poller(),
         Arc::default(),
     );
@@ -168,4 +168,63 @@ fn mac_addresses_are_checked() {
     ] {
         assert_eq!(parse_mac(bad), Err(MacError(bad.to_owned())), "{bad}");
     }
+}
+
+#[test]
+fn each_direction_has_its_own_limit() {
+    use hull_vmm_client::rate::Rate;
+    let mut setup = setup(0);
+    let one = RateLimits {
+        bytes: Some(Rate {
+            per_second: 1,
+            burst: None,
+        }),
+        ..RateLimits::default()
+    };
+    setup.net.watch_limits(one, RateLimits::default()).unwrap();
+    for _ in 0..3 {
+        setup.receive.chain(&[(BUFFERS, 2048, true)]);
+        setup.wire.send(&frame(60)).unwrap();
+        setup.send.put(BUFFERS + 0x4000, &frame(60));
+        setup.send.chain(&[(BUFFERS + 0x4000, 72, false)]);
+    }
+    setup.net.handle(EVENT_TAP, 0).unwrap();
+    setup.net.handle(1, 0).unwrap();
+    assert_eq!(setup.receive.used().len(), 1);
+    assert_eq!(setup.send.used().len(), 3);
+    setup.net.set_limits(RateLimits::default(), one);
+    setup.net.handle(0, 0).unwrap();
+    assert_eq!(setup.receive.used().len(), 2);
+}
+
+#[test]
+fn the_link_is_down_while_there_is_no_tap() {
+    let mut setup = setup(F_STATUS);
+    let link = |net: &Net| {
+        let mut status = [0; 2];
+        net.read_config(6, &mut status);
+        u16::from_le_bytes(status)
+    };
+    assert_eq!(link(&setup.net), LINK_UP);
+    assert!(setup.net.detach());
+    assert!(!setup.net.detach());
+    assert_eq!(link(&setup.net), 0);
+    setup.send.put(BUFFERS + 0x4000, &frame(60));
+    setup.send.chain(&[(BUFFERS + 0x4000, 72, false)]);
+    setup.receive.chain(&[(BUFFERS, 2048, true)]);
+    setup.net.handle(1, 0).unwrap();
+    setup.net.handle(EVENT_TAP, 0).unwrap();
+    assert_eq!(setup.send.used().len(), 1);
+    assert_eq!(setup.net.metrics.dropped_frames.get(), 1);
+    let (wire, ours) = UnixDatagram::pair().unwrap();
+    setup
+        .net
+        .connect(Tap::from_socket(OwnedFd::from(ours)).unwrap())
+        .unwrap();
+    assert_eq!(link(&setup.net), LINK_UP);
+    wire.send(&frame(60)).unwrap();
+    setup.net.handle(EVENT_TAP, 0).unwrap();
+    assert_eq!(setup.receive.used(), vec![(0, 72)]);
+    let second = setup.net.attach(OwnedFd::from(wire)).unwrap_err();
+    assert!(matches!(second, AttachError::Attached(_)));
 }

@@ -6,18 +6,20 @@
 //! succeed as fit, also with several servers on one store. The turn spares requests of one server
 //! the conflicts with each other.
 
-mod scopes;
-mod usage;
-
 use std::{collections::HashMap, sync::Arc};
 
-use hull_api::{ApiError, Kind, ObjectExt, kinds};
+use hull_api::{
+    ApiError, Kind, ObjectExt,
+    amounts::{Amounts, add, amounts},
+    kinds,
+    quota::{scopes, usage},
+};
 use hull_store::{Condition, Write};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 
-use super::resources::{Amounts, add, amounts, cached_in_namespace};
+use super::resources::cached_in_namespace;
 use crate::{
     handlers::{Backend, Context},
     storage::{Beside, encode, store_error},

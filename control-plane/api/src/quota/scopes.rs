@@ -1,10 +1,11 @@
 //! Which pods a quota is about.
 
-use hull_api::{Kind, ObjectExt, kinds};
 use serde_json::Value;
 
+use crate::{Kind, ObjectExt, kinds};
+
 /// The quota counts this object.
-pub(super) fn matches(quota: &Value, kind: &Kind, object: &Value) -> bool {
+pub fn matches(quota: &Value, kind: &Kind, object: &Value) -> bool {
     let scopes = quota.list_at("/spec/scopes");
     let terms = quota.list_at("/spec/scopeSelector/matchExpressions");
     if scopes.is_empty() && terms.is_empty() {

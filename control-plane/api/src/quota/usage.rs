@@ -1,12 +1,16 @@
 //! What one object counts in a quota.
 
-use hull_api::{ApiError, Kind, ObjectExt, kinds, quantity::Quantity};
 use serde_json::Value;
 
-use super::super::resources::{Amounts, amounts, pod_amounts};
+use crate::{
+    ApiError, Kind, ObjectExt,
+    amounts::{Amounts, amounts, pod_amounts},
+    kinds,
+    quantity::Quantity,
+};
 
 /// Core kinds that are also counted under their plain name.
-const PLAIN_COUNTS: &[&str] = &[
+pub(super) const PLAIN_COUNTS: &[&str] = &[
     "configmaps",
     "persistentvolumeclaims",
     "replicationcontrollers",
@@ -18,7 +22,7 @@ const PLAIN_COUNTS: &[&str] = &[
 const PLAIN_REQUESTS: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
 /// What the object counts, by the names that quotas use.
-pub(super) fn of(kind: &Kind, object: &Value) -> Amounts {
+pub fn of(kind: &Kind, object: &Value) -> Amounts {
     let one = Quantity::from_units(1);
     let mut used = Amounts::new();
     let counted = match kind.group {
@@ -98,7 +102,7 @@ fn of_service(service: &Value, used: &mut Amounts) {
 }
 
 /// Where a quota limits cpu or memory, every container has to name its amount.
-pub(super) fn require_specified(
+pub fn require_specified(
     kind: &Kind,
     pod: &Value,
     quota: &Value,
