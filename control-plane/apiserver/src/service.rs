@@ -24,7 +24,7 @@ use crate::{
     custom_resources::Served,
     discovery,
     flow_control::Admitted,
-    handlers::{self, Backend, Context},
+    handlers::{self, Backend, Context, own_namespaces},
     health,
     http::{
         Accept, Encoding, ExtensionTarget, RequestInfo, Target, accepts_gzip, add_warning,
@@ -292,7 +292,9 @@ where
                 .admit(&backend.cache, user, &attributes);
             *admitted = Some(turn.await?);
         }
-        authorization::require(authorizer, user, &attributes)?;
+        if !asks_for_own(info) {
+            authorization::require(authorizer, user, &attributes)?;
+        }
         user
     };
     if let Target::Extension(target) = &info.target {
@@ -381,6 +383,16 @@ where
         add_warning(response.headers_mut(), &warning);
     }
     Ok(response)
+}
+
+/// A list of namespaces that holds what the user may read, whatever that is.
+fn asks_for_own(info: &RequestInfo) -> bool {
+    match &info.target {
+        Target::Resource { kind, name, .. } => {
+            name.is_empty() && own_namespaces::are_asked(kind, info.verb, &info.query)
+        }
+        _ => false,
+    }
 }
 
 /// What a path of `metrics.k8s.io` asks for.

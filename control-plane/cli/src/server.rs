@@ -1,10 +1,10 @@
 //! The control plane: store, API server, scheduler, controllers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use hull_apiserver::audit::{Audit, AuditFile, AuditLog, Policy};
+use hull_apiserver::audit::{Audit, AuditFile, AuditLog, AuditWebhook, BATCH_WAIT, Policy};
 use hull_apiserver::pki::ClusterPki;
 use hull_apiserver::{ApiServer, ApiServerConfig, ServiceNetwork, UserInfo};
 use hull_client::leader::LeaderElection;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::in_process;
 use crate::doors::{Doors, listen_early};
 use crate::files::{lock_data_dir, make_private_dir, write_atomically};
-use crate::settings::Resolved;
+use crate::settings::{AuditSettings, Resolved};
 use crate::signals;
 use crate::store;
 
@@ -85,14 +85,25 @@ fn instance_identity(settings: &Resolved) -> String {
     )
 }
 
-/// Reads the policy and opens the log.
-fn audit((policy, log): &(PathBuf, AuditFile)) -> anyhow::Result<Arc<Audit>> {
-    let text =
-        std::fs::read_to_string(policy).with_context(|| format!("read {}", policy.display()))?;
-    let parsed = Policy::parse(&text).with_context(|| policy.display().to_string())?;
-    let opened = AuditLog::open(log.clone())
-        .with_context(|| format!("open the audit log {}", log.path.display()))?;
-    Ok(Arc::new(Audit::new(parsed, opened)))
+/// Reads the policy, opens the log and starts to send.
+fn audit(settings: &AuditSettings) -> anyhow::Result<Arc<Audit>> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+    };
+    let policy = &settings.policy;
+    let parsed = Policy::parse(&read(policy)?).with_context(|| policy.display().to_string())?;
+    let open = |log: &AuditFile| {
+        AuditLog::open(log.clone())
+            .with_context(|| format!("open the audit log {}", log.path.display()))
+    };
+    let send = |path: &PathBuf| {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        AuditWebhook::start(&read(path)?, folder, BATCH_WAIT)
+            .with_context(|| path.display().to_string())
+    };
+    let log = settings.log.as_ref().map(open).transpose()?;
+    let webhook = settings.webhook_config.as_ref().map(send).transpose()?;
+    Ok(Arc::new(Audit::to(parsed, log, webhook)))
 }
 
 /// Starts the control plane; it ends with `shutdown`.

@@ -212,12 +212,16 @@ pub struct Settings {
     /// it changes
     #[arg(long, env = "HULL_ENCRYPTION_CONFIG", value_name = "FILE")]
     pub encryption_config: Option<PathBuf>,
-    /// Which requests are audited: a Policy of audit.k8s.io/v1; needs --audit-log
+    /// Which requests are audited: a Policy of audit.k8s.io/v1; needs --audit-log or
+    /// --audit-webhook-config
     #[arg(long, env = "HULL_AUDIT_POLICY", value_name = "FILE")]
     pub audit_policy: Option<PathBuf>,
     /// Where audit events are written, one a line
     #[arg(long, env = "HULL_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
+    /// Where audit events are sent: a kubeconfig
+    #[arg(long, env = "HULL_AUDIT_WEBHOOK_CONFIG", value_name = "FILE")]
+    pub audit_webhook_config: Option<PathBuf>,
     /// Size in MiB at which the audit log is rotated [default: 100]
     #[arg(long, env = "HULL_AUDIT_LOG_MAX_SIZE", value_name = "MIB")]
     pub audit_log_max_size: Option<u64>,
@@ -237,6 +241,17 @@ pub struct Settings {
     /// How log lines look: text or json [default: text]
     #[arg(long, env = "HULL_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
+}
+
+/// What is audited, and where it goes.
+#[derive(Debug, Clone)]
+pub struct AuditSettings {
+    /// The policy's file.
+    pub policy: PathBuf,
+    /// The log's file.
+    pub log: Option<AuditFile>,
+    /// The kubeconfig of the server that events are sent to.
+    pub webhook_config: Option<PathBuf>,
 }
 
 /// Settings with every default filled in, and checked.
@@ -276,7 +291,7 @@ pub struct Resolved {
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
     pub store: StoreAddress,
     pub encryption_config: Option<PathBuf>,
-    pub audit: Option<(PathBuf, AuditFile)>,
+    pub audit: Option<AuditSettings>,
     pub leader_elect: bool,
     pub load_balancer_pool: Vec<AddressRange>,
     pub log: String,
@@ -313,7 +328,8 @@ impl Settings {
         }
         joined!(
             data_dir, run_dir, kubeconfig, store, store_ca, store_cert, store_key,
-            encryption_config, audit_policy, audit_log, audit_log_max_size, audit_log_max_backups,
+            encryption_config, audit_policy, audit_log, audit_webhook_config,
+            audit_log_max_size, audit_log_max_backups,
             leader_elect, listen, node_listen, node_name, node_ip,
             max_pods, static_pod_dir, max_restart_backoff,
             pod_log_dir, node_cert, node_key, node_client_ca, cri_endpoint, shim, shim_config,
@@ -366,17 +382,26 @@ impl Settings {
             ),
         };
         let absolute = |path: PathBuf| std::path::absolute(path).context("current directory");
-        let audit = match (self.audit_policy, self.audit_log) {
-            (Some(policy), Some(log)) => Some((
-                absolute(policy)?,
-                AuditFile {
-                    path: absolute(log)?,
-                    max_bytes: self.audit_log_max_size.unwrap_or(100) << 20,
-                    max_backups: self.audit_log_max_backups.unwrap_or(10),
-                },
-            )),
-            (None, None) => None,
-            _ => bail!("audit_policy and audit_log are given together or not at all"),
+        let (max_size, max_backups) = (self.audit_log_max_size, self.audit_log_max_backups);
+        let log = match self.audit_log {
+            Some(log) => Some(AuditFile {
+                path: absolute(log)?,
+                max_bytes: max_size.unwrap_or(100) << 20,
+                max_backups: max_backups.unwrap_or(10),
+            }),
+            None => None,
+        };
+        let webhook_config = self.audit_webhook_config.map(absolute).transpose()?;
+        let audit = match (self.audit_policy, log.is_some() || webhook_config.is_some()) {
+            (Some(policy), true) => Some(AuditSettings {
+                policy: absolute(policy)?,
+                log,
+                webhook_config,
+            }),
+            (None, false) => None,
+            _ => bail!(
+                "audit_policy is given together with audit_log or audit_webhook_config, or none of them"
+            ),
         };
         let bin_dirs = if self.cni_bin_dir.is_empty() {
             vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()]

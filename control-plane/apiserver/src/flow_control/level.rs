@@ -7,14 +7,11 @@ use std::{
 
 use hull_api::ObjectExt;
 use parking_lot::Mutex;
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
-};
+use prometheus_client::metrics::{family::Family, gauge::Gauge};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::metrics::{FlowLabels, LevelLabels, Metrics, RejectionLabels};
 use crate::limits::QUEUE_WAIT;
 
 /// Queues of a level at most, whatever its configuration says: each costs memory.
@@ -35,65 +32,6 @@ impl Rejection {
             Rejection::QueueFull => "queue-full",
             Rejection::TimeOut => "time-out",
         }
-    }
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct LevelLabels {
-    priority_level: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct FlowLabels {
-    priority_level: String,
-    flow_schema: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RejectionLabels {
-    priority_level: String,
-    flow_schema: String,
-    reason: &'static str,
-}
-
-/// Figures of all levels, named as Kubernetes names them.
-#[derive(Clone, Default)]
-pub(super) struct Metrics {
-    dispatched: Family<FlowLabels, Counter>,
-    rejected: Family<RejectionLabels, Counter>,
-    waiting: Family<LevelLabels, Gauge>,
-    executing: Family<LevelLabels, Gauge>,
-    seats: Family<LevelLabels, Gauge>,
-}
-
-impl Metrics {
-    pub(super) fn new(registry: &mut Registry) -> Self {
-        let metrics = Metrics::default();
-        let mut add = |name: &str, help: &str, gauge: &Family<LevelLabels, Gauge>| {
-            registry.register(format!("apiserver_flowcontrol_{name}"), help, gauge.clone());
-        };
-        add(
-            "current_inqueue_requests",
-            "Requests that wait for a seat",
-            &metrics.waiting,
-        );
-        add(
-            "current_executing_requests",
-            "Requests that have a seat",
-            &metrics.executing,
-        );
-        add("nominal_limit_seats", "Seats of the level", &metrics.seats);
-        registry.register(
-            "apiserver_flowcontrol_dispatched_requests",
-            "Requests that were given a seat, or need none",
-            metrics.dispatched.clone(),
-        );
-        registry.register(
-            "apiserver_flowcontrol_rejected_requests",
-            "Requests that were refused",
-            metrics.rejected.clone(),
-        );
-        metrics
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod bootstrap;
 mod level;
+mod metrics;
 mod schema;
 
 use std::{collections::HashMap, sync::Arc};
@@ -35,7 +36,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 pub(crate) use bootstrap::create_configuration;
-use level::{Level, Limits, Metrics, Seat};
+use level::{Level, Limits, Seat};
+use metrics::Metrics;
 use schema::Schema;
 
 use crate::{UserInfo, authorization::Attributes, limits, watch_cache::WatchCache};

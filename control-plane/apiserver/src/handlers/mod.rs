@@ -7,6 +7,7 @@ mod events_ttl;
 mod eviction;
 mod get;
 mod list;
+pub(crate) mod own_namespaces;
 mod owners;
 mod patch;
 mod read_body;

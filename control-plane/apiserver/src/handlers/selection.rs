@@ -9,7 +9,10 @@ use hull_api::{
 use hull_store::prefix_range;
 use serde_json::Value;
 
-use super::Context;
+use super::{
+    Context,
+    own_namespaces::{self, Tenant},
+};
 
 pub(super) struct Selection {
     kind: &'static Kind,
@@ -17,6 +20,8 @@ pub(super) struct Selection {
     pub range: Range<String>,
     labels: LabelSelector,
     fields: FieldSelector,
+    /// Only namespaces that this one may read.
+    tenant: Option<Tenant>,
 }
 
 impl Selection {
@@ -32,7 +37,18 @@ impl Selection {
                 format!("{}, Resource={}", kind.group_version(), kind.plural)
             ))
         };
-        let labels = LabelSelector::parse(label_text).map_err(|error| cannot(error.0))?;
+        let verb = if context.query.flag("watch") {
+            "watch"
+        } else {
+            "list"
+        };
+        let tenant = own_namespaces::are_asked(kind, verb, context.query).then(|| Tenant {
+            backend: context.backend.clone(),
+            user: context.user.clone(),
+        });
+        let own_text = tenant.as_ref().map(|_| own_namespaces::others(label_text));
+        let labels = LabelSelector::parse(own_text.as_deref().unwrap_or(label_text))
+            .map_err(|error| cannot(error.0))?;
         let fields = FieldSelector::parse(field_text).map_err(|error| cannot(error.0))?;
         if let Some(field) = fields.fields().find(|field| !kind.is_selectable(field)) {
             return Err(cannot(format!("field label not supported: {field}")));
@@ -54,12 +70,13 @@ impl Selection {
             range,
             labels,
             fields,
+            tenant,
         })
     }
 
     /// It selects every object of its range.
     pub(super) fn is_everything(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
+        self.labels.is_empty() && self.fields.is_empty() && self.tenant.is_none()
     }
 
     pub(super) fn contains_key(&self, key: &str) -> bool {
@@ -68,7 +85,10 @@ impl Selection {
 
     /// An object as stored (converted, if that needs a webhook) is selected.
     pub(super) fn matches(&self, stored: &Value) -> bool {
-        if !self.labels.matches(stored.labels()) {
+        let tenant = self.tenant.as_ref();
+        if !self.labels.matches(stored.labels())
+            || tenant.is_some_and(|tenant| !tenant.may_read(stored.name()))
+        {
             return false;
         }
         if self.fields.is_empty() {

@@ -10,7 +10,7 @@ use crate::{
     kubectl::Kubectl,
 };
 
-const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+pub const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 
 fn role(kind: &str, name: &str, rules: Value) -> Value {
@@ -18,13 +18,13 @@ fn role(kind: &str, name: &str, rules: Value) -> Value {
         "metadata": {"name": name}, "rules": rules})
 }
 
-fn binding(kind: &str, name: &str, role: (&str, &str), subject: Value) -> Value {
+pub fn binding(kind: &str, name: &str, role: (&str, &str), subject: Value) -> Value {
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
         "metadata": {"name": name}, "roleRef": {"kind": role.0, "name": role.1},
         "subjects": [subject]})
 }
 
-fn user(name: &str) -> Value {
+pub fn user(name: &str) -> Value {
     json!({"kind": "User", "name": name})
 }
 
@@ -37,7 +37,7 @@ fn role_bindings() -> String {
 }
 
 /// Policies reach the authorizer over the watch cache: a moment later.
-async fn eventually(client: &ApiClient, path: &str, code: u16) {
+pub async fn eventually(client: &ApiClient, path: &str, code: u16) {
     let started = Instant::now();
     loop {
         let answer = client.get(path).await;
