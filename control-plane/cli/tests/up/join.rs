@@ -148,6 +148,58 @@ async fn a_machine_joins_with_a_token_once_and_is_a_node_from_then_on() {
     registered(&machine, &client).await;
 }
 
+/// A node's client certificate of the cluster's CA, four fifths of whose life are over.
+fn aged_certificate(setup: &Setup, node: &str) -> String {
+    use rcgen::{DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+    let ca = |file: &str| std::fs::read_to_string(setup.path("data/pki").join(file)).unwrap();
+    let ca_key = KeyPair::from_pem(&ca("ca.key")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&ca("ca.crt"), ca_key).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    let subject = &mut params.distinguished_name;
+    *subject = rcgen::DistinguishedName::new();
+    subject.push(DnType::OrganizationName, "system:nodes");
+    subject.push(DnType::CommonName, format!("system:node:{node}"));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = rcgen::date_time_ymd(1970, 1, 1) + now.unwrap();
+    let day = std::time::Duration::from_secs(24 * 3600);
+    (params.not_before, params.not_after) = (now - 80 * day, now + 20 * day);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    format!("{}{}", key.serialize_pem(), certificate.pem())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_client_certificate_is_renewed_with_itself() {
+    let setup = Setup::new();
+    let _cluster = setup.start();
+    let client = setup.client().await;
+    node_exists(&client).await;
+    let invitation = invite(&setup);
+    let machine = Machine::new(&setup, "n4");
+    let arguments = ["--token", &invitation.token, "--ca-hash", &invitation.hash];
+    let running = machine.start(&arguments);
+    registered(&machine, &client).await;
+    drop(running);
+
+    let read = |file: &str| std::fs::read_to_string(machine.path("data/node-pki").join(file));
+    let serving = read("serving.pem").unwrap();
+    let aged = aged_certificate(&setup, "n4");
+    std::fs::write(machine.path("data/node-pki/client.pem"), &aged).unwrap();
+    let deleted = http::Request::delete("/api/v1/nodes/n4").body(Vec::new());
+    client.request_text(deleted.unwrap()).await.unwrap();
+    // Without a token: the old certificate is what it asks with.
+    let _running = machine.start(&[]);
+    registered(&machine, &client).await;
+    let renewed = read("client.pem").unwrap();
+    assert_ne!(renewed, aged);
+    assert!(
+        !renewed.contains(aged.split("-----BEGIN CERTIFICATE").next().unwrap()),
+        "a new key"
+    );
+    assert_eq!(read("serving.pem").unwrap(), serving, "that one was young");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_invitation_is_refused_with_its_reason() {
     let setup = Setup::new();
