@@ -229,7 +229,12 @@ pub struct Settings {
     #[arg(long, env = "HULL_AUDIT_LOG_MAX_BACKUPS", value_name = "N")]
     pub audit_log_max_backups: Option<usize>,
     /// Addresses for services of type LoadBalancer: NETWORK/LENGTH, ADDRESS-ADDRESS or ADDRESS
-    #[arg(long, env = "HULL_LOAD_BALANCER_POOL", value_name = "RANGE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "HULL_LOAD_BALANCER_POOL",
+        value_name = "RANGE",
+        value_delimiter = ','
+    )]
     pub load_balancer_pool: Vec<String>,
     /// Of several control planes on one store only the leader schedules and controls, true or
     /// false [default: true with etcd, else false]
