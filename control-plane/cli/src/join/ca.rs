@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use hull_tls::AnyCertificate;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -39,8 +38,9 @@ pub fn check_form(hash: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connects to `host:port` and gives the CA of that hash (DER) which the server showed.
-pub async fn fetch(host: &str, port: u16, hash: &str) -> anyhow::Result<Vec<u8>> {
+/// Connects to `host:port` and gives the CA of that hash (DER) which the server showed; `None`:
+/// it showed others.
+pub async fn fetch(host: &str, port: u16, hash: &str) -> anyhow::Result<Option<Vec<u8>>> {
     let server = format!("{host}:{port}");
     let attempt = async {
         let stream = TcpStream::connect((host, port)).await?;
@@ -57,13 +57,10 @@ pub async fn fetch(host: &str, port: u16, hash: &str) -> anyhow::Result<Vec<u8>>
     let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
     for certificate in shown {
         if hash_of(certificate)?.eq_ignore_ascii_case(hash) {
-            return Ok(certificate.to_vec());
+            return Ok(Some(certificate.to_vec()));
         }
     }
-    bail!(
-        "the API server at {server} shows no certificate of the CA {hash}: this is another \
-         cluster, or somebody stands between"
-    )
+    Ok(None)
 }
 
 fn connector() -> std::io::Result<TlsConnector> {
@@ -72,50 +69,9 @@ fn connector() -> std::io::Result<TlsConnector> {
         .with_safe_default_protocol_versions()
         .map_err(std::io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyChain(provider)))
+        .with_custom_certificate_verifier(AnyCertificate::new(provider))
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Takes any chain; the caller looks for the CA in it.
-#[derive(Debug)]
-struct AnyChain(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyChain {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

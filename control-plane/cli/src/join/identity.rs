@@ -119,6 +119,19 @@ impl Identity {
         self.path("ca.crt").exists() && self.life_used(Pair::Client).is_some_and(|used| used < 100)
     }
 
+    /// Where the certificates are.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
+    /// The hash of the cluster's CA, as [`super::ca::hash_of`] writes it.
+    pub fn ca_hash(&self) -> anyhow::Result<String> {
+        let path = self.path("ca.crt");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(self.read("ca.crt")?.as_bytes())
+            .with_context(|| format!("{} is no certificate", path.display()))?;
+        super::ca::hash_of(&pem.contents)
+    }
+
     /// Keeps the cluster's CA.
     pub fn keep_ca(&self, der: &[u8]) -> anyhow::Result<()> {
         make_private_dir(&self.directory)?;

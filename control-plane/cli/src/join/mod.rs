@@ -98,7 +98,7 @@ impl Invitation {
 
 async fn admit(identity: &Identity, invitation: &Invitation) -> anyhow::Result<()> {
     if identity.is_joined() {
-        return Ok(());
+        return recognise(identity, invitation).await;
     }
     let (Some(token), Some(hash)) = (&invitation.token, &invitation.ca_hash) else {
         bail!(
@@ -107,10 +107,42 @@ async fn admit(identity: &Identity, invitation: &Invitation) -> anyhow::Result<(
         );
     };
     tracing::info!(server = invitation.url(), "joining");
-    let ca = ca::fetch(&invitation.host, invitation.port, hash).await?;
+    let Some(ca) = ca::fetch(&invitation.host, invitation.port, hash).await? else {
+        bail!(
+            "the API server at {} shows no certificate of the CA {hash}: this is another \
+             cluster, or somebody stands between",
+            invitation.url()
+        );
+    };
     identity.keep_ca(&ca)?;
     let client = identity.client_with_token(token).await?;
     identity.join(&client).await
+}
+
+/// A node that has joined goes back to its own cluster only. One that does not answer now may
+/// later: its pods run on.
+async fn recognise(identity: &Identity, invitation: &Invitation) -> anyhow::Result<()> {
+    let own = identity.ca_hash()?;
+    let leave = format!(
+        "to make it a node of another cluster, give another --data-dir or remove {}",
+        identity.directory().display()
+    );
+    if let Some(asked) = &invitation.ca_hash
+        && !asked.eq_ignore_ascii_case(&own)
+    {
+        bail!("this node has joined the cluster of the CA {own}, not of {asked}; {leave}");
+    }
+    match ca::fetch(&invitation.host, invitation.port, &own).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => bail!(
+            "the API server at {} is not of the cluster that this node has joined (CA {own}); {leave}",
+            invitation.url()
+        ),
+        Err(error) => {
+            tracing::warn!("not reached yet: {error:#}");
+            Ok(())
+        }
+    }
 }
 
 /// `hull node join`.

@@ -9,6 +9,8 @@ use super::{DEADLINE, Running, Setup, free_port, http_get, hull, mode, node_exis
 struct Machine<'a> {
     setup: &'a Setup,
     name: &'static str,
+    /// The API server's.
+    port: u16,
     node_port: u16,
 }
 
@@ -17,6 +19,7 @@ impl<'a> Machine<'a> {
         Machine {
             setup,
             name,
+            port: setup.port,
             node_port: free_port(),
         }
     }
@@ -29,7 +32,7 @@ impl<'a> Machine<'a> {
         let mut command = hull();
         command
             .args(["node", "join"])
-            .arg(format!("https://127.0.0.1:{}", self.setup.port))
+            .arg(format!("https://127.0.0.1:{}", self.port))
             .args(arguments)
             .arg("--data-dir")
             .arg(self.path("data"))
@@ -146,6 +149,27 @@ async fn a_machine_joins_with_a_token_once_and_is_a_node_from_then_on() {
     client.request_text(deleted.unwrap()).await.unwrap();
     let _running = machine.start(&[]);
     registered(&machine, &client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_one_cluster_is_not_taken_for_one_of_another() {
+    let (first, second) = (Setup::new(), Setup::new());
+    let cluster = first.start();
+    let client = first.client().await;
+    let invitation = invite(&first);
+    let mut machine = Machine::new(&first, "n5");
+    let arguments = ["--token", &invitation.token, "--ca-hash", &invitation.hash];
+    let running = machine.start(&arguments);
+    registered(&machine, &client).await;
+    drop((running, cluster));
+
+    let _other = second.start();
+    node_exists(&second.client().await).await;
+    let invitation = invite(&second);
+    machine.port = second.port;
+    let arguments = ["--token", &invitation.token, "--ca-hash", &invitation.hash];
+    machine.fails(&arguments, "give another --data-dir or remove");
+    machine.fails(&[], "is not of the cluster that this node has joined");
 }
 
 /// A node's client certificate of the cluster's CA, four fifths of whose life are over.
