@@ -154,7 +154,8 @@ where
     drop(guard);
     let (group, resource) = match &info.target {
         Target::Resource { kind, .. } => (kind.group, kind.plural),
-        Target::Extension(target) => (target.group.as_str(), target.resource.as_str()),
+        // The group is an APIService's; the resource is whatever the client wrote.
+        Target::Extension(target) => (target.group.as_str(), ""),
         Target::Path(_) => ("", ""),
     };
     let elapsed = started.elapsed();

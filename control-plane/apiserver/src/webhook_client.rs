@@ -215,12 +215,18 @@ impl Client {
             address: address.clone(),
             source,
         };
-        let stream = TcpStream::connect(&address).await.map_err(connect)?;
         let host = self.server_name();
         let name = ServerName::try_from(host.clone())
             .map_err(|error| config(format!("{host}: {error}")))?;
         let connector = TlsConnector::from(self.tls.clone());
-        let stream = connector.connect(name, stream).await.map_err(connect)?;
+        let dial = async {
+            let stream = TcpStream::connect(&address).await?;
+            connector.connect(name, stream).await
+        };
+        let stream = tokio::time::timeout(limits::NODE_CONNECT_TIMEOUT, dial)
+            .await
+            .map_err(|_| CallError::Timeout)?
+            .map_err(connect)?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {

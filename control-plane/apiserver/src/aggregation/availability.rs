@@ -60,6 +60,8 @@ pub(crate) async fn run(backend: Arc<Backend>) {
         if outcome.is_err() {
             return;
         }
+        // Whoever changes endpoints all the time has nobody asked all the time.
+        tokio::time::sleep(limits::AVAILABILITY_RETRY).await;
     }
 }
 

@@ -10,6 +10,9 @@ use hyper::upgrade::OnUpgrade;
 use super::Extension;
 use crate::{ApiBody, UserInfo, body, http::text_response, node_proxy, watch_cache::WatchCache};
 
+/// Kubernetes' words.
+const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted\n";
+
 /// A request to be passed on.
 pub(crate) struct Forwarded<'a> {
     pub user: &'a UserInfo,
@@ -43,7 +46,13 @@ pub(crate) async fn forward(
         .uri(target)
         .body(Full::new(request.body))
         .map_err(ApiError::internal)?;
+    let upgrade = request.headers.get(header::UPGRADE).is_some();
     *onward.headers_mut() = onward_headers(request.headers, request.user)?;
+    if upgrade && let Some(protocol) = request.headers.get(header::UPGRADE) {
+        let headers = onward.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
     let answered = client.exchange(cache, onward).await;
     let response = answered.map_err(|error| {
         tracing::warn!(apiservice = extension.name, %error, "extension does not answer");
@@ -52,8 +61,13 @@ pub(crate) async fn forward(
             format!("error trying to reach service: {error}"),
         )
     })?;
+    // Whoever follows would show its own credentials elsewhere.
+    if response.status().is_redirection() && response.headers().contains_key(header::LOCATION) {
+        tracing::warn!(apiservice = extension.name, "extension redirects: refused");
+        return Ok(text_response(StatusCode::BAD_GATEWAY, REDIRECTED));
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return match request.upgrade {
+        return match request.upgrade.filter(|_| upgrade) {
             Some(client) => Ok(node_proxy::join(client, response)),
             None => Err(ApiError::bad_request("Upgrade request required")),
         };
@@ -83,15 +97,32 @@ fn is_identity(name: &HeaderName) -> bool {
     name == "authorization" || name.starts_with("x-remote-") || name.starts_with("impersonate-")
 }
 
+/// Headers that are about one connection (RFC 9110 §7.6.1), besides those that `Connection` names.
+const CONNECTION_HEADERS: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 fn onward_headers(headers: &HeaderMap, user: &UserInfo) -> Result<HeaderMap, ApiError> {
     let mut onward = HeaderMap::new();
+    let named: Vec<String> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
     for (name, value) in headers {
-        let own = [
-            header::HOST,
-            header::CONTENT_LENGTH,
-            header::TRANSFER_ENCODING,
-        ];
-        if !own.contains(name) && !is_identity(name) {
+        let own = [header::HOST, header::CONTENT_LENGTH].contains(name)
+            || CONNECTION_HEADERS.contains(&name.as_str())
+            || named.iter().any(|one| one == name.as_str());
+        if !own && !is_identity(name) {
             onward.append(name.clone(), value.clone());
         }
     }
@@ -143,6 +174,9 @@ mod tests {
             ("authorization", "Bearer x"),
             ("impersonate-user", "root"),
             ("accept", "application/json"),
+            ("connection", "X-Remote-Group, x-hop, keep-alive"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
@@ -158,7 +192,14 @@ mod tests {
         assert_eq!(all("x-remote-group"), ["dev", "system:authenticated"]);
         assert_eq!(all("x-remote-extra-example.com%2Fteam"), ["a"]);
         assert_eq!(all("accept"), ["application/json"]);
-        for gone in ["x-remote-extra-a", "authorization", "impersonate-user"] {
+        for gone in [
+            "x-remote-extra-a",
+            "authorization",
+            "impersonate-user",
+            "connection",
+            "x-hop",
+            "te",
+        ] {
             assert!(all(gone).is_empty(), "{gone}");
         }
     }

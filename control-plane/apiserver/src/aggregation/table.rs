@@ -55,6 +55,17 @@ impl Extension {
         *self.known.write() = known;
     }
 
+    /// What was known of the same server before its APIService changed counts until it is asked
+    /// again.
+    fn inherit(&self, before: &[Arc<Extension>]) {
+        let same = |old: &&Arc<Extension>| {
+            old.name == self.name && old.spec.get("service") == self.spec.get("service")
+        };
+        if let Some(old) = before.iter().find(same) {
+            self.learn(old.known());
+        }
+    }
+
     /// `/apis/GROUP/VERSION`.
     pub(crate) fn root(&self) -> String {
         format!("/apis/{}/{}", self.group, self.version)
@@ -151,7 +162,11 @@ impl Aggregation {
                     .find(|old| old.name == object.name() && Some(&old.spec) == object.get("spec"));
                 match same {
                     Some(old) => old.clone(),
-                    None => Arc::new(Extension::read(object, &self.identity)),
+                    None => {
+                        let new = Extension::read(object, &self.identity);
+                        new.inherit(&before);
+                        Arc::new(new)
+                    }
                 }
             })
             .collect();

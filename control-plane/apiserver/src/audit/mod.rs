@@ -174,7 +174,9 @@ impl Recorder {
             });
             return Response::from_parts(parts, body.boxed_unsync());
         }
-        let response = if level == Level::RequestResponse {
+        // An extension's answer has no end that is known.
+        let whole = !matches!(info.target, Target::Extension(_));
+        let response = if level == Level::RequestResponse && whole {
             self.with_response_object(response).await
         } else {
             response

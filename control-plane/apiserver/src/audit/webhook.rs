@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,8 @@ use crate::{limits, pki::CertPair, webhook_client::Client};
 
 /// Events that wait for their batch; Kubernetes' default.
 const QUEUE_LENGTH: usize = 10_000;
+/// Bytes of the events that wait.
+const QUEUE_BYTES: usize = 64 << 20;
 /// Events of a batch at most; Kubernetes' default.
 const BATCH: usize = 400;
 /// Longest wait of an event for others of its batch; Kubernetes' default.
@@ -62,8 +64,16 @@ pub enum WebhookConfigError {
 /// Where events go.
 #[derive(Debug)]
 pub struct AuditWebhook {
-    queue: mpsc::Sender<Value>,
+    queue: mpsc::Sender<Queued>,
+    /// Of the events in the queue.
+    bytes: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
+}
+
+/// An event, as it will be sent.
+struct Queued {
+    event: Value,
+    bytes: usize,
 }
 
 impl AuditWebhook {
@@ -81,8 +91,13 @@ impl AuditWebhook {
         let target = Target::read(kubeconfig, folder)?;
         let (queue, events) = mpsc::channel(QUEUE_LENGTH);
         let lost = Arc::new(AtomicU64::new(0));
-        tokio::spawn(run(target, events, lost.clone(), batch_wait));
-        Ok(AuditWebhook { queue, lost })
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let source = Source {
+            events,
+            bytes: bytes.clone(),
+        };
+        tokio::spawn(run(target, source, lost.clone(), batch_wait));
+        Ok(AuditWebhook { queue, bytes, lost })
     }
 
     /// Events that did not arrive.
@@ -91,9 +106,17 @@ impl AuditWebhook {
     }
 
     pub(super) fn send(&self, event: &Value) {
-        if self.queue.try_send(event.clone()).is_err()
-            && self.lost.fetch_add(1, Ordering::Relaxed) == 0
-        {
+        let bytes = event.to_string().len();
+        let queued = Queued {
+            event: event.clone(),
+            bytes,
+        };
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if waiting + bytes <= QUEUE_BYTES && self.queue.try_send(queued).is_ok() {
+            return;
+        }
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!("the audit webhook is too slow: events are lost");
         }
     }
@@ -223,18 +246,27 @@ impl Target {
     }
 }
 
+/// The queue's other end.
+struct Source {
+    events: mpsc::Receiver<Queued>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<Value> {
+        let queued = self.events.recv().await?;
+        self.bytes.fetch_sub(queued.bytes, Ordering::Relaxed);
+        Some(queued.event)
+    }
+}
+
 /// Sends until the last event is sent.
-async fn run(
-    target: Target,
-    mut events: mpsc::Receiver<Value>,
-    lost: Arc<AtomicU64>,
-    batch_wait: Duration,
-) {
-    while let Some(first) = events.recv().await {
+async fn run(target: Target, mut events: Source, lost: Arc<AtomicU64>, batch_wait: Duration) {
+    while let Some(first) = events.next().await {
         let mut batch = vec![first];
         let until = tokio::time::Instant::now() + batch_wait;
         while batch.len() < BATCH {
-            match tokio::time::timeout_at(until, events.recv()).await {
+            match tokio::time::timeout_at(until, events.next()).await {
                 Ok(Some(event)) => batch.push(event),
                 // Time is up, or nothing more comes.
                 Ok(None) | Err(_) => break,

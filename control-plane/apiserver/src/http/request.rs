@@ -41,14 +41,17 @@ pub(crate) struct ExtensionTarget {
 }
 
 impl ExtensionTarget {
-    /// Reads `/apis/GROUP/VERSION/...`.
+    /// Reads `/apis/GROUP/VERSION/...`. The extension gets the path as it is, and may decode it
+    /// before it takes it apart: a path that then means something else than what is authorised
+    /// here is none of an extension.
     pub(crate) fn parse(path: &str) -> Option<Self> {
-        let parts: Vec<String> = path
-            .split('/')
-            .skip(1)
-            .filter(|part| !part.is_empty())
-            .map(|part| decode(part, false))
-            .collect();
+        let inner = path.strip_prefix('/')?;
+        let inner = inner.strip_suffix('/').unwrap_or(inner);
+        let parts: Vec<String> = inner.split('/').map(|part| decode(part, false)).collect();
+        let odd = |part: &String| matches!(part.as_str(), "" | "." | "..") || part.contains('/');
+        if parts.iter().any(odd) {
+            return None;
+        }
         let borrowed: Vec<&str> = parts.iter().map(String::as_str).collect();
         let ["apis", group, version, rest @ ..] = borrowed.as_slice() else {
             return None;
@@ -192,11 +195,11 @@ impl RequestInfo {
 
     /// It lasts: a watch, or a stream into a container.
     pub(crate) fn is_long_running(&self) -> bool {
-        self.verb == "watch"
-            || matches!(
-                self.subresource(),
-                "exec" | "attach" | "portforward" | "log"
-            )
+        let part = match &self.target {
+            Target::Extension(target) => target.subresource.as_str(),
+            _ => self.subresource(),
+        };
+        self.verb == "watch" || matches!(part, "exec" | "attach" | "portforward" | "log")
     }
 }
 

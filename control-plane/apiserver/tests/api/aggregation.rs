@@ -49,6 +49,11 @@ async fn extension(server: &TestServer) -> (TlsServer, Seen) {
                 *made.status_mut() = http::StatusCode::CREATED;
                 made
             }
+            ("GET", path) if path.ends_with("/elsewhere") => Response::builder()
+                .status(http::StatusCode::FOUND)
+                .header("location", "https://elsewhere.example/")
+                .body(Default::default())
+                .unwrap(),
             _ => {
                 let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
                     "reason": "NotFound", "code": 404, "message": "no such fish"});
@@ -213,6 +218,52 @@ async fn requests_reach_the_extension_with_who_makes_them() {
         published["data"]["requestheader-client-ca-file"],
         server.pki.front_proxy_ca_pem()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_cannot_send_clients_elsewhere() {
+    let (server, _extension, _) = with_fish().await;
+    let answer = server.admin.get(&format!("{FISH}/elsewhere")).await;
+    assert_eq!(
+        (answer.code, answer.text.as_str()),
+        (
+            502,
+            "the backend attempted to redirect this request, which is not permitted\n"
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_with_two_meanings_is_not_passed_on() {
+    let (server, _extension, seen) = with_fish().await;
+    let namespaces = "/apis/fish.example.com/v1/namespaces";
+    for path in [
+        format!("{FISH}/nemo%2Ffins"),
+        format!("{namespaces}/default/../victim/fish"),
+        format!("{namespaces}/default/%2e%2e/victim/fish"),
+        format!("{namespaces}//default/fish"),
+    ] {
+        let before = seen.lock().unwrap().len();
+        assert_eq!(server.admin.get(&path).await.code, 404, "{path}");
+        let asked = seen.lock().unwrap()[before..]
+            .iter()
+            .any(|(_, asked, _, _)| asked.contains("fish/") || asked.contains("victim"));
+        assert!(!asked, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_write_makes_no_new_figures() {
+    let (server, _extension, _) = with_fish().await;
+    let nobody = server.client(None);
+    for path in ["made-up", "namespaces/default/made-up"] {
+        let path = format!("/apis/fish.example.com/v1/{path}");
+        assert_eq!(nobody.get(&path).await.code, 401);
+        server.admin.get(&path).await;
+    }
+    let figures = server.admin.get("/metrics").await.text;
+    assert!(figures.contains("fish.example.com"));
+    assert!(!figures.contains("made-up"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
