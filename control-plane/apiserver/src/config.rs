@@ -96,8 +96,17 @@ pub mod limits {
     pub const DEFINITION_RETRY: Duration = Duration::from_millis(200);
     /// Longest answer of a webhook that converts custom resources; Kubernetes' limit.
     pub const CONVERSION_TIMEOUT: Duration = Duration::from_secs(30);
+    /// JSON of the objects that one call of such a webhook converts, in bytes; a larger object
+    /// gets a call of its own.
+    pub const CONVERSION_BATCH_BYTES: usize = 1024 * 1024;
+    /// Objects that one call converts.
+    pub const CONVERSION_BATCH_OBJECTS: usize = 100;
+    /// Largest answer of such a webhook, in bytes: objects may grow when they are converted.
+    pub const CONVERSION_ANSWER_BYTES: usize = 4 * MAX_BODY_BYTES;
     /// Converted objects that are kept for the next list or watch.
     pub const KEPT_CONVERSIONS: usize = 4096;
+    /// Memory that they take together, in bytes.
+    pub const KEPT_CONVERSION_BYTES: usize = 64 * 1024 * 1024;
     /// Longest time to answer a request that does not last; Kubernetes' limit. Clients may ask
     /// for less (`timeout`).
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

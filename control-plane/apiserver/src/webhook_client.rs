@@ -55,6 +55,8 @@ pub(crate) struct Client {
     place: Place,
     path: String,
     tls: Arc<ClientConfig>,
+    /// Longest answer that [`Client::post`] reads, in bytes.
+    answer_limit: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -110,7 +112,16 @@ impl Client {
             place,
             path,
             tls: Arc::new(tls(client, identity)?),
+            answer_limit: limits::MAX_BODY_BYTES,
         })
+    }
+
+    /// The same with another limit of the answers of [`Client::post`], in bytes.
+    pub(crate) fn with_answer_limit(self, answer_limit: usize) -> Self {
+        Client {
+            answer_limit,
+            ..self
+        }
     }
 
     fn server_name(&self) -> String {
@@ -167,7 +178,7 @@ impl Client {
             .body(Full::new(Bytes::from(body.to_string())))?;
         let response = self.exchange(cache, request).await?;
         let status = response.status();
-        let bytes = Limited::new(response.into_body(), limits::MAX_BODY_BYTES)
+        let bytes = Limited::new(response.into_body(), self.answer_limit)
             .collect()
             .await
             .map_err(|error| CallError::Answer(error.to_string()))?

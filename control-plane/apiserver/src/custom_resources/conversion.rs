@@ -4,23 +4,17 @@
 //! A webhook decides about everything but metadata, of which only labels and annotations are
 //! its: an answer that changes what the object is, is refused.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use hull_api::{
-    ApiError, Kind, ObjectExt,
-    custom::{Converter, CustomResource},
-    status::Reason,
-};
-use hull_store::Revision;
-use parking_lot::Mutex;
+use hull_api::{ApiError, Kind, ObjectExt, custom::CustomResource, status::Reason};
 use serde_json::{Value, json};
 
+use super::conversion_cache::Webhook;
 use crate::{
     handlers::Backend,
     limits,
     watch_cache::{CachedObject, Change},
-    webhook_client::Client,
 };
 
 /// Why objects were not converted, without the kind that it is about.
@@ -37,53 +31,23 @@ enum ConversionError {
     Object { index: usize, why: String },
 }
 
-/// A webhook that is ready to be called, or why there is none.
-type Ready = Result<Client, String>;
+/// An object that needs the webhook, and its place in what was asked for.
+type Foreign = (usize, Arc<CachedObject>);
 
-#[derive(Default)]
-struct Kept {
-    /// By storage name: what it was made of.
-    clients: HashMap<&'static str, (Arc<Converter>, Arc<Ready>)>,
-    /// By key, revision and version.
-    objects: HashMap<(String, Revision, &'static str), Arc<CachedObject>>,
-}
-
-/// The webhooks that convert, and what they made lately: one call serves every watch of a change.
-#[derive(Default)]
-pub(crate) struct Conversions {
-    kept: Mutex<Kept>,
-}
-
-impl Conversions {
-    fn client(&self, kind: &Kind, converter: &Arc<Converter>) -> Arc<Ready> {
-        let mut kept = self.kept.lock();
-        if let Some((of, ready)) = kept.clients.get(kind.storage)
-            && of == converter
-        {
-            return ready.clone();
-        }
-        let read = Client::read(&converter.client).map_err(|error| error.to_string());
-        let ready = Arc::new(read);
-        // What another webhook made counts no more.
-        kept.objects.clear();
-        let entry = (converter.clone(), ready.clone());
-        kept.clients.insert(kind.storage, entry);
-        ready
-    }
-
-    fn find(&self, kind: &Kind, object: &CachedObject) -> Option<Arc<CachedObject>> {
-        let key = (object.key.clone(), object.revision, kind.version);
-        self.kept.lock().objects.get(&key).cloned()
-    }
-
-    fn keep(&self, kind: &Kind, object: &Arc<CachedObject>) {
-        let mut kept = self.kept.lock();
-        if kept.objects.len() >= limits::KEPT_CONVERSIONS {
-            kept.objects.clear();
-        }
-        let key = (object.key.clone(), object.revision, kind.version);
-        kept.objects.insert(key, object.clone());
-    }
+/// The objects of one call each, in order.
+fn batches(mut rest: &[Foreign]) -> impl Iterator<Item = &[Foreign]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(_, object): &&Foreign| {
+            bytes += object.json.len();
+            bytes <= limits::CONVERSION_BATCH_BYTES
+        };
+        let most = rest.iter().take(limits::CONVERSION_BATCH_OBJECTS);
+        let count = most.take_while(fits).count().max(1);
+        let (batch, left) = rest.split_at(count.min(rest.len()));
+        rest = left;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 impl Backend {
@@ -96,8 +60,7 @@ impl Backend {
             return Ok(custom.served(object));
         }
         let version = custom.group_version();
-        let converted = self.convert(kind, &custom, vec![object], &version).await?;
-        let object = converted.into_iter().next().unwrap_or_default();
+        let object = self.convert_one(kind, &custom, object, &version).await?;
         Ok(custom.served(object))
     }
 
@@ -107,9 +70,8 @@ impl Backend {
             Some(custom)
                 if custom.converter.is_some() && custom.stored_as != custom.group_version() =>
             {
-                let version = custom.stored_as.clone();
-                let converted = self.convert(kind, &custom, vec![object], &version).await?;
-                Ok(converted.into_iter().next().unwrap_or_default())
+                let version = &custom.stored_as;
+                self.convert_one(kind, &custom, object, version).await
             }
             _ => Ok(kind.to_storage(object)),
         }
@@ -124,35 +86,38 @@ impl Backend {
         let Some(custom) = kind.strategy.custom() else {
             return Ok(objects);
         };
-        let (mut places, mut foreign) = (Vec::new(), Vec::new());
+        let Some(converter) = &custom.converter else {
+            return Ok(objects);
+        };
+        // Before anything that was kept counts: it may be another one by now.
+        let webhook = self.conversions.webhook(kind, converter);
+        let mut foreign: Vec<Foreign> = Vec::new();
         for (index, object) in objects.iter_mut().enumerate() {
             if !custom.must_convert(&object.value) {
                 continue;
             }
-            match self.conversions.find(kind, object) {
+            match self.conversions.find(kind, &webhook, object) {
                 Some(found) => *object = found,
-                None => {
-                    places.push(index);
-                    foreign.push(object.value.clone());
-                }
+                None => foreign.push((index, object.clone())),
             }
         }
-        if foreign.is_empty() {
-            return Ok(objects);
-        }
         let version = custom.group_version();
-        let values = self.convert(kind, &custom, foreign, &version).await?;
-        for (index, value) in places.into_iter().zip(values) {
-            let Some(object) = objects.get_mut(index) else {
-                continue;
-            };
-            *object = Arc::new(CachedObject {
-                key: object.key.clone(),
-                revision: object.revision,
-                json: Bytes::from(value.to_string()),
-                value,
-            });
-            self.conversions.keep(kind, object);
+        for batch in batches(&foreign) {
+            let values = batch.iter().map(|(_, object)| object.value.clone());
+            let values = values.collect();
+            let values = self.convert(kind, &webhook, values, &version).await?;
+            for ((index, original), value) in batch.iter().zip(values) {
+                let made = Arc::new(CachedObject {
+                    key: original.key.clone(),
+                    revision: original.revision,
+                    json: Bytes::from(value.to_string()),
+                    value,
+                });
+                self.conversions.keep(kind, &webhook, &made);
+                if let Some(object) = objects.get_mut(*index) {
+                    *object = made;
+                }
+            }
         }
         Ok(objects)
     }
@@ -180,21 +145,32 @@ impl Backend {
         Ok(rebuilt.collect())
     }
 
-    /// Sends objects through the webhook of their definition.
-    async fn convert(
+    async fn convert_one(
         &self,
         kind: &Kind,
         custom: &CustomResource,
+        object: Value,
+        version: &str,
+    ) -> Result<Value, ApiError> {
+        let Some(converter) = &custom.converter else {
+            return Ok(object);
+        };
+        let webhook = self.conversions.webhook(kind, converter);
+        let converted = self.convert(kind, &webhook, vec![object], version).await?;
+        Ok(converted.into_iter().next().unwrap_or_default())
+    }
+
+    /// Sends objects through a webhook, in one call.
+    async fn convert(
+        &self,
+        kind: &Kind,
+        webhook: &Webhook,
         objects: Vec<Value>,
         version: &str,
     ) -> Result<Vec<Value>, ApiError> {
-        let Some(converter) = &custom.converter else {
-            return Ok(objects);
-        };
         let from = objects.first().map_or("", |one| one.str_at("/apiVersion"));
-        let about = format!("{from}, Kind={}", custom.kind);
-        let ready = self.conversions.client(kind, converter);
-        let outcome = self.ask(&ready, converter, objects, version).await;
+        let about = format!("{from}, Kind={}", kind.kind);
+        let outcome = self.ask(webhook, objects, version).await;
         outcome.map_err(|error| {
             tracing::warn!(definition = kind.storage, %error, "conversion webhook");
             ApiError::new(
@@ -206,17 +182,17 @@ impl Backend {
 
     async fn ask(
         &self,
-        ready: &Ready,
-        converter: &Converter,
+        webhook: &Webhook,
         objects: Vec<Value>,
         version: &str,
     ) -> Result<Vec<Value>, ConversionError> {
-        let client = ready
+        let client = webhook
+            .client
             .as_ref()
             .map_err(|why| ConversionError::Failed(why.clone()))?;
         let uid = uuid::Uuid::new_v4().to_string();
         let review = json!({
-            "apiVersion": converter.review,
+            "apiVersion": webhook.converter.review,
             "kind": "ConversionReview",
             "request": {"uid": uid, "desiredAPIVersion": version, "objects": objects},
         });
@@ -323,6 +299,30 @@ mod tests {
     fn refusal(answer: &Value) -> String {
         let outcome = read_answer(answer, "1", vec![tab("v1")], "example.com/v2");
         outcome.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn batches_are_bounded_by_number_and_bytes_and_hold_an_object_at_least() {
+        let sizes = |sizes: &[usize]| -> Vec<usize> {
+            let object = |(index, size): (usize, &usize)| {
+                let object = CachedObject {
+                    key: String::new(),
+                    revision: 0,
+                    value: Value::Null,
+                    json: Bytes::from(vec![b' '; *size]),
+                };
+                (index, Arc::new(object))
+            };
+            let foreign: Vec<Foreign> = sizes.iter().enumerate().map(object).collect();
+            let all: Vec<usize> = batches(&foreign).flatten().map(|one| one.0).collect();
+            assert_eq!(all, (0..sizes.len()).collect::<Vec<_>>());
+            batches(&foreign).map(<[Foreign]>::len).collect()
+        };
+        let most = limits::CONVERSION_BATCH_BYTES;
+        assert!(sizes(&[]).is_empty());
+        assert_eq!(sizes(&[1; 250]), [100, 100, 50]);
+        assert_eq!(sizes(&[most / 2; 5]), [2, 2, 1]);
+        assert_eq!(sizes(&[1, most, most + 1, most - 1, 1, 1]), [1, 1, 1, 2, 1]);
     }
 
     #[test]

@@ -17,14 +17,16 @@
 //! so the slower one has nothing left to do.
 //!
 //! Objects stay in the version they were written in until they are written again. `conversion`
-//! brings them into the version that is asked for: by name, or through the definition's webhook.
+//! brings them into the version that is asked for: by name, or through the definition's webhook,
+//! whose answers `conversion_cache` keeps.
 
 mod cleanup;
 mod controller;
 mod conversion;
+mod conversion_cache;
 mod naming;
 mod served;
 
 pub(crate) use controller::{run, serve};
-pub(crate) use conversion::Conversions;
+pub(crate) use conversion_cache::Conversions;
 pub(crate) use served::{Served, ServedKinds};

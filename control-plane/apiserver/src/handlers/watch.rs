@@ -298,15 +298,32 @@ impl Watcher {
                 source = self.open().await?;
                 continue;
             };
-            for change in self.backend.converted_changes(self.kind, changes).await? {
-                self.position = self.position.max(change.revision);
+            let seen = changes.last().map_or(0, |change| change.revision);
+            let changes = self.selectable(changes);
+            let changes = tokio::select! {
+                () = self.sender.closed() => return Ok(()),
+                () = tokio::time::sleep_until(deadline) => return Ok(()),
+                changes = self.backend.converted_changes(self.kind, changes) => changes?,
+            };
+            for change in changes {
                 if let Some(line) = self.encode(&change)
                     && !self.send(line).await
                 {
                     return Ok(());
                 }
             }
+            self.position = self.position.max(seen);
         }
+    }
+
+    /// The changes of objects that may be selected. The others are not this watch's business:
+    /// they must not cost it a conversion, which can fail and end it.
+    fn selectable(&self, mut changes: Vec<Arc<Change>>) -> Vec<Arc<Change>> {
+        changes.retain(|change| {
+            let mut states = change.current.iter().chain(&change.previous);
+            states.any(|object| self.selection.contains_key(&object.key))
+        });
+        changes
     }
 
     /// False when the client is gone.
