@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use crate::cache::{CacheError, io_error};
 use crate::child::{self, Child, Handle};
 use crate::frame::{self, CHUNK, FrameError, Kind};
-use crate::guest_init;
 use crate::protocol::{AGENT_PORT, Action, Command, Exit, READY_LINE, Request};
+use crate::{guest_init, heartbeat};
 
 /// How long a new connection may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +51,10 @@ pub enum AgentError {
 pub fn serve(token_file: &Path) -> Result<(), AgentError> {
     let token = fs::read_to_string(token_file).map_err(io_error("reading", token_file))?;
     let token: Arc<str> = token.into();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    if let Err(error) = heartbeat::start(cpus) {
+        tracing::warn!(%error, "no heartbeat: interrupts that the emulator loses stay lost");
+    }
     let listener =
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, AGENT_PORT)).map_err(AgentError::Listen)?;
     // Standard output is the node's console. The host looks there before it connects.

@@ -35,6 +35,7 @@ pub mod cpio;
 pub mod frame;
 pub mod guest;
 pub mod guest_init;
+pub mod heartbeat;
 pub mod images;
 pub mod initramfs;
 pub mod kernel;

@@ -178,11 +178,8 @@ fn kernel_command_line(options: &Options, files: &Files) -> String {
         "nowatchdog".to_owned(),
         // On a busy host the boot's check that timer interrupts arrive can fail by chance.
         "no_timer_check".to_owned(),
-        // With SVM, QEMU changes a CPU's pending interrupts on each exit without a lock and
-        // can lose one. A timer that ticks by itself delivers it with the next tick; one that
-        // is set anew for each event, or not at all while idle, leaves the CPU asleep for good.
+        // An idle CPU without a timer would not notice what the emulator lost (heartbeat.rs).
         "nohz=off".to_owned(),
-        "highres=off".to_owned(),
         "net.ifnames=0".to_owned(),
         format!("hull_exe={}", files.program.display()),
         format!("hull_config={}", files.config.display()),
