@@ -182,7 +182,7 @@ impl Nodes {
                     pod_networks: &networks(),
                     links,
                 };
-                let (plan, outcome) = connect(&here, &index).await;
+                let (plan, outcome) = connect(&here, &index).await.unwrap();
                 outcome.unwrap();
                 plan
             })
