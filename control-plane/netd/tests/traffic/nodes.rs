@@ -400,8 +400,16 @@ async fn a_flow_through_the_tunnel_outlives_a_restart_of_netd() {
 async fn what_belongs_to_vanished_nodes_goes_and_nothing_else() {
     let mut world = Nodes::new(true);
     let space = world.space("a");
+    // The operator's, to another network and to one of a node; and what an older netd left.
+    let operators = [
+        "10.42.77.0/24 via 192.0.2.254",
+        "10.42.3.0/24 via 192.0.2.254",
+    ];
+    for route in operators {
+        ip(&format!("-n {space} route add {route}"));
+    }
     ip(&format!(
-        "-n {space} route add 10.42.77.0/24 via 192.0.2.254"
+        "-n {space} route add 10.42.2.0/24 via 192.0.2.254 proto 168"
     ));
     world.register("c", "198.51.100.3", 3);
     world.sync(NodeLinks::Auto).await;
@@ -446,8 +454,10 @@ async fn what_belongs_to_vanished_nodes_goes_and_nothing_else() {
     assert_eq!(world.shows("a", "link show hull-vxlan"), "");
     let chain = world.shows("a", "route show dev eth0");
     assert!(chain.contains("default"), "{chain}");
-    let theirs = world.shows("a", "route show 10.42.77.0/24");
-    assert!(theirs.contains("via 192.0.2.254"), "{theirs}");
+    for route in operators {
+        let theirs = world.shows("a", &format!("route show {route}"));
+        assert!(theirs.contains("dev eth0"), "{route}: {theirs}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
