@@ -62,6 +62,7 @@ impl registry::Strategy for Strategy {
                 errors.duplicate(&path, taint.clone());
             }
         }
+        validate_networks(object, errors);
         for field in ["capacity", "allocatable"] {
             pod::validate_resource_list(
                 object.map_at(&format!("/status/{field}")),
@@ -78,9 +79,16 @@ impl registry::Strategy for Strategy {
             if !before.is_empty() && before != new.str_at(&pointer) {
                 errors.forbidden(
                     &Path::new("spec").child(field),
-                    "node updates may not change it except from \"\" to valid",
+                    format!("node updates may not change {field} except from \"\" to valid"),
                 );
             }
+        }
+        let before = networks(old);
+        if !before.is_empty() && before != networks(new) {
+            errors.forbidden(
+                &Path::new("spec.podCIDRs"),
+                "node updates may not change podCIDR except from \"\" to valid",
+            );
         }
     }
 
@@ -118,6 +126,47 @@ impl registry::Strategy for Strategy {
             info("kernelVersion"),
             info("containerRuntimeVersion"),
         ]
+    }
+}
+
+/// The networks of the node's pods, by whichever field.
+fn networks(node: &Value) -> Vec<&str> {
+    let several = node.list_at("/spec/podCIDRs").iter();
+    let several: Vec<&str> = several.filter_map(Value::as_str).collect();
+    let one = node.str_at("/spec/podCIDR");
+    match several.is_empty() && !one.is_empty() {
+        true => vec![one],
+        false => several,
+    }
+}
+
+fn validate_networks(node: &Value, errors: &mut Errors) {
+    let (one, several) = (node.str_at("/spec/podCIDR"), networks(node));
+    let field = match node.list_at("/spec/podCIDRs").is_empty() {
+        true => Path::new("spec.podCIDR"),
+        false => Path::new("spec.podCIDRs"),
+    };
+    for (index, text) in several.iter().enumerate() {
+        if !crate::names::is_cidr(text) {
+            errors.invalid(
+                &field.index(index),
+                *text,
+                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            );
+        }
+    }
+    let of_ipv6 = several.iter().filter(|text| text.contains(':')).count();
+    if of_ipv6 > 1 || several.len() - of_ipv6 > 1 {
+        let given = node.list_at("/spec/podCIDRs").to_vec();
+        errors.invalid(
+            &field,
+            given,
+            "may specify no more than one CIDR for each IP family",
+        );
+    }
+    if !one.is_empty() && several.first() != Some(&one) {
+        let path = Path::new("spec.podCIDR");
+        errors.invalid(&path, one, "must be the first of podCIDRs");
     }
 }
 
@@ -162,4 +211,79 @@ fn address<'a>(node: &'a Value, wanted: &str) -> &'a str {
         .iter()
         .find(|address| address.str_at("/type") == wanted)
         .map_or("<none>", |address| address.str_at("/address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::registry::Strategy as _;
+
+    fn node(spec: Value) -> Value {
+        json!({"metadata": {"name": "a"}, "spec": spec})
+    }
+
+    fn told(check: impl FnOnce(&mut Errors)) -> Vec<String> {
+        let mut errors = Errors::default();
+        check(&mut errors);
+        let errors = errors.into_vec().into_iter();
+        errors.map(|error| error.to_string()).collect()
+    }
+
+    #[test]
+    fn a_node_has_one_pod_network_per_ip_version() {
+        let wrong = |spec: Value| told(|errors| Strategy.validate(&node(spec), errors)).len();
+        let both = json!(["10.42.1.0/24", "fd42:0:0:1::/64"]);
+        assert_eq!(wrong(json!({})), 0);
+        assert_eq!(wrong(json!({"podCIDR": "10.42.1.0/24"})), 0);
+        assert_eq!(wrong(json!({"podCIDRs": both})), 0);
+        assert_eq!(
+            wrong(json!({"podCIDR": "10.42.1.0/24", "podCIDRs": both})),
+            0
+        );
+        assert_eq!(
+            wrong(json!({"podCIDR": "fd42:0:0:1::/64", "podCIDRs": both})),
+            1
+        );
+        assert_eq!(wrong(json!({"podCIDR": "10.42.1.0"})), 1);
+        assert_eq!(wrong(json!({"podCIDRs": ["10.42.1.0/24", "here"]})), 2);
+        assert_eq!(
+            wrong(json!({"podCIDRs": ["10.42.1.0/24", "10.42.2.0/24"]})),
+            1
+        );
+    }
+
+    #[test]
+    fn a_nodes_pod_networks_stay() {
+        let told = |old: Value, new: Value| {
+            told(|errors| Strategy.validate_update(&node(new), &node(old), errors))
+        };
+        let own = json!({"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24"]});
+        assert!(told(json!({}), own.clone()).is_empty());
+        assert!(told(own.clone(), own.clone()).is_empty());
+        assert!(told(json!({"podCIDR": "10.42.1.0/24"}), own.clone()).is_empty());
+        let words = "Forbidden: node updates may not change podCIDR except from \"\" to valid";
+        for (another, fields) in [
+            (
+                json!({"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.2.0/24"]}),
+                &["podCIDRs"][..],
+            ),
+            (
+                json!({"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24", "fd42::/64"]}),
+                &["podCIDRs"],
+            ),
+            (
+                json!({"podCIDR": "10.42.2.0/24", "podCIDRs": ["10.42.2.0/24"]}),
+                &["podCIDR", "podCIDRs"],
+            ),
+            (json!({}), &["podCIDR", "podCIDRs"]),
+        ] {
+            let expected: Vec<String> = fields
+                .iter()
+                .map(|field| format!("spec.{field}: {words}"))
+                .collect();
+            assert_eq!(told(own.clone(), another), expected);
+        }
+    }
 }

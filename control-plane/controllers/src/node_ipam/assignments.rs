@@ -88,10 +88,17 @@ impl Assignments {
         }
     }
 
-    /// A node has these networks, whoever gave them. What was meant for it otherwise is free
+    /// A node has these networks, whoever gave them. Those that are no part of the cluster's do
+    /// not count: 0.0.0.0/0 would leave nothing to anybody. What was meant for it otherwise is free
     /// again, and what was meant for others of these. Gives the name of another node that has
     /// part of them.
-    pub(super) fn adopt(&mut self, uid: &str, key: &Key, networks: Vec<IpNet>) -> Option<String> {
+    pub(super) fn adopt(
+        &mut self,
+        uid: &str,
+        key: &Key,
+        mut networks: Vec<IpNet>,
+    ) -> Option<String> {
+        networks.retain(|network| self.sets.iter().any(|set| set.contains(network)));
         if let Some(held) = self.held.get_mut(uid)
             && held.networks == networks
         {

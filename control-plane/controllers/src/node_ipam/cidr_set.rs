@@ -89,6 +89,11 @@ impl CidrSet {
         }
     }
 
+    /// The network is a part of this one.
+    pub(super) fn contains(&self, network: &IpNet) -> bool {
+        self.cluster.contains(network)
+    }
+
     fn block_shift(&self) -> u8 {
         self.cluster.max_prefix_len() - self.mask
     }

@@ -79,6 +79,7 @@ async fn adopts_what_nodes_have_and_leaves_the_services_network_out() {
     bench.node("old", json!({"podCIDR": "10.42.1.0/24"}));
     bench.node("wide", json!({"podCIDRs": ["10.42.2.0/23"]}));
     bench.node("own", json!({"podCIDR": "10.99.0.0/24"}));
+    bench.node("world", json!({"podCIDRs": ["0.0.0.0/0", "::/0"]}));
     bench.node("new", json!({}));
     bench.settle().await;
     assert_eq!(bench.networks("new"), ["10.42.4.0/24"]);

@@ -159,6 +159,18 @@ impl Controller for ClaimProtectionController {
     }
 }
 
+/// A claim has the volume, also one whose phase is not written yet.
+fn is_held(volume: &PersistentVolume) -> bool {
+    let spec = volume.spec.as_ref();
+    let claim = spec.and_then(|spec| spec.claim_ref.as_ref());
+    let by_uid = claim.is_some_and(|claim| claim.uid.as_ref().is_some_and(|uid| !uid.is_empty()));
+    match volume_phase(volume) {
+        "Bound" => true,
+        "Released" | "Failed" => false,
+        _ => by_uid,
+    }
+}
+
 /// Volumes.
 pub struct VolumeProtectionController {
     writer: Arc<dyn Writer>,
@@ -191,7 +203,7 @@ impl Controller for VolumeProtectionController {
 
     async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
         if let Some(volume) = self.volumes.get(key) {
-            let in_use = async || Ok(volume_phase(&volume) == "Bound");
+            let in_use = async || Ok(is_held(&volume));
             protect(&*self.writer, &*volume, VOLUME_FINALIZER, in_use).await?;
         }
         Ok(Action::Done)

@@ -193,9 +193,6 @@ impl Controller for VolumeReclaimController {
         let Some(volume) = self.volumes.get(key) else {
             return Ok(Action::Done);
         };
-        if volume.metadata.deletion_timestamp.is_some() {
-            return Ok(Action::Done);
-        }
         match self.sync(&volume).await {
             Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(Action::Done),

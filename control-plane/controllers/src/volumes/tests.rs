@@ -356,6 +356,45 @@ async fn a_bound_volume_stays() {
 }
 
 #[tokio::test]
+async fn a_volume_that_was_deleted_before_its_claim_goes_after_it() {
+    let shop = shop();
+    let api = &shop.api;
+    let controller = VolumeProtectionController::new(api.clone(), Arc::default());
+    let pump = || api.pump(&controller.volumes);
+    shop.volume("disk", "6Gi", json!({}));
+    shop.claim("data", json!({}));
+    settle(&*controller, pump).await;
+    shop.settle().await;
+    assert_eq!(shop.volume_state("disk"), "Bound data");
+    api.delete_as_user("persistentvolumes", &Key::new("", "disk"));
+    settle(&*controller, pump).await;
+    shop.settle().await;
+    assert_eq!(shop.volume_state("disk"), "Bound data", "the claim has it");
+    api.remove("persistentvolumeclaims", &data());
+    shop.settle().await;
+    settle(&*controller, pump).await;
+    assert!(api.all::<PersistentVolume>().is_empty());
+}
+
+#[tokio::test]
+async fn a_volume_that_a_claim_is_about_to_have_stays() {
+    let shop = shop();
+    let api = &shop.api;
+    let controller = VolumeProtectionController::new(api.clone(), Arc::default());
+    let pump = || api.pump(&controller.volumes);
+    let claim = |uid: &str| json!({"namespace": "shop", "name": "data", "uid": uid});
+    for (name, uid) in [("chosen", "u"), ("reserved", "")] {
+        shop.volume(name, "6Gi", json!({"claimRef": claim(uid)}));
+        settle(&*controller, pump).await;
+        api.delete_as_user("persistentvolumes", &Key::new("", name));
+    }
+    settle(&*controller, pump).await;
+    let left = api.all::<PersistentVolume>();
+    let left: Vec<_> = left.iter().map(|left| &left.metadata.name).collect();
+    assert_eq!(left, [&Some("chosen".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_pod_gets_its_own_claim_and_never_anothers() {
     let mut shop = shop();
     let api = shop.api.clone();

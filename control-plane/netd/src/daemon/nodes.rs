@@ -1,6 +1,7 @@
 //! The way to the other nodes' pods.
 
 use crate::metrics::WayLabels;
+use crate::nodes::plan::Plan;
 use crate::nodes::{Here, NodeLinks, connect, ruleset};
 
 use super::state::Daemon;
@@ -21,9 +22,27 @@ impl Daemon {
             pod_networks: &self.config.pod_networks,
             links,
         };
-        let (plan, outcome) = connect(&here, &self.nodes).await;
+        let outcome = match connect(&here, &self.nodes).await {
+            Ok((plan, outcome)) => {
+                self.plan_tables(plan, links);
+                outcome
+            }
+            // What was planned before stays in force.
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the way to other nodes is not complete; trying again");
+            self.nodes_changed = true;
+            return false;
+        }
+        true
+    }
+
+    /// Brings the tables' part up to the plan.
+    pub(super) fn plan_tables(&mut self, plan: Plan, links: NodeLinks) {
+        let before = self.connected.as_ref().map(|plan| &plan.refused);
         for (network, (node, why)) in &plan.refused {
-            if !self.connected.refused.contains_key(network) {
+            if before.is_none_or(|before| !before.contains_key(network)) {
                 tracing::warn!(%network, node, why, "no way to a node's pods");
             }
         }
@@ -38,12 +57,6 @@ impl Daemon {
         let masqueraded =
             (links != NodeLinks::None).then(|| ruleset::masqueraded(&self.config.pod_networks));
         table.set_fragment("masquerade", masqueraded);
-        self.connected = plan;
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "the way to other nodes is not complete; trying again");
-            self.nodes_changed = true;
-            return false;
-        }
-        true
+        self.connected = Some(plan);
     }
 }

@@ -70,8 +70,8 @@ pub(super) struct Daemon {
     pub(super) nodes_synced: bool,
     /// The way to other nodes is to be looked at.
     pub(super) nodes_changed: bool,
-    /// What it was brought to.
-    pub(super) connected: Plan,
+    /// What it was brought to; `None`: nothing yet.
+    pub(super) connected: Option<Plan>,
 }
 
 impl Daemon {
@@ -116,7 +116,7 @@ impl Daemon {
             nodes: NodeIndex::default(),
             nodes_synced: false,
             nodes_changed: true,
-            connected: Plan::default(),
+            connected: None,
         }
     }
 
@@ -228,7 +228,21 @@ impl Daemon {
 mod tests {
     use super::*;
     use crate::dns::zone::{Answer, Data, Want};
+    use crate::nodes::NodeLinks;
     use serde_json::json;
+
+    #[test]
+    fn the_table_is_not_written_before_the_way_to_other_nodes_is_known() {
+        let config = NetdConfig::new("n1", Vec::new());
+        let mut daemon = Daemon::new(&config, Metrics::default(), Ready::default());
+        daemon.observe(Input::Service(Change::Synced));
+        daemon.observe(Input::Slice(Change::Synced));
+        assert!(!daemon.knows_services(), "the Nodes are missing");
+        daemon.observe(Input::Node(Change::Synced));
+        assert!(!daemon.knows_services(), "nothing was planned for them");
+        daemon.plan_tables(Plan::default(), NodeLinks::None);
+        assert!(daemon.knows_services());
+    }
 
     #[tokio::test]
     async fn services_are_names_as_soon_as_they_are_seen() {

@@ -106,8 +106,14 @@ impl Daemon {
         }
     }
 
+    /// What the services' table is made of was read. Without the Nodes it would close the tunnel
+    /// to those that use it, and end masquerading.
+    pub(super) fn knows_services(&self) -> bool {
+        self.services_synced && self.slices_synced && self.connected.is_some()
+    }
+
     async fn sync_services(&mut self) -> bool {
-        if !(self.services_synced && self.slices_synced) {
+        if !self.knows_services() {
             return true;
         }
         self.zone.write().set_complete();

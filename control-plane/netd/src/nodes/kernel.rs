@@ -17,6 +17,9 @@ use crate::service_link::{LinkError, context};
 /// The protocol number of our routes (`ip route show proto 168`): rtnetlink leaves the numbers
 /// that no daemon is known for to everybody.
 const PROTOCOL: u8 = 168;
+/// Their metric. It is part of what tells routes to one network apart, so nobody else's is
+/// replaced; one of a smaller metric, such as an operator's, goes before ours.
+const METRIC: u32 = 168;
 
 /// A netlink socket in the network namespace of the thread that opened it.
 pub struct Kernel {
@@ -105,7 +108,7 @@ impl Kernel {
                 gateway: Some(gateway),
                 link: Some(link),
             };
-            let found = present.get(network).map(|(way, _)| *way);
+            let found = present.get(&(*network, METRIC)).map(|(way, _)| *way);
             if found == Some(way) {
                 continue;
             }
@@ -120,13 +123,13 @@ impl Kernel {
             }
             outcome = outcome.and(done);
         }
-        for (network, (_, route)) in present {
-            if plan.routes.contains_key(&network) {
+        for ((network, metric), (_, route)) in present {
+            if metric == METRIC && plan.routes.contains_key(&network) {
                 continue;
             }
             let gone = self.handle.route().del(route).execute().await;
             outcome = outcome.and(gone.map_err(context(format!("remove the route to {network}"))));
-            tracing::info!(%network, "route to a vanished node's pods removed");
+            tracing::info!(%network, metric, "route to a vanished node's pods removed");
         }
         if plan.tunnel.is_none() {
             outcome = outcome.and(tunnel::remove(self).await);
@@ -150,6 +153,7 @@ impl Kernel {
         };
         route = route
             .output_interface(link)
+            .priority(METRIC)
             .protocol(RouteProtocol::Other(PROTOCOL));
         if onlink {
             route = route.onlink();
@@ -159,8 +163,8 @@ impl Kernel {
         added.map_err(context(format!("route {network} via {gateway}")))
     }
 
-    /// Our routes in the main table.
-    async fn routes(&self) -> Result<BTreeMap<IpNet, (Way, RouteMessage)>, LinkError> {
+    /// Our routes in the main table, by network and metric.
+    async fn routes(&self) -> Result<BTreeMap<(IpNet, u32), (Way, RouteMessage)>, LinkError> {
         let mut found = BTreeMap::new();
         let families = [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -176,7 +180,7 @@ impl Kernel {
                 let ours = route.header.protocol == RouteProtocol::Other(PROTOCOL)
                     && route.header.table == RouteHeader::RT_TABLE_MAIN;
                 if let Some(network) = network_of(&route).filter(|_| ours) {
-                    found.insert(network, (way_of(&route), route));
+                    found.insert((network, metric_of(&route)), (way_of(&route), route));
                 }
             }
         }
@@ -201,6 +205,15 @@ fn network_of(route: &RouteMessage) -> Option<IpNet> {
             _ => None,
         })?;
     IpNet::new(address, route.header.destination_prefix_length).ok()
+}
+
+fn metric_of(route: &RouteMessage) -> u32 {
+    let metrics = route.attributes.iter();
+    let mut metrics = metrics.filter_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metrics.next().unwrap_or(0)
 }
 
 fn way_of(route: &RouteMessage) -> Way {

@@ -79,15 +79,16 @@ pub struct Here<'a> {
     pub links: NodeLinks,
 }
 
-/// Brings the kernel up to the Nodes. Gives what it was brought to.
+/// Brings the kernel up to the Nodes. Gives what it was brought to, and the [`LinkError`] of the
+/// first step that failed; the others were done.
 ///
 /// # Errors
-/// [`LinkError`] of the first step that failed; the others were done.
-pub async fn connect(here: &Here<'_>, nodes: &NodeIndex) -> (Plan, Result<(), LinkError>) {
-    let kernel = match Kernel::open() {
-        Ok(kernel) => kernel,
-        Err(error) => return (Plan::default(), Err(error)),
-    };
+/// [`LinkError`] where the kernel cannot be spoken to: there is no plan then.
+pub async fn connect(
+    here: &Here<'_>,
+    nodes: &NodeIndex,
+) -> Result<(Plan, Result<(), LinkError>), LinkError> {
+    let kernel = Kernel::open()?;
     let mut reach = BTreeMap::new();
     if here.links != NodeLinks::None {
         let addresses: BTreeSet<IpAddr> = nodes
@@ -102,5 +103,5 @@ pub async fn connect(here: &Here<'_>, nodes: &NodeIndex) -> (Plan, Result<(), Li
     }
     let plan = plan::plan(here, nodes, &reach);
     let done = kernel.apply(&plan).await;
-    (plan, done)
+    Ok((plan, done))
 }

@@ -107,20 +107,28 @@ pub fn plan(here: &Here<'_>, nodes: &NodeIndex, reach: &BTreeMap<IpAddr, Reach>)
     // A node that has not told its addresses yet is on its way.
     let others = nodes.others(here.name);
     for node in others.filter(|node| !node.addresses.is_empty()) {
-        for network in &node.networks {
+        // The node is known in the tunnel by its first network, if that is its own.
+        let mut mac = None;
+        for (at, network) in node.networks.iter().enumerate() {
             let outside = !here.pod_networks.iter().any(|all| all.contains(network));
             let taken = || own.iter().chain(plan.routes.keys());
-            if outside {
-                let why = "it is not one of the cluster's";
-                plan.refused.insert(*network, (node.name.clone(), why));
+            let found = if outside {
+                Err("it is not one of the cluster's")
             } else if taken().any(|other| overlap(other, network)) {
-                let why = "another node has it";
-                plan.refused.insert(*network, (node.name.clone(), why));
-            } else if let Some(hop) = hop(here, node, *network, reach, tunnel.as_mut()) {
-                plan.routes.insert(*network, hop);
+                Err("another node has it")
             } else {
-                let why = "no link is shared with the node";
-                plan.refused.insert(*network, (node.name.clone(), why));
+                if at == 0 {
+                    mac = Some(mac_of(network));
+                }
+                hop(here, node, *network, reach, mac, tunnel.as_mut())
+            };
+            match found {
+                Ok(hop) => {
+                    plan.routes.insert(*network, hop);
+                }
+                Err(why) => {
+                    plan.refused.insert(*network, (node.name.clone(), why));
+                }
             }
         }
     }
@@ -147,8 +155,9 @@ fn hop(
     node: &NodeModel,
     network: IpNet,
     reach: &BTreeMap<IpAddr, Reach>,
+    mac: Option<Mac>,
     tunnel: Option<&mut Tunnel>,
-) -> Option<Hop> {
+) -> Result<Hop, &'static str> {
     if here.links != NodeLinks::Vxlan {
         let on_link = node
             .addresses
@@ -162,21 +171,27 @@ fn hop(
                 }
                 _ => None,
             });
-        if on_link.is_some() {
-            return on_link;
+        if let Some(hop) = on_link {
+            return Ok(hop);
         }
     }
-    let tunnel = tunnel?;
+    let unreached = "no link is shared with the node";
+    let tunnel = tunnel.ok_or(unreached)?;
     let mut addresses = node.addresses.iter();
-    let outer = addresses.find(|address| address.is_ipv6() == tunnel.local.is_ipv6())?;
+    let outer = addresses.find(|address| address.is_ipv6() == tunnel.local.is_ipv6());
+    let outer = outer.ok_or(unreached)?;
+    let mac = mac.ok_or("the node's first network, which names it in the tunnel, is refused")?;
     let inner = network.network();
-    let peer = tunnel.peers.entry(mac_of(node.networks.first()?));
-    let peer = peer.or_insert_with(|| TunnelPeer {
+    let known = tunnel.peers.get(&mac);
+    if mac == tunnel.mac || known.is_some_and(|peer| peer.outer != *outer) {
+        return Err("another node has its MAC in the tunnel");
+    }
+    let peer = tunnel.peers.entry(mac).or_insert_with(|| TunnelPeer {
         outer: *outer,
         inner: Vec::new(),
     });
     peer.inner.push(inner);
-    Some(Hop::Tunnel { inner })
+    Ok(Hop::Tunnel { inner })
 }
 
 /// The MAC of a node's end of the tunnel. Every node can tell it from the node's first pod
@@ -299,6 +314,52 @@ mod tests {
         let routes: Vec<&IpNet> = plan.routes.keys().collect();
         assert_eq!(routes, [&net("10.42.1.0/24")]);
         assert_eq!(plan.refused.len(), 3);
+    }
+
+    #[test]
+    fn a_refused_network_leads_no_traffic_of_its_owner_elsewhere() {
+        // The thief's first network is b's, and so would its MAC be.
+        let nodes = index(&[
+            ("a", "10.42.0.0/24", "192.0.2.1"),
+            ("b", "10.42.1.0/24", "198.51.100.2"),
+            ("thief", "10.42.1.0/24,fd42:0:0:9::/64", "198.51.100.9"),
+            ("outside", "192.168.0.0/24,10.42.8.0/24", "198.51.100.8"),
+        ]);
+        let plan = plan_of(NodeLinks::Vxlan, &nodes, &[]);
+        let tunnel = plan.tunnel.unwrap();
+        let peers: Vec<_> = tunnel.peers.values().collect();
+        assert_eq!(peers.len(), 1, "{peers:?}");
+        assert_eq!(peers[0].outer, ip("198.51.100.2"));
+        assert_eq!(peers[0].inner, [ip("10.42.1.0")]);
+        let why = "the node's first network, which names it in the tunnel, is refused";
+        for network in ["fd42:0:0:9::/64", "10.42.8.0/24"] {
+            assert_eq!(plan.refused[&net(network)].1, why);
+        }
+    }
+
+    #[test]
+    fn a_mac_in_the_tunnel_is_of_one_node() {
+        let nodes = index(&[
+            ("a", "10.42.0.0/24", "192.0.2.1"),
+            ("b", "10.42.1.0/24", "198.51.100.2"),
+        ]);
+        let mut tunnel = plan_of(NodeLinks::Vxlan, &nodes, &[]).tunnel.unwrap();
+        let other = NodeModel {
+            addresses: vec![ip("198.51.100.3")],
+            ..nodes.get("b").unwrap().clone()
+        };
+        let here = Here {
+            name: "a",
+            addresses: &[],
+            pod_networks: &[],
+            links: NodeLinks::Vxlan,
+        };
+        let reach = BTreeMap::new();
+        let network = net("10.42.7.0/24");
+        for mac in [tunnel.mac, mac_of(&net("10.42.1.0/24"))] {
+            let found = hop(&here, &other, network, &reach, Some(mac), Some(&mut tunnel));
+            assert_eq!(found, Err("another node has its MAC in the tunnel"));
+        }
     }
 
     #[test]

@@ -60,7 +60,10 @@ pub(crate) fn postrouting() -> [String; 4] {
 }
 
 /// Chains of their own: who may send into the tunnel, and how large the segments in it are.
-pub(crate) fn chains() -> [BaseChain; 2] {
+///
+/// A node's own frames leave by `output`. What is forwarded to a tunnel comes from a pod, or by a
+/// Service, and masquerading would give it the address of a node that may send.
+pub(crate) fn chains() -> [BaseChain; 3] {
     // The identifier stands behind 8 bytes of UDP and 4 of VXLAN (RFC 7348, section 5).
     let ours = format!("udp dport {PORT} @th,96,24 {VNI:#x}");
     [
@@ -70,6 +73,15 @@ pub(crate) fn chains() -> [BaseChain; 2] {
             rules: vec![
                 format!("{ours} ip saddr != @tunnel_peers4 drop"),
                 format!("{ours} ip6 saddr != @tunnel_peers6 drop"),
+            ],
+        },
+        BaseChain {
+            name: "tunnel_forward",
+            hook: Some("type filter hook forward priority -150;"),
+            rules: vec![
+                format!("{ours} ip saddr @pod_networks4 drop"),
+                format!("{ours} ip6 saddr @pod_networks6 drop"),
+                format!("{ours} ct status dnat drop"),
             ],
         },
         BaseChain {

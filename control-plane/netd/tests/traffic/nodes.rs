@@ -182,7 +182,7 @@ impl Nodes {
                     pod_networks: &networks(),
                     links,
                 };
-                let (plan, outcome) = connect(&here, &index).await;
+                let (plan, outcome) = connect(&here, &index).await.unwrap();
                 outcome.unwrap();
                 plan
             })
@@ -400,8 +400,16 @@ async fn a_flow_through_the_tunnel_outlives_a_restart_of_netd() {
 async fn what_belongs_to_vanished_nodes_goes_and_nothing_else() {
     let mut world = Nodes::new(true);
     let space = world.space("a");
+    // The operator's, to another network and to one of a node; and what an older netd left.
+    let operators = [
+        "10.42.77.0/24 via 192.0.2.254",
+        "10.42.3.0/24 via 192.0.2.254",
+    ];
+    for route in operators {
+        ip(&format!("-n {space} route add {route}"));
+    }
     ip(&format!(
-        "-n {space} route add 10.42.77.0/24 via 192.0.2.254"
+        "-n {space} route add 10.42.2.0/24 via 192.0.2.254 proto 168"
     ));
     world.register("c", "198.51.100.3", 3);
     world.sync(NodeLinks::Auto).await;
@@ -446,8 +454,10 @@ async fn what_belongs_to_vanished_nodes_goes_and_nothing_else() {
     assert_eq!(world.shows("a", "link show hull-vxlan"), "");
     let chain = world.shows("a", "route show dev eth0");
     assert!(chain.contains("default"), "{chain}");
-    let theirs = world.shows("a", "route show 10.42.77.0/24");
-    assert!(theirs.contains("via 192.0.2.254"), "{theirs}");
+    for route in operators {
+        let theirs = world.shows("a", &format!("route show {route}"));
+        assert!(theirs.contains("dev eth0"), "{route}: {theirs}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -475,6 +485,67 @@ async fn a_stranger_cannot_send_into_the_tunnel() {
     world.sync(NodeLinks::Vxlan).await;
     assert!(!world.datagram("s", "pa", 100));
     assert!(world.datagram("pb", "pa", 100), "the other node may");
+}
+
+/// A node port and a cluster address that lead to the tunnel's port of node b.
+fn trap(table: &mut Synced) {
+    let place = Place {
+        node: "a".into(),
+        zone: None,
+    };
+    let mut index = ServiceIndex::new(place, Vec::new());
+    let service = json!({"metadata": {"namespace": "x", "name": "trap"}, "spec": {
+        "type": "NodePort", "clusterIP": "10.43.0.6", "clusterIPs": ["10.43.0.6"],
+        "ports": [{"port": 4789, "nodePort": 30789, "protocol": "UDP"}]}});
+    index.apply_service(Arc::new(serde_json::from_value(service).unwrap()));
+    let slice = json!({
+        "metadata": {"namespace": "x", "name": "trap-1", "labels": {SERVICE_NAME_LABEL: "trap"}},
+        "addressType": "IPv4", "ports": [{"port": 4789, "protocol": "UDP"}],
+        "endpoints": [{"addresses": ["198.51.100.2"]}]});
+    index.apply_slice(Arc::new(serde_json::from_value(slice).unwrap()));
+    index.update(&mut table.table);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_forwarded_gets_into_the_tunnel() {
+    let mut world = Nodes::new(true);
+    trap(&mut world.nodes[0].table);
+    world.sync(NodeLinks::Vxlan).await;
+    // From where, with which address, to what.
+    let ways = [
+        ("pa", "10.42.1.2", "198.51.100.2 dstport 4789"),
+        ("pa", "10.42.1.2", "10.43.0.6 dstport 4789"),
+        ("s", "192.0.2.9", "192.0.2.1 dstport 30789"),
+    ];
+    let forge = |(from, local, to): (&str, &str, &str)| {
+        let space = world.space(from);
+        for command in [
+            // The kernel would make a wrong checksum of a translated and unfinished one.
+            &*format!("link add x type vxlan id 6845804 local {local} remote {to} noudpcsum"),
+            "addr add 10.42.1.77/32 dev x",
+            "link set x up",
+            "neigh add 10.42.2.0 lladdr 02:68:0a:2a:02:00 dev x",
+            "route add 10.42.2.0/24 via 10.42.2.0 dev x onlink",
+        ] {
+            ip(&format!("-n {space} {command}"));
+        }
+        let arrived = world.datagram(from, "pb", 100);
+        ip(&format!("-n {space} link del x"));
+        arrived
+    };
+    for way in ways {
+        assert!(!forge(way), "{way:?}");
+    }
+    assert!(world.datagram("pa", "pb", 100), "the node's own frames do");
+    // Each way leads there but for the chain.
+    let flushed = Command::new("ip")
+        .args(["netns", "exec", &world.space("a")])
+        .args(["nft", "flush", "chain", "inet", "hull", "tunnel_forward"])
+        .status();
+    assert!(flushed.unwrap().success());
+    for way in ways {
+        assert!(forge(way), "{way:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
