@@ -12,6 +12,7 @@ struct Machine<'a> {
     /// The API server's.
     port: u16,
     node_port: u16,
+    netd_port: u16,
 }
 
 impl<'a> Machine<'a> {
@@ -21,6 +22,7 @@ impl<'a> Machine<'a> {
             name,
             port: setup.port,
             node_port: free_port(),
+            netd_port: free_port(),
         }
     }
 
@@ -43,6 +45,8 @@ impl<'a> Machine<'a> {
             .args(["--node-name", self.name, "--node-ip", "127.0.0.2"])
             .arg("--node-listen")
             .arg(format!("127.0.0.1:{}", self.node_port))
+            .arg("--netd-listen")
+            .arg(format!("127.0.0.1:{}", self.netd_port))
             .arg("--cri-endpoint")
             .arg(format!("unix://{}", self.path("none.sock").display()))
             .stdin(Stdio::null());
