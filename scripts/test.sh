@@ -16,5 +16,4 @@ else
     stage "unit and subsystem tests" cargo test --workspace --no-fail-fast
 fi
 stage "tests with KVM" scripts/node-tests.sh
-stage "passed-through devices" vmm/tests/vfio.sh
 stage "documented commands" scripts/doc-commands.sh

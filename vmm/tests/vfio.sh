@@ -8,10 +8,10 @@ name=${NODE_NAME:-vfio}
 cache=${HULL_CACHE_DIR:-$HOME/.cache/hull}
 work=$(mktemp -d)
 trap 'hull-testnode --name "$name" down || true; rm -rf "$work"' EXIT
-# The tests with the programs that they start. For one package alone Cargo would choose
-# other features of its dependencies, and build them all again.
-program=$(cargo test --workspace --no-run --message-format=json |
-    sed -n '/"src_path":"[^"]*vmm\/tests\/node.rs"/s/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
+# The programs that the tests start, then the tests.
+cargo build -p hull-vmm --bins --examples
+program=$(cargo test -p hull-vmm --test node --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\/node-[^"]*\)".*/\1/p' | tail -1)
 truncate -s 64M "$work/disk"
 hull-testnode --name "$name" up --memory 4096 \
     --kernel-arg intel_iommu=on --kernel-arg iommu=pt \

@@ -20,8 +20,9 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
 
-/// Time between two beats of a CPU: what a lost interrupt costs at most.
-const PERIOD: Duration = Duration::from_millis(20);
+/// Time between two beats of a CPU: what a lost interrupt costs at most. Each beat is an
+/// interrupt more that the emulator has to get right.
+const PERIOD: Duration = Duration::from_millis(250);
 
 /// A CPU's thread that others wake, and how often they did.
 struct Ear {

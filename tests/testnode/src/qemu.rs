@@ -178,8 +178,6 @@ fn kernel_command_line(options: &Options, files: &Files) -> String {
         "nowatchdog".to_owned(),
         // On a busy host the boot's check that timer interrupts arrive can fail by chance.
         "no_timer_check".to_owned(),
-        // An idle CPU without a timer would not notice what the emulator lost (heartbeat.rs).
-        "nohz=off".to_owned(),
         "net.ifnames=0".to_owned(),
         format!("hull_exe={}", files.program.display()),
         format!("hull_config={}", files.config.display()),
