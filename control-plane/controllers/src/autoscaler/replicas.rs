@@ -105,16 +105,22 @@ fn ratio(
     requests: &HashMap<String, i64>,
     aim: Aim,
 ) -> Result<(f64, Option<i32>, i64), String> {
-    let total: i64 = usage.values().sum();
+    // Saturating: what a tenant asks for may be as large as it likes.
+    let total = usage.values().copied().fold(0, i64::saturating_add);
     let pods = i64::try_from(usage.len()).unwrap_or(i64::MAX).max(1);
     match aim {
-        Aim::AverageMilli(milli) => Ok((float(total) / float(milli * pods), None, total / pods)),
+        Aim::AverageMilli(milli) => Ok((
+            float(total) / float(milli.saturating_mul(pods)),
+            None,
+            total / pods,
+        )),
         Aim::Utilization(percent) => {
-            let asked: i64 = usage.keys().filter_map(|name| requests.get(name)).sum();
+            let asked = usage.keys().filter_map(|name| requests.get(name));
+            let asked = asked.copied().fold(0, i64::saturating_add);
             if asked == 0 {
                 return Err("no metrics returned matched known pods".into());
             }
-            let used = i32::try_from(total * 100 / asked).unwrap_or(i32::MAX);
+            let used = i32::try_from(total.saturating_mul(100) / asked).unwrap_or(i32::MAX);
             Ok((
                 f64::from(used) / f64::from(percent),
                 Some(used),
@@ -171,7 +177,7 @@ pub(super) fn propose(
                 Aim::AverageMilli(milli) => milli,
                 Aim::Utilization(percent) => {
                     let requested = requests.get(&name).copied().unwrap_or(0);
-                    requested * i64::from(percent.max(100)) / 100
+                    requested.saturating_mul(i64::from(percent.max(100))) / 100
                 }
             }
         } else {
@@ -194,4 +200,18 @@ pub(super) fn propose(
     let replicas = whole((second * f64::from(counted)).ceil());
     let against = (second < 1.0 && replicas > current) || (second > 1.0 && replicas < current);
     Ok(proposal(if against { current } else { replicas }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_any_size_overflow_nothing() {
+        let two = HashMap::from([("a".to_string(), i64::MAX), ("b".to_string(), i64::MAX)]);
+        let aims = [Aim::AverageMilli(i64::MAX), Aim::Utilization(50)];
+        for aim in aims {
+            assert!(ratio(&two, &two, aim).is_ok());
+        }
+    }
 }

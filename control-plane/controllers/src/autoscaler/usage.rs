@@ -68,7 +68,9 @@ fn sum(metrics: &Value, wanted: Wanted<'_>) -> Option<i64> {
             let amount = container["usage"][wanted.resource].as_str()?;
             Some(amount.parse::<Quantity>().ok()?.milli_value())
         })
-        .sum()
+        .try_fold(0, |total: i64, one: Option<i64>| {
+            Some(total.saturating_add(one?))
+        })
 }
 
 /// What all pods of the namespace use that are measured.
@@ -124,7 +126,7 @@ pub(super) fn requested(pod: &Pod, wanted: Wanted<'_>) -> Result<i64, String> {
         .into_iter()
         .flat_map(|spec| &spec.containers)
         .chain(sidecars);
-    let mut total = 0;
+    let mut total: i64 = 0;
     for container in containers {
         if wanted.container.is_some_and(|name| name != container.name) {
             continue;
@@ -133,7 +135,7 @@ pub(super) fn requested(pod: &Pod, wanted: Wanted<'_>) -> Result<i64, String> {
             .resources
             .as_ref()
             .and_then(|own| own.requests.as_ref());
-        total += amount(requests).ok_or_else(|| {
+        let asked = amount(requests).ok_or_else(|| {
             format!(
                 "missing request for {} in container {} of Pod {}",
                 wanted.resource,
@@ -141,6 +143,7 @@ pub(super) fn requested(pod: &Pod, wanted: Wanted<'_>) -> Result<i64, String> {
                 pod.metadata.name.as_deref().unwrap_or_default()
             )
         })?;
+        total = total.saturating_add(asked);
     }
     Ok(total)
 }
