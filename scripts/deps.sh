@@ -17,6 +17,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     quiet apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
+scripts/qemu.sh
+
 command -v cargo >/dev/null || die "no Rust toolchain: install rustup's stable toolchain (1.95 or newer) first"
 
 # The end-to-end tests drive a stock kubectl.

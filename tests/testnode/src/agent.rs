@@ -23,7 +23,7 @@ use crate::cache::{CacheError, io_error};
 use crate::child::{self, Child, Handle};
 use crate::frame::{self, CHUNK, FrameError, Kind};
 use crate::protocol::{AGENT_PORT, Action, Command, Exit, READY_LINE, Request};
-use crate::{guest_init, heartbeat};
+use crate::{cpus, guest_init, heartbeat};
 
 /// How long a new connection may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,8 +51,7 @@ pub enum AgentError {
 pub fn serve(token_file: &Path) -> Result<(), AgentError> {
     let token = fs::read_to_string(token_file).map_err(io_error("reading", token_file))?;
     let token: Arc<str> = token.into();
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    if let Err(error) = heartbeat::start(cpus) {
+    if let Err(error) = cpus::own().and_then(|cpus| heartbeat::start(&cpus)) {
         tracing::warn!(%error, "no heartbeat: interrupts that the emulator loses stay lost");
     }
     let listener =

@@ -16,6 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, sethostname};
 
 use crate::cache::{CacheError, io_error};
+use crate::cpus;
 use crate::protocol::GuestConfig;
 
 /// Where everything of the testnode lies inside the node.
@@ -112,6 +113,7 @@ fn set_up(config_file: &Path) -> Result<GuestConfig, InitError> {
             format!("+{controllers}"),
         );
     }
+    cpus::reserve_the_first()?;
     make_live(&config.cache)?;
     let limit = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES);
     limit.map_err(|source| InitError::System {

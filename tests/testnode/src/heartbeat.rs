@@ -1,6 +1,6 @@
 //! Keeps every CPU of the node awake enough to notice what the emulator lost.
 //!
-//! With SVM, QEMU changes a CPU's word of pending interrupts on each exit without the lock that
+//! With SVM, QEMU before 10.2 changes a CPU's word of pending interrupts on each exit without the lock that
 //! its devices take: an interrupt that arrives just then stays in the CPU's APIC and is not
 //! looked at before the next one comes. If it was the timer's, which is set anew each time it
 //! has fired, or the one that was to wake an idle CPU, the next may never come. So the CPUs
@@ -31,13 +31,14 @@ struct Ear {
     heard: AtomicU64,
 }
 
-/// Beats on CPUs 0 to `cpus` - 1 until the process ends; gives how often each was woken.
+/// Beats on these CPUs until the process ends; gives how often each was woken.
 ///
 /// # Errors
 /// When the system gives no eventfd or thread, or there is no such CPU.
-pub fn start(cpus: usize) -> io::Result<Vec<impl Fn() -> u64>> {
-    let ears = (0..cpus)
-        .map(|cpu| {
+pub fn start(cpus: &[usize]) -> io::Result<Vec<impl Fn() -> u64 + use<>>> {
+    let ears = cpus
+        .iter()
+        .map(|&cpu| {
             let event = EventFd::new()?;
             let heard = AtomicU64::new(0);
             Ok(Arc::new(Ear { cpu, event, heard }))
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn every_cpu_is_woken_by_another() {
-        let heard = start(2).unwrap();
+        let heard = start(&[0, 1]).unwrap();
         for cpu in heard {
             while cpu() < 3 {
                 thread::yield_now();

@@ -32,6 +32,7 @@ pub mod cache;
 pub mod child;
 pub mod client;
 pub mod cpio;
+pub mod cpus;
 pub mod frame;
 pub mod guest;
 pub mod guest_init;

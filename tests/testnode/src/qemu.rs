@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpus;
 use crate::protocol::AGENT_PORT;
 
 /// The emulator and the Debian package that brings it.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Debian package of [`PROGRAM`].
 pub const PACKAGE: &str = "qemu-system-x86";
+/// Where `scripts/qemu.sh` puts an emulator newer than the system's, below the cache directory.
+const OWN_PROGRAM: &str = "tools/qemu/qemu-system-x86_64";
 
 /// Memory of a node in MiB unless told otherwise. Untouched memory costs the host nothing.
 pub const DEFAULT_MEMORY_MIB: u32 = 8192;
-/// vCPUs of a node unless told otherwise.
+/// vCPUs of a node for commands unless told otherwise; it has [`cpus::RESERVED`] more.
 pub const DEFAULT_CPUS: u32 = 2;
 /// Size of the node's disk in GiB unless told otherwise. The file is sparse.
 pub const DEFAULT_DISK_GIB: u32 = 32;
@@ -86,12 +89,22 @@ pub struct Files {
     pub config: PathBuf,
 }
 
+/// The emulator to start: the one in the cache directory `cache`, else the system's.
+pub fn program(cache: &Path) -> PathBuf {
+    let own = cache.join(OWN_PROGRAM);
+    if own.exists() {
+        own
+    } else {
+        PathBuf::from(PROGRAM)
+    }
+}
+
 /// QEMU's arguments.
 pub fn arguments(name: &str, options: &Options, files: &Files, agent_port: u16) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|word| (*word).to_owned()));
     let memory = options.memory_mib.unwrap_or(DEFAULT_MEMORY_MIB).to_string();
-    let cpus = options.cpus.unwrap_or(DEFAULT_CPUS).to_string();
+    let cpus = (options.cpus.unwrap_or(DEFAULT_CPUS) + cpus::RESERVED).to_string();
     add(&[
         "-name",
         &format!("hull-testnode-{name}"),
@@ -206,6 +219,16 @@ mod tests {
             program: path("/p"),
             config: path("/g"),
         }
+    }
+
+    #[test]
+    fn the_emulator_of_the_cache_comes_before_the_systems() {
+        let cache = tempfile::tempdir().unwrap();
+        assert_eq!(program(cache.path()), Path::new(PROGRAM));
+        let own = cache.path().join(OWN_PROGRAM);
+        std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+        std::fs::write(&own, "").unwrap();
+        assert_eq!(program(cache.path()), own);
     }
 
     #[test]

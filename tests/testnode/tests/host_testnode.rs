@@ -259,6 +259,8 @@ fn the_node_is_a_kvm_machine(node: &Node) {
         ));
     }
     node.sh("for device in kvm net/tun vhost-net vhost-vsock fuse loop-control vfio/vfio; do test -c /dev/$device; done");
+    let cpus = node.sh("grep Cpus_allowed_list /proc/self/status");
+    assert_eq!(cpus.split_whitespace().last(), Some("1-2"), "{cpus}");
     node.sh("modprobe nf_tables && nft list ruleset && tc qdisc add dev lo clsact");
     node.sh("dd if=/dev/zero of=/var/lib/hull/x bs=4096 count=16 oflag=direct conv=fsync 2>/dev/null; rm /var/lib/hull/x");
     assert_eq!(node.sh("hostname").trim(), node.name);

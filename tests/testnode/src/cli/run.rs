@@ -37,6 +37,7 @@ pub fn in_node(node: &Node, arguments: RunArguments) -> anyhow::Result<ExitCode>
     let state = node.up(&arguments.up.into())?;
     let with_terminal = command.terminal.is_some();
     let connection = node.connect(&state, Action::Run(command))?;
+    node.watch(&state);
     let control = Control::new(&connection)?;
     signals.forward_to(control.clone());
     let raw = (with_terminal && stdin().is_terminal()).then(RawMode::enter);
@@ -52,7 +53,9 @@ pub fn in_node(node: &Node, arguments: RunArguments) -> anyhow::Result<ExitCode>
         Ok(exit) => Ok(exit_code(exit.shell_code())),
         // As if our reader had ended us by SIGPIPE; the agent kills the command.
         Err(ClientError::Output(_)) => Ok(exit_code(128 + libc::SIGPIPE)),
-        Err(error @ ClientError::Lost) => Err(anyhow::Error::new(node.lost()).context(error)),
+        Err(error @ (ClientError::Lost | ClientError::Frame(_))) => {
+            Err(anyhow::Error::new(node.lost()).context(error))
+        }
         Err(error) => Err(error.into()),
     }
 }

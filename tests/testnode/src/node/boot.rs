@@ -72,7 +72,7 @@ impl Node {
         let log = self.directory.join("qemu.log");
         let output = File::create(&log).map_err(io_error("creating", &log))?;
         let error_output = output.try_clone().map_err(io_error("sharing", &log))?;
-        let mut command = Command::new(qemu::PROGRAM);
+        let mut command = Command::new(qemu::program(&cache::directory()?));
         command
             .args(qemu::arguments(&self.name, options, files, agent_port))
             .current_dir("/")

@@ -11,6 +11,7 @@
 mod boot;
 mod error;
 mod files;
+mod watch;
 
 use std::fs;
 use std::net::TcpStream;
