@@ -154,6 +154,19 @@ fn is_selected(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool
     Selector::try_from(selector).is_ok_and(|selector| selector.matches(&labels))
 }
 
+/// Whether the claim may have the volume: it was made for the claim, or it is free and wanted by
+/// the claim's selector. `None`: it does not do, or is another's.
+pub fn offered(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Holder> {
+    if mismatch(volume, claim).is_some() {
+        return None;
+    }
+    match holder(volume, claim) {
+        Holder::Claim => Some(Holder::Claim),
+        Holder::Nobody if is_free(volume) && is_selected(volume, claim) => Some(Holder::Nobody),
+        Holder::Nobody | Holder::Other => None,
+    }
+}
+
 /// The volume that was made for the claim, or the smallest that does. `node`: only those that can
 /// be used there. `prebound_only`: the scheduler will choose among the free ones.
 pub fn find<'v, V>(
@@ -167,12 +180,12 @@ where
 {
     let mut best: Option<(&V, Quantity)> = None;
     for volume in volumes {
-        if mismatch(volume, claim).is_some() || node.is_some_and(|node| !reaches(volume, node)) {
+        if node.is_some_and(|node| !reaches(volume, node)) {
             continue;
         }
-        match holder(volume, claim) {
-            Holder::Claim => return Some(volume),
-            Holder::Nobody if !prebound_only && is_free(volume) && is_selected(volume, claim) => {}
+        match offered(volume, claim) {
+            Some(Holder::Claim) => return Some(volume),
+            Some(Holder::Nobody) if !prebound_only => {}
             _ => continue,
         }
         let size = capacity(volume);

@@ -441,12 +441,21 @@ impl Core {
         let rank = self.framework.queue_sort.rank(pod);
         self.queue.failed(&pod.uid, rank, now);
         self.wake(&Happening::PodLeft(pod.clone(), node.into()), now);
+        self.wake_for_volumes_of(pod, now);
     }
 
     /// The pod turned out to be gone.
     pub fn gone(&mut self, pod: &Arc<PodInfo>, node: &str, now: Instant) {
         self.framework.unreserve(pod, node, &self.cache);
         self.delete_pod(&pod.uid, now);
+        self.wake_for_volumes_of(pod, now);
+    }
+
+    /// The volumes that were promised to the pod are free for others.
+    fn wake_for_volumes_of(&mut self, pod: &PodInfo, now: Instant) {
+        if !pod.claims.is_empty() {
+            self.wake(&Happening::VolumesChanged, now);
+        }
     }
 
     /// A pod is ready to be decided about.

@@ -30,13 +30,23 @@ impl Bench {
 
     /// A volume that only `host` reaches.
     fn volume(&mut self, name: &str, class: &str, host: &str, labels: Value) {
+        self.volume_of(
+            name,
+            class,
+            host,
+            json!({"labels": labels, "phase": "Available"}),
+        );
+    }
+
+    /// With the `labels`, `phase` and `claimRef` of `rest`.
+    fn volume_of(&mut self, name: &str, class: &str, host: &str, rest: Value) {
         let volume = json!({
-            "metadata": {"name": name, "labels": labels},
+            "metadata": {"name": name, "labels": rest["labels"]},
             "spec": {"storageClassName": class, "capacity": {"storage": "2Gi"},
-                "accessModes": ["ReadWriteOnce"],
+                "accessModes": ["ReadWriteOnce"], "claimRef": rest["claimRef"],
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
                     {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]}}},
-            "status": {"phase": "Available"}});
+            "status": {"phase": rest["phase"]}});
         let change = Change::Applied(serde_json::from_value(volume).unwrap());
         self.core.observe_volume(change, self.now);
     }
@@ -114,6 +124,68 @@ fn a_waiting_claim_gets_a_volume_of_the_chosen_node_and_each_volume_goes_once() 
     let now = bench.now;
     bench.core.bind_failed(&Arc::new(first), "b", now);
     assert!(choices.lock().is_empty());
+}
+
+#[test]
+fn a_pod_that_goes_leaves_the_volume_that_it_was_promised_to_the_next() {
+    let mut bench = two_zones();
+    bench.class("local", "kubernetes.io/no-provisioner");
+    bench.volume("disk", "local", "b", json!({}));
+    for name in ["data", "more"] {
+        bench.claim(name, "local", "", "ReadWriteOnce");
+    }
+    bench.pod(with_claim("p", "data"));
+    assert_eq!(bench.placed(), "b");
+    bench.pod(with_claim("q", "more"));
+    bench.refused();
+    let first = PodInfo::new(with_claim("p", "data")).unwrap();
+    let now = bench.now;
+    bench.core.gone(&Arc::new(first), "b", now);
+    bench.pass(Duration::from_secs(20));
+    assert_eq!(bench.placed(), "b");
+}
+
+#[test]
+fn a_waiting_claim_gets_no_volume_that_the_binder_would_refuse_it() {
+    let mut bench = two_zones();
+    bench.class("local", "kubernetes.io/no-provisioner");
+    let reserved = json!({"namespace": "default", "name": "another"});
+    bench.volume_of("released", "local", "a", json!({"phase": "Released"}));
+    bench.volume_of("new", "local", "a", json!({}));
+    bench.volume_of(
+        "reserved",
+        "local",
+        "a",
+        json!({"claimRef": reserved, "phase": "Available"}),
+    );
+    bench.volume("slow", "local", "a", json!({"tier": "slow"}));
+    bench.volume("fast", "local", "b", json!({"tier": "fast"}));
+    let claim = json!({
+        "metadata": {"name": "data", "namespace": "default", "uid": "data"},
+        "spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"],
+            "selector": {"matchLabels": {"tier": "fast"}},
+            "resources": {"requests": {"storage": "1Gi"}}}});
+    let change = Change::Applied(serde_json::from_value(claim).unwrap());
+    bench.core.observe_claim(change, bench.now);
+    bench.pod(with_claim("p", "data"));
+    assert_eq!(bench.placed(), "b");
+}
+
+#[test]
+fn a_volume_that_was_made_for_the_claim_decides_the_node() {
+    let mut bench = two_zones();
+    bench.class("local", "kubernetes.io/no-provisioner");
+    bench.volume("free", "local", "b", json!({}));
+    let made = json!({"namespace": "default", "name": "data"});
+    bench.volume_of(
+        "made",
+        "local",
+        "a",
+        json!({"claimRef": made, "phase": "Available"}),
+    );
+    bench.claim("data", "local", "", "ReadWriteOnce");
+    bench.pod(with_claim("p", "data"));
+    assert_eq!(bench.placed(), "a");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use hull_client::volumes::{Holder, NO_PROVISIONER, class_of, holder, mismatch, reaches};
+use hull_client::volumes::{Holder, NO_PROVISIONER, capacity, class_of, offered, reaches};
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
@@ -111,7 +111,8 @@ impl Volumes {
         self.classes.get(class_of(claim))
     }
 
-    /// Volumes that would do for the claim and that nobody has or was promised, smallest first.
+    /// Volumes that would do for the claim and that nobody was promised: those that were made for
+    /// it, if there are any, else the free ones, smallest first.
     pub fn candidates(&self, claim: &PersistentVolumeClaim) -> Vec<Arc<PersistentVolume>> {
         let promised: HashSet<String> = self
             .choices
@@ -126,15 +127,14 @@ impl Volumes {
         let of_class = self.by_class.get(class_of(claim));
         let of_class = of_class.into_iter().flat_map(BTreeMap::values);
         let mut found: Vec<_> = of_class
-            .filter(|volume| {
-                holder(volume, claim) != Holder::Other
-                    && mismatch(volume, claim).is_none()
-                    && !promised.contains(&name_of(&***volume))
-            })
-            .cloned()
+            .filter(|volume| !promised.contains(&name_of(&***volume)))
+            .filter_map(|volume| Some((offered(volume, claim)?, volume.clone())))
             .collect();
-        found.sort_by_key(|volume| hull_client::volumes::capacity(volume));
-        found
+        if found.iter().any(|(holder, _)| *holder == Holder::Claim) {
+            found.retain(|(holder, _)| *holder == Holder::Claim);
+        }
+        found.sort_by_key(|(_, volume)| capacity(volume));
+        found.into_iter().map(|(_, volume)| volume).collect()
     }
 
     /// Notes what was chosen for a pod.
@@ -174,7 +174,7 @@ pub fn can_provision(class: &StorageClass, node: &Node) -> bool {
 pub struct Waiting {
     /// The claim.
     pub claim: Arc<PersistentVolumeClaim>,
-    /// Free volumes, smallest first.
+    /// See [`Volumes::candidates`].
     pub candidates: Vec<Arc<PersistentVolume>>,
     /// Its class.
     pub class: Option<Arc<StorageClass>>,
