@@ -1,7 +1,8 @@
 //! What a controller is, and the loop that runs it.
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,6 +33,9 @@ pub enum ReconcileError {
         /// Why.
         problem: String,
     },
+    /// The controller itself failed; its worker goes on.
+    #[error("the controller panicked: {0}")]
+    Panicked(String),
     /// Other objects must change first.
     #[error("{0}")]
     Waiting(String),
@@ -76,12 +80,23 @@ pub async fn run(
     }
 }
 
+/// What a panic said.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
+}
+
 async fn work(controller: &dyn Controller, key: &Key, metrics: &ControllersMetrics) {
     let name = controller.name();
     let labels = ControllerLabels { controller: name };
     let queue = controller.queue();
     let started = std::time::Instant::now();
-    let outcome = controller.reconcile(key).await;
+    // One object that a controller cannot cope with must not end its care for all others.
+    let reconcile = AssertUnwindSafe(controller.reconcile(key)).catch_unwind();
+    let outcome = reconcile
+        .await
+        .unwrap_or_else(|panic| Err(ReconcileError::Panicked(text_of(&*panic))));
     metrics
         .seconds
         .get_or_create(&labels)
@@ -123,4 +138,55 @@ async fn work(controller: &dyn Controller, key: &Key, metrics: &ControllersMetri
         .depth
         .get_or_create(&labels)
         .set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    /// Panics at the first look at `bad`.
+    struct Fragile {
+        queue: Arc<WorkQueue>,
+        seen: Mutex<Vec<String>>,
+        ended: CancellationToken,
+    }
+
+    #[async_trait::async_trait]
+    impl Controller for Fragile {
+        fn name(&self) -> &'static str {
+            "fragile"
+        }
+
+        fn queue(&self) -> &Arc<WorkQueue> {
+            &self.queue
+        }
+
+        async fn reconcile(&self, key: &Key) -> Result<Action, ReconcileError> {
+            let mut seen = self.seen.lock();
+            let again = seen.contains(&key.name);
+            seen.push(key.name.clone());
+            drop(seen);
+            assert!(again || key.name != "bad", "cannot cope with it");
+            if again {
+                self.ended.cancel();
+            }
+            Ok(Action::Done)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_neither_the_worker_nor_the_care_for_its_key() {
+        let fragile = Arc::new(Fragile {
+            queue: Arc::default(),
+            seen: Mutex::default(),
+            ended: CancellationToken::new(),
+        });
+        for name in ["bad", "good"] {
+            fragile.queue.add(Key::new("default", name));
+        }
+        let metrics = ControllersMetrics::default();
+        run(fragile.clone(), 1, metrics, fragile.ended.clone()).await;
+        assert_eq!(*fragile.seen.lock(), ["bad", "good", "bad"]);
+    }
 }
