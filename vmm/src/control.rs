@@ -252,9 +252,10 @@ impl Control {
             Request::Metrics => Answer::Metrics {
                 text: self.metrics(),
             },
-            Request::Console { max_bytes } => Answer::Console {
-                text: self.buses.console.tail(max_bytes),
-            },
+            Request::Console { max_bytes, after } => {
+                let (text, end) = self.buses.console.tail(max_bytes, after);
+                Answer::Console { text, end }
+            }
             Request::AttachDisk { serial } => match file {
                 None => refused("AttachDisk came without a descriptor"),
                 Some(file) => self.with_disk(&serial, |disk| {

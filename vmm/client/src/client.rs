@@ -144,8 +144,12 @@ impl ControlClient {
 
     /// The newest console output.
     pub async fn console(&self, max_bytes: usize) -> Result<String, ControlError> {
-        match self.call(&Request::Console { max_bytes }, None).await? {
-            Answer::Console { text } => Ok(text),
+        let request = Request::Console {
+            max_bytes,
+            after: 0,
+        };
+        match self.call(&request, None).await? {
+            Answer::Console { text, .. } => Ok(text),
             _ => Err(self.unexpected()),
         }
     }

@@ -26,6 +26,9 @@ pub enum Request {
     Console {
         /// At most this many bytes from the end.
         max_bytes: usize,
+        /// None of the first so many bytes of the output: the `end` of an earlier answer.
+        #[serde(default)]
+        after: u64,
     },
     /// Gives a disk without backing the file whose descriptor comes with this request.
     AttachDisk {
@@ -150,5 +153,8 @@ pub enum Answer {
     Console {
         /// Lossy UTF-8.
         text: String,
+        /// Bytes that the guest wrote so far.
+        #[serde(default)]
+        end: u64,
     },
 }

@@ -50,12 +50,14 @@ impl Console {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest `max_bytes` bytes as text.
-    pub fn tail(&self, max_bytes: usize) -> String {
+    /// The newest `max_bytes` bytes as text, none of the first `after` that were ever
+    /// written among them; and how many were written.
+    pub fn tail(&self, max_bytes: usize, after: u64) -> (String, u64) {
         let inner = self.lock();
-        let skip = inner.ring.len().saturating_sub(max_bytes);
+        let fresh = usize::try_from(inner.total.saturating_sub(after)).unwrap_or(usize::MAX);
+        let skip = inner.ring.len().saturating_sub(max_bytes.min(fresh));
         let bytes: Vec<u8> = inner.ring.iter().skip(skip).copied().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        (String::from_utf8_lossy(&bytes).into_owned(), inner.total)
     }
 
     /// Whether a kernel panic was printed.
@@ -138,9 +140,38 @@ mod tests {
         let mut console = Console::new(memory_file());
         console.write_all(&vec![b'a'; RING_BYTES]).unwrap();
         console.write_all(b"the end\n").unwrap();
-        assert_eq!(console.tail(8), "the end\n");
-        assert_eq!(console.tail(usize::MAX).len(), RING_BYTES);
+        assert_eq!(console.tail(8, 0).0, "the end\n");
+        assert_eq!(console.tail(usize::MAX, 0).0.len(), RING_BYTES);
         assert_eq!(console.total_bytes(), RING_BYTES as u64 + 8);
+    }
+
+    #[test]
+    fn a_reader_that_follows_gets_each_byte_once() {
+        let mut console = Console::new(memory_file());
+        let mut end = 0;
+        let mut shown = String::new();
+        // The same line again and again: only a position tells one from the next.
+        for text in [
+            "tick\n",
+            "tick\ntick\n",
+            "",
+            "tick\n",
+            &"x".repeat(RING_BYTES),
+        ] {
+            console.write_all(text.as_bytes()).unwrap();
+            let (news, now) = console.tail(usize::MAX, end);
+            assert_eq!(news, text);
+            shown.push_str(&news);
+            end = now;
+        }
+        assert_eq!(end, shown.len() as u64);
+        console.write_all(&[b'y'; RING_BYTES + 1]).unwrap();
+        assert_eq!(
+            console.tail(usize::MAX, end).0.len(),
+            RING_BYTES,
+            "lost what fell out"
+        );
+        assert_eq!(console.tail(usize::MAX, u64::MAX).0, "");
     }
 
     #[test]
