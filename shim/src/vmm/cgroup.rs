@@ -1,12 +1,20 @@
 //! Placing a VMM in its pod's cgroup, where cgroup v2 is mounted and writable: what
 //! the pod may use on the host is then what its node agent allows. Elsewhere nothing
-//! is placed.
+//! is placed. Cgroups above it that the node agent had not made are made and, with the
+//! last sandbox in them, removed.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+
 /// The mount points at which cgroup v2 is looked for.
 const MOUNT_POINTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The extended attribute of cgroups that were made here.
+const MADE: &str = "trusted.hull.made";
+/// How often a cgroup is made whose parent goes at the same time, with another sandbox.
+const ATTEMPTS: u32 = 3;
 
 /// The sandbox's own cgroup below the pod's, if the client named one that can be used.
 pub fn path(cgroup_parent: &str, id: &str) -> Option<PathBuf> {
@@ -44,19 +52,46 @@ fn root() -> Option<&'static Path> {
         .find(|mount| mount.join("cgroup.controllers").exists())
 }
 
-/// Makes the cgroup and moves `pid` there.
+/// Makes the cgroup, and those above it that are not there, and moves `pid` there.
 pub fn place(directory: &Path, pid: u32) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
+    make(directory)?;
     std::fs::write(directory.join("cgroup.procs"), pid.to_string())
 }
 
-/// Removes the cgroup; its processes must be gone. One that is not there is no error.
-/// The pod's own cgroup belongs to the node agent and stays.
+fn make(directory: &Path) -> io::Result<()> {
+    let mut made = std::fs::create_dir(directory);
+    for _ in 0..ATTEMPTS {
+        match (&made, directory.parent()) {
+            (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+                make(parent)?;
+                made = std::fs::create_dir(directory);
+            }
+            _ => break,
+        }
+    }
+    match made {
+        // What has no mark stays when the sandbox goes, and harms nobody.
+        Ok(()) => setxattr(directory, MADE, b"", XattrFlags::CREATE).or(Ok(())),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the cgroup, whose processes must be gone, and those above it that were made for
+/// it and are empty. One that is not there is no error.
 pub fn remove(directory: &Path) -> io::Result<()> {
     match std::fs::remove_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let above = directory.ancestors().skip(1);
+    for parent in above.take_while(|parent| getxattr(*parent, MADE, &mut [0u8; 0]).is_ok()) {
+        // Another sandbox is in it.
+        if std::fs::remove_dir(parent).is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -81,6 +116,29 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         remove(&directory).unwrap();
+    }
+
+    #[test]
+    fn cgroups_that_were_made_for_sandboxes_go_with_the_last_one() {
+        let Some(root) = root() else {
+            return;
+        };
+        let own = |name: &str| root.join(format!("{name}{}", std::process::id()));
+        let (ours, theirs) = (own("ours"), own("theirs"));
+        std::fs::create_dir(&theirs).unwrap();
+        let pods = [ours.join("pod"), theirs.join("pod")];
+        let sandboxes = [pods[0].join("a"), pods[0].join("b"), pods[1].join("a")];
+        for sandbox in &sandboxes {
+            make(sandbox).unwrap();
+        }
+        remove(&sandboxes[0]).unwrap();
+        assert!(sandboxes[1].exists() && !sandboxes[0].exists());
+        remove(&sandboxes[1]).unwrap();
+        assert!(!ours.exists());
+        remove(&sandboxes[2]).unwrap();
+        assert!(theirs.exists() && !pods[1].exists());
+        remove(&sandboxes[2]).unwrap();
+        std::fs::remove_dir(&theirs).unwrap();
     }
 
     #[test]

@@ -1,14 +1,37 @@
 //! What is left of pods on the node: compared before and after, it must be equal.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
 use crate::wait;
 
+/// Below a data or run directory: what belongs to sandboxes.
+const STATE: [&str; 5] = [
+    "sandboxes",
+    "netns",
+    "shim/sandboxes",
+    "shim/scratch",
+    "shim/cni",
+];
+/// Where pods' cgroups are.
+const POD_CGROUPS: [&str; 2] = ["/sys/fs/cgroup/hull", "/sys/fs/cgroup/unified/hull"];
+
 /// Names of everything that pods leave on a node while they run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Traces(BTreeSet<String>);
+
+/// Everything below the directory that is not itself a directory.
+fn add_files(dir: &Path, found: &mut BTreeSet<String>) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        if path.is_dir() && !path.is_symlink() {
+            add_files(&path, found);
+        } else {
+            found.insert(format!("file {}", path.display()));
+        }
+    }
+}
 
 impl Traces {
     /// Looks now.
@@ -19,7 +42,7 @@ impl Traces {
             .flatten()
         {
             let comm = std::fs::read_to_string(pid.path().join("comm")).unwrap_or_default();
-            if comm.trim() == "hull-vmm" {
+            if ["hull-vmm", "hull-fsd"].contains(&comm.trim()) {
                 found.insert(format!("process {}", pid.file_name().to_string_lossy()));
             }
         }
@@ -45,14 +68,14 @@ impl Traces {
             }
         }
         for dir in state_dirs {
-            for sub in ["sandboxes", "netns"] {
-                let Ok(entries) = std::fs::read_dir(format!("{dir}/{sub}")) else {
-                    continue;
-                };
-                for entry in entries.flatten() {
-                    found.insert(format!("file {}", entry.path().display()));
-                }
+            for sub in STATE {
+                add_files(&Path::new(dir).join(sub), &mut found);
             }
+        }
+        for pods in POD_CGROUPS {
+            let entries = std::fs::read_dir(pods).into_iter().flatten().flatten();
+            let cgroups = entries.filter(|entry| entry.path().is_dir());
+            found.extend(cgroups.map(|entry| format!("cgroup {}", entry.path().display())));
         }
         Ok(Traces(found))
     }
