@@ -142,7 +142,7 @@ fn is_free(volume: &PersistentVolume) -> bool {
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
-    phase == Some("Available") && volume.metadata.deletion_timestamp.is_none()
+    phase == Some("Available")
 }
 
 fn is_selected(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
@@ -155,9 +155,9 @@ fn is_selected(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool
 }
 
 /// Whether the claim may have the volume: it was made for the claim, or it is free and wanted by
-/// the claim's selector. `None`: it does not do, or is another's.
+/// the claim's selector. `None`: it does not do, is another's, or goes.
 pub fn offered(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Holder> {
-    if mismatch(volume, claim).is_some() {
+    if mismatch(volume, claim).is_some() || volume.metadata.deletion_timestamp.is_some() {
         return None;
     }
     match holder(volume, claim) {
@@ -264,9 +264,13 @@ mod tests {
     fn a_volume_made_for_the_claim_goes_before_all() {
         let made = json!({"claimRef": {"namespace": "shop", "name": "data"}});
         let former = json!({"claimRef": {"namespace": "shop", "name": "data", "uid": "before"}});
+        let mut going = (*volume("going", "5Gi", made.clone())).clone();
+        going.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
         let volumes = [
             volume("free", "5Gi", json!({})),
             volume("former", "5Gi", former),
+            Arc::new(going),
             volume("made", "90Gi", made),
         ];
         assert_eq!(

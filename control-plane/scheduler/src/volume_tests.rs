@@ -38,12 +38,13 @@ impl Bench {
         );
     }
 
-    /// With the `labels`, `phase` and `claimRef` of `rest`.
+    /// With the `labels`, `phase`, `claimRef` and `accessModes` of `rest`.
     fn volume_of(&mut self, name: &str, class: &str, host: &str, rest: Value) {
         let volume = json!({
             "metadata": {"name": name, "labels": rest["labels"]},
             "spec": {"storageClassName": class, "capacity": {"storage": "2Gi"},
-                "accessModes": ["ReadWriteOnce"], "claimRef": rest["claimRef"],
+                "accessModes": rest.get("accessModes").unwrap_or(&json!(["ReadWriteOnce"])),
+                "claimRef": rest["claimRef"],
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
                     {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]}}},
             "status": {"phase": rest["phase"]}});
@@ -159,7 +160,6 @@ fn a_waiting_claim_gets_no_volume_that_the_binder_would_refuse_it() {
         json!({"claimRef": reserved, "phase": "Available"}),
     );
     bench.volume("slow", "local", "a", json!({"tier": "slow"}));
-    bench.volume("fast", "local", "b", json!({"tier": "fast"}));
     let claim = json!({
         "metadata": {"name": "data", "namespace": "default", "uid": "data"},
         "spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"],
@@ -168,7 +168,59 @@ fn a_waiting_claim_gets_no_volume_that_the_binder_would_refuse_it() {
     let change = Change::Applied(serde_json::from_value(claim).unwrap());
     bench.core.observe_claim(change, bench.now);
     bench.pod(with_claim("p", "data"));
+    let refused = bench.refused();
+    let reason = "2 node(s) didn't find available persistent volumes";
+    assert!(refused.contains(reason), "{refused}");
+    bench.volume("fast", "local", "b", json!({"tier": "fast"}));
+    bench.pass(Duration::from_secs(20));
     assert_eq!(bench.placed(), "b");
+}
+
+/// Where two pods with one claim go; the second one likes the emptier node better.
+fn two_pods_with_one_claim(bench: &mut Bench) -> (String, String) {
+    bench.claim("data", "local", "", "ReadWriteMany");
+    bench.pod(with_claim("p", "data"));
+    let first = bench.placed();
+    bench.pod(with_claim("q", "data"));
+    (first, bench.placed())
+}
+
+#[test]
+fn pods_that_share_a_claim_follow_the_first_one_to_its_volume() {
+    let mut bench = two_zones();
+    bench.class("local", "kubernetes.io/no-provisioner");
+    for (name, host) in [("here", "a"), ("there", "b")] {
+        let many = json!({"phase": "Available", "accessModes": ["ReadWriteMany"]});
+        bench.volume_of(name, "local", host, many);
+    }
+    let (first, second) = two_pods_with_one_claim(&mut bench);
+    assert_eq!(first, second);
+}
+
+#[test]
+fn pods_that_share_a_claim_follow_the_first_one_to_where_its_volume_is_made() {
+    let mut bench = two_zones();
+    let class = json!({"metadata": {"name": "local"}, "provisioner": "csi.example.com",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    let change = Change::Applied(serde_json::from_value(class).unwrap());
+    bench.core.observe_class(change, bench.now);
+    let (first, second) = two_pods_with_one_claim(&mut bench);
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_claim_whose_volume_is_being_made_keeps_its_node() {
+    let mut bench = two_zones();
+    bench.class("local", "csi.example.com");
+    let claim = json!({
+        "metadata": {"name": "data", "namespace": "default", "uid": "data",
+            "annotations": {"volume.kubernetes.io/selected-node": "a"}},
+        "spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}});
+    let change = Change::Applied(serde_json::from_value(claim).unwrap());
+    bench.core.observe_claim(change, bench.now);
+    bench.pod(with_claim("p", "data"));
+    assert_eq!(bench.placed(), "a");
 }
 
 #[test]
@@ -177,14 +229,15 @@ fn a_volume_that_was_made_for_the_claim_decides_the_node() {
     bench.class("local", "kubernetes.io/no-provisioner");
     bench.volume("free", "local", "b", json!({}));
     let made = json!({"namespace": "default", "name": "data"});
-    bench.volume_of(
-        "made",
-        "local",
-        "a",
-        json!({"claimRef": made, "phase": "Available"}),
-    );
+    let made = json!({"claimRef": made, "phase": "Available"});
+    bench.volume_of("made", "local", "elsewhere", made.clone());
     bench.claim("data", "local", "", "ReadWriteOnce");
     bench.pod(with_claim("p", "data"));
+    let refused = bench.refused();
+    let reason = "2 node(s) didn't find available persistent volumes";
+    assert!(refused.contains(reason), "{refused}");
+    bench.volume_of("made", "local", "a", made);
+    bench.pass(Duration::from_secs(20));
     assert_eq!(bench.placed(), "a");
 }
 

@@ -8,7 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use hull_client::volumes::{Holder, NO_PROVISIONER, capacity, class_of, offered, reaches};
+use hull_client::volumes::{
+    Holder, NO_PROVISIONER, SELECTED_NODE, capacity, class_of, offered, reaches,
+};
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
@@ -23,8 +25,8 @@ pub type ClaimKey = (String, String);
 pub enum Choice {
     /// This one.
     Bind(Arc<PersistentVolume>, Arc<PersistentVolumeClaim>),
-    /// Its class's provisioner makes one for the node.
-    Provision(Arc<PersistentVolumeClaim>),
+    /// Its class's provisioner makes one for this node.
+    Provision(Arc<PersistentVolumeClaim>, String),
 }
 
 /// What was chosen for pods whose binding is under way, by uid.
@@ -111,19 +113,22 @@ impl Volumes {
         self.classes.get(class_of(claim))
     }
 
-    /// Volumes that would do for the claim and that nobody was promised: those that were made for
-    /// it, if there are any, else the free ones, smallest first.
+    /// Volumes that would do for the claim: the one that it was promised with another pod; else
+    /// of those that no claim was promised the ones that were made for it, if there are any, else
+    /// the free ones, smallest first.
     pub fn candidates(&self, claim: &PersistentVolumeClaim) -> Vec<Arc<PersistentVolume>> {
-        let promised: HashSet<String> = self
-            .choices
-            .lock()
-            .values()
-            .flatten()
-            .filter_map(|choice| match choice {
-                Choice::Bind(volume, _) => Some(name_of(&**volume)),
-                Choice::Provision(_) => None,
-            })
-            .collect();
+        let mut promised: HashSet<String> = HashSet::new();
+        for choice in self.choices.lock().values().flatten() {
+            match choice {
+                Choice::Bind(volume, to) if to.metadata.uid == claim.metadata.uid => {
+                    return vec![volume.clone()];
+                }
+                Choice::Bind(volume, _) => {
+                    promised.insert(name_of(&**volume));
+                }
+                Choice::Provision(..) => {}
+            }
+        }
         let of_class = self.by_class.get(class_of(claim));
         let of_class = of_class.into_iter().flat_map(BTreeMap::values);
         let mut found: Vec<_> = of_class
@@ -135,6 +140,21 @@ impl Volumes {
         }
         found.sort_by_key(|(_, volume)| capacity(volume));
         found.into_iter().map(|(_, volume)| volume).collect()
+    }
+
+    /// The node for which the claim's volume is made, or will be: for the first of its pods.
+    pub fn node_of(&self, claim: &PersistentVolumeClaim) -> Option<String> {
+        let annotations = claim.metadata.annotations.as_ref();
+        let written = annotations.and_then(|annotations| annotations.get(SELECTED_NODE));
+        written.cloned().or_else(|| {
+            let choices = self.choices.lock();
+            choices.values().flatten().find_map(|choice| match choice {
+                Choice::Provision(to, node) if to.metadata.uid == claim.metadata.uid => {
+                    Some(node.clone())
+                }
+                _ => None,
+            })
+        })
     }
 
     /// Notes what was chosen for a pod.
@@ -178,13 +198,23 @@ pub struct Waiting {
     pub candidates: Vec<Arc<PersistentVolume>>,
     /// Its class.
     pub class: Option<Arc<StorageClass>>,
+    /// See [`Volumes::node_of`].
+    pub node: Option<String>,
 }
 
 /// A way to serve all claims on the node, each volume once; `None`: there is none.
 pub fn choose(waiting: &[Waiting], node: &Node) -> Option<Vec<Choice>> {
     let mut taken: HashSet<String> = HashSet::new();
     let mut choices = Vec::new();
+    let name = node.metadata.name.as_deref().unwrap_or_default();
     for one in waiting {
+        if let Some(chosen) = &one.node {
+            if chosen != name {
+                return None;
+            }
+            choices.push(Choice::Provision(one.claim.clone(), name.to_owned()));
+            continue;
+        }
         let mut free = one.candidates.iter();
         let found = free.find(|volume| {
             reaches(volume, node)
@@ -198,7 +228,7 @@ pub fn choose(waiting: &[Waiting], node: &Node) -> Option<Vec<Choice>> {
             .as_ref()
             .is_some_and(|class| can_provision(class, node))
         {
-            choices.push(Choice::Provision(one.claim.clone()));
+            choices.push(Choice::Provision(one.claim.clone(), name.to_owned()));
         } else {
             return None;
         }

@@ -102,6 +102,7 @@ fn sort_out(pod: &PodInfo, cache: &Cache) -> Result<PodVolumes, Rejection> {
         }
         sorted.waiting.push(Waiting {
             candidates: volumes.candidates(claim),
+            node: volumes.node_of(claim),
             claim: claim.clone(),
             class: class.cloned(),
         });
@@ -206,7 +207,7 @@ impl VolumeBinder {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn write(&self, choice: &Choice, node: &str) -> Result<(), kube::Error> {
+    async fn write(&self, choice: &Choice) -> Result<(), kube::Error> {
         let params = PatchParams::default();
         match choice {
             Choice::Bind(volume, claim) => {
@@ -225,7 +226,7 @@ impl VolumeBinder {
                 let volumes = Api::<PersistentVolume>::all(self.client.clone());
                 volumes.patch(name, &params, &Patch::Merge(patch)).await?;
             }
-            Choice::Provision(claim) => {
+            Choice::Provision(claim, node) => {
                 let patch = json!({"metadata": {"uid": claim.metadata.uid,
                     "annotations": {SELECTED_NODE: node}}});
                 let name = claim.metadata.name.as_deref().unwrap_or_default();
@@ -246,7 +247,7 @@ impl Plugin for VolumeBinder {
 
 #[async_trait::async_trait]
 impl PreBind for VolumeBinder {
-    async fn pre_bind(&self, pod: &PodInfo, node: &str) -> Result<(), BindError> {
+    async fn pre_bind(&self, pod: &PodInfo, _: &str) -> Result<(), BindError> {
         let chosen = self
             .choices
             .lock()
@@ -255,12 +256,12 @@ impl PreBind for VolumeBinder {
             .unwrap_or_default();
         let failed = |problem: String| BindError::Volumes(format!("binding volumes: {problem}"));
         for choice in &chosen {
-            self.write(choice, node)
+            self.write(choice)
                 .await
                 .map_err(|error| failed(error.to_string()))?;
         }
         for choice in &chosen {
-            let (Choice::Bind(_, claim) | Choice::Provision(claim)) = choice;
+            let (Choice::Bind(_, claim) | Choice::Provision(claim, _)) = choice;
             let name = claim.metadata.name.as_deref().unwrap_or_default();
             let bound = |claim: Option<&PersistentVolumeClaim>| claim.is_none_or(is_bound);
             let wait = await_condition(self.claims(claim), name, bound);
