@@ -254,7 +254,10 @@ impl Control {
             },
             Request::Console { max_bytes, after } => {
                 let (text, end) = self.buses.console.tail(max_bytes, after);
-                Answer::Console { text, end }
+                Answer::Console {
+                    text,
+                    end: Some(end),
+                }
             }
             Request::AttachDisk { serial } => match file {
                 None => refused("AttachDisk came without a descriptor"),

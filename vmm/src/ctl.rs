@@ -123,12 +123,15 @@ fn console(client: &ControlClient, rest: &[&str], out: &mut dyn Write) -> anyhow
             _ => bail!("The VMM gave an answer of another kind"),
         }
     };
-    let (text, mut end) = read(max_bytes, 0)?;
+    let (text, mut position) = read(max_bytes, 0)?;
     out.write_all(text.as_bytes())?;
     if !follow {
         return Ok(());
     }
     loop {
+        let Some(end) = position else {
+            bail!("This VMM is older than --follow; without it the console is shown once");
+        };
         let next = Instant::now() + scaled(FOLLOW_EVERY);
         // The VM is gone: its console was shown up to the last answer.
         let Ok((text, now)) = read(CONSOLE_BYTES, end) else {
@@ -136,7 +139,7 @@ fn console(client: &ControlClient, rest: &[&str], out: &mut dyn Write) -> anyhow
         };
         out.write_all(text.as_bytes())?;
         out.flush()?;
-        end = now;
+        position = now;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }

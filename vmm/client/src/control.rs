@@ -153,8 +153,9 @@ pub enum Answer {
     Console {
         /// Lossy UTF-8.
         text: String,
-        /// Bytes that the guest wrote so far.
+        /// Where the text ends, as bytes from the first that the guest wrote. Absent in the
+        /// answers of a VMM that does not know [`Request::Console`]'s `after`.
         #[serde(default)]
-        end: u64,
+        end: Option<u64>,
     },
 }

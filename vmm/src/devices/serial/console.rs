@@ -51,13 +51,17 @@ impl Console {
     }
 
     /// The newest `max_bytes` bytes as text, none of the first `after` that were ever
-    /// written among them; and how many were written.
+    /// written among them; and where the text ends, as bytes from the first. A character of
+    /// which a part is still to come is left out.
     pub fn tail(&self, max_bytes: usize, after: u64) -> (String, u64) {
         let inner = self.lock();
         let fresh = usize::try_from(inner.total.saturating_sub(after)).unwrap_or(usize::MAX);
         let skip = inner.ring.len().saturating_sub(max_bytes.min(fresh));
-        let bytes: Vec<u8> = inner.ring.iter().skip(skip).copied().collect();
-        (String::from_utf8_lossy(&bytes).into_owned(), inner.total)
+        let mut bytes: Vec<u8> = inner.ring.iter().skip(skip).copied().collect();
+        let part = unfinished(&bytes);
+        bytes.truncate(bytes.len() - part);
+        let end = inner.total - part as u64;
+        (String::from_utf8_lossy(&bytes).into_owned(), end)
     }
 
     /// Whether a kernel panic was printed.
@@ -74,6 +78,23 @@ impl Console {
     pub fn flush(&self) {
         self.lock().flush_line();
     }
+}
+
+/// Bytes at the end that begin a UTF-8 character without ending it.
+fn unfinished(bytes: &[u8]) -> usize {
+    let from_the_end = bytes.iter().rev().zip(1..4);
+    let lead = from_the_end.skip_while(|(byte, _)| **byte & 0xc0 == 0x80);
+    let (byte, have) = match lead.into_iter().next() {
+        Some((byte, have)) => (*byte, have),
+        None => return 0,
+    };
+    let needed = match byte {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 1,
+    };
+    if needed > have { have } else { 0 }
 }
 
 impl Inner {
@@ -172,6 +193,23 @@ mod tests {
             "lost what fell out"
         );
         assert_eq!(console.tail(usize::MAX, u64::MAX).0, "");
+    }
+
+    #[test]
+    fn a_character_is_shown_once_it_is_whole() {
+        let mut console = Console::new(memory_file());
+        let mut end = 0;
+        let mut shown = String::new();
+        for byte in "a é ✓ 🦀.".bytes() {
+            console.write_all(&[byte]).unwrap();
+            let (news, now) = console.tail(usize::MAX, end);
+            shown.push_str(&news);
+            end = now;
+        }
+        assert_eq!(shown, "a é ✓ 🦀.");
+        // What can never become a character is not waited for.
+        console.write_all(&[0xff]).unwrap();
+        assert_eq!(console.tail(usize::MAX, end).0, "\u{fffd}");
     }
 
     #[test]
