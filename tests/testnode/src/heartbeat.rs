@@ -1,13 +1,13 @@
-//! Keeps every CPU of the node awake enough to notice what the emulator lost.
+//! Keeps the node's CPUs for commands awake enough to notice what the emulator lost.
 //!
-//! With SVM, QEMU before 10.2 changes a CPU's word of pending interrupts on each exit without the lock that
-//! its devices take: an interrupt that arrives just then stays in the CPU's APIC and is not
+//! With SVM, QEMU before 10.2 changes a CPU's word of pending interrupts on each exit without the
+//! lock that its devices take: an interrupt that arrives just then stays in the CPU's APIC and is not
 //! looked at before the next one comes. If it was the timer's, which is set anew each time it
 //! has fired, or the one that was to wake an idle CPU, the next may never come. So the CPUs
 //! interrupt each other all the time:
 //!
 //! ```text
-//!   beat, on CPU 0 ──write──► ear, on CPU 1        beat, on CPU 1 ──write──► ear, on CPU 0
+//!   beat, on CPU 1 ──write──► ear, on CPU 2        beat, on CPU 2 ──write──► ear, on CPU 1
 //! ```
 
 use std::io;

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 /// TCP port of the guest agent inside the node.
 pub const AGENT_PORT: u16 = 16_990;
 
-/// Changed whenever client and agent of different builds would not understand each other.
-pub const VERSION: u32 = 1;
+/// Changed whenever client and agent of different builds would not understand each other, or
+/// a node of the older build lacks what the newer one relies on.
+pub const VERSION: u32 = 2;
 
 /// What the agent writes to the node's console once it listens.
 pub const READY_LINE: &str = "testnode: the guest agent listens";

@@ -8,10 +8,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-/// Stands for `hull-testnode --name NAME exec -- COMMAND...`: no node, only the command.
+/// Stands for `hull-testnode --name NAME exec -- COMMAND...`: no node, only the command; `true`
+/// ends with `$NODE`.
 const TESTNODE: &str = r#"#!/bin/bash
 shift 4
 case $1 in *registry.sh) exit 0 ;; esac
+if [ "$1" = true ]; then exit "$NODE"; fi
 exec "$@"
 "#;
 
@@ -51,7 +53,7 @@ fn run(variables: &[(&str, &str)]) -> (i32, String) {
         .env("PATH", format!("{}:{path}", directory.path().display()))
         .env("NODE_NAME", "none")
         .envs([("WHOLE", "125"), ("SECOND", "ok")])
-        .envs([("LOSSES", "0"), ("FOURTH", "0")])
+        .envs([("LOSSES", "0"), ("FOURTH", "0"), ("NODE", "0")])
         .envs(variables.iter().copied())
         .output()
         .unwrap();
@@ -77,6 +79,11 @@ fn after_a_loss_only_the_rest_runs_and_each_by_itself() {
 fn a_test_that_failed_before_the_loss_has_failed() {
     let (code, runs) = run(&[("SECOND", "FAILED")]);
     assert_eq!((code, runs.as_str()), (1, "node_b node_c node_d "));
+}
+
+#[test]
+fn where_no_node_is_to_be_had_nothing_is_repeated() {
+    assert_eq!(run(&[("NODE", "125")]), (125, String::new()));
 }
 
 #[test]

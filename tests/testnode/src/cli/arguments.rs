@@ -74,7 +74,7 @@ pub struct UpArguments {
     /// Memory in MiB [default: 8192]
     #[arg(long, value_name = "MIB")]
     pub memory: Option<u32>,
-    /// Number of vCPUs for commands; one more takes the interrupts [default: 2]
+    /// Number of vCPUs for commands; the node has one more [default: 2]
     #[arg(long)]
     pub cpus: Option<u32>,
     /// Size of the disk at /var/lib/hull in GiB [default: 32]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Node, NodeError, STOP_GRACE, State};
+use super::{Node, NodeError, PING_TIMEOUT, STOP_GRACE, State};
 use crate::cache::{self, io_error};
 use crate::initramfs;
 use crate::kernel;
@@ -105,7 +105,8 @@ impl Node {
     pub(super) fn wait_ready(&self, mut state: State) -> Result<State, NodeError> {
         let deadline = Instant::now() + BOOT_TIMEOUT;
         loop {
-            if (state.ready || self.console_says_ready()) && self.ping(&state).is_ok() {
+            if (state.ready || self.console_says_ready()) && self.ping(&state, PING_TIMEOUT).is_ok()
+            {
                 state.ready = true;
                 self.write_state(&state)?;
                 return Ok(state);

@@ -93,7 +93,7 @@ impl Node {
     /// Boots the node unless it is up, and returns once its agent answers.
     pub fn up(&self, options: &Options) -> Result<State, NodeError> {
         if let Some(state) = self.running()?.filter(|state| state.ready)
-            && self.ping(&state).is_ok()
+            && self.ping(&state, PING_TIMEOUT).is_ok()
         {
             self.check_options(&state, options)?;
             return Ok(state);
@@ -105,7 +105,7 @@ impl Node {
             {
                 return Ok(state);
             }
-            if state.ready && self.ping(&state).is_ok() {
+            if state.ready && self.ping(&state, PING_TIMEOUT).is_ok() {
                 self.check_options(&state, options)?;
             }
             tracing::warn!(
@@ -153,10 +153,10 @@ impl Node {
         Ok(client::connect(state.agent_port, &request)?)
     }
 
-    fn ping(&self, state: &State) -> Result<(), NodeError> {
+    fn ping(&self, state: &State, timeout: Duration) -> Result<(), NodeError> {
         let mut stream = self.connect(state, Action::Ping)?;
         stream
-            .set_read_timeout(Some(PING_TIMEOUT))
+            .set_read_timeout(Some(timeout))
             .map_err(ClientError::Connect)?;
         match frame::read(&mut stream).map_err(ClientError::Frame)? {
             Some(frame) if frame.kind == frame::Kind::Exit => Ok(()),
