@@ -100,8 +100,9 @@ fn a_pod_waits_for_a_claim_that_is_not_there_or_not_bound() {
     assert_eq!(bench.placed(), "a");
 }
 
-#[test]
-fn a_waiting_claim_gets_a_volume_of_the_chosen_node_and_each_volume_goes_once() {
+/// The volume "disk" of node b was promised to the claim "data" with the pod "p"; the claim "more"
+/// waits as well.
+fn one_volume_for_two_claims() -> Bench {
     let mut bench = two_zones();
     bench.class("local", "kubernetes.io/no-provisioner");
     bench.volume("disk", "local", "b", json!({}));
@@ -110,6 +111,12 @@ fn a_waiting_claim_gets_a_volume_of_the_chosen_node_and_each_volume_goes_once() 
     }
     bench.pod(with_claim("p", "data"));
     assert_eq!(bench.placed(), "b");
+    bench
+}
+
+#[test]
+fn a_waiting_claim_gets_a_volume_of_the_chosen_node_and_each_volume_goes_once() {
+    let mut bench = one_volume_for_two_claims();
     let choices = bench.core.cache().volumes().choices();
     assert!(matches!(
         choices.lock().values().flatten().next(),
@@ -129,14 +136,7 @@ fn a_waiting_claim_gets_a_volume_of_the_chosen_node_and_each_volume_goes_once() 
 
 #[test]
 fn a_pod_that_goes_leaves_the_volume_that_it_was_promised_to_the_next() {
-    let mut bench = two_zones();
-    bench.class("local", "kubernetes.io/no-provisioner");
-    bench.volume("disk", "local", "b", json!({}));
-    for name in ["data", "more"] {
-        bench.claim(name, "local", "", "ReadWriteOnce");
-    }
-    bench.pod(with_claim("p", "data"));
-    assert_eq!(bench.placed(), "b");
+    let mut bench = one_volume_for_two_claims();
     bench.pod(with_claim("q", "more"));
     bench.refused();
     let first = PodInfo::new(with_claim("p", "data")).unwrap();
