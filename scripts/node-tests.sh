@@ -12,4 +12,4 @@ down() {
 trap down EXIT
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$ROOT/scripts/run-in-node.sh"
 [ $# -gt 0 ] || set -- --workspace
-cargo test "$@" --no-fail-fast -- --ignored --test-threads=1 "${HULL_NODE_TESTS:-node_}"
+cargo test "$@" --tests --no-fail-fast -- --ignored --test-threads=1 "${HULL_NODE_TESTS:-node_}"

@@ -2,11 +2,11 @@
 //! transactions and watches, in the shape of etcd's key-value API.
 //!
 //! The API server is its only user. [`Store`] is the trait; [`embedded`] is the
-//! single-file implementation, [`mod@etcd`] the one in an etcd cluster. The conformance suite (`conformance`, behind the feature of
-//! that name) runs on every implementation.
+//! single-file implementation, [`mod@etcd`] the one in an etcd cluster. The conformance suite runs on every
+//! implementation.
 
-#[cfg(any(test, feature = "conformance"))]
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
 pub mod embedded;
 pub mod encryption;
 pub mod etcd;

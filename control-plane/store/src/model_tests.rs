@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
+use hull_test_etcd::EtcdProcess;
 use proptest::{
     collection::vec,
     prelude::*,
@@ -12,7 +13,7 @@ use crate::{
     Store, Write,
     conformance::model::{Expect, KEYS, Model, Operation},
     embedded::EmbeddedStore,
-    etcd::{EtcdStore, process::EtcdProcess},
+    etcd::{EtcdStore, tests::store_in},
     prefix_range,
 };
 
@@ -103,7 +104,7 @@ fn the_store_in_etcd_does_what_the_model_does() {
         let etcd = &etcd;
         async move {
             let mut etcd = etcd.lock().await;
-            let store = etcd.store().await;
+            let store = store_in(&etcd).await;
             let mut model = emptied(&store).await;
             let shared: Arc<dyn Store> = Arc::new(store);
             for operation in operations {

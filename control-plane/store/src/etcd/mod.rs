@@ -15,12 +15,10 @@ mod compaction;
 mod config;
 mod connect;
 mod lease;
-#[cfg(any(test, feature = "conformance"))]
-pub mod process;
 mod read;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transaction;
 mod watch;
 

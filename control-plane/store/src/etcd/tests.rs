@@ -1,7 +1,6 @@
-use super::{
-    process::{EtcdProcess, Options},
-    *,
-};
+use hull_test_etcd::{EtcdProcess, Options};
+
+use super::*;
 use crate::prefix_range;
 
 mod connections;
@@ -10,7 +9,14 @@ mod limits;
 
 async fn fresh() -> (Arc<dyn Store>, EtcdProcess) {
     let etcd = EtcdProcess::single().await;
-    (Arc::new(etcd.store().await), etcd)
+    (Arc::new(store_in(&etcd).await), etcd)
+}
+
+/// A store that compacts only when asked to.
+pub(crate) async fn store_in(etcd: &EtcdProcess) -> EtcdStore {
+    let mut config = EtcdConfig::from_address(&etcd.address(), None, None, None).unwrap();
+    config.compact_interval = None;
+    EtcdStore::connect(&config).await.unwrap()
 }
 
 mod conformance {

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hull_test_etcd::EtcdProcess;
 
 use super::*;
-use crate::{Store, Write, embedded::EmbeddedStore, etcd::process::EtcdProcess};
+use crate::{Store, Write, embedded::EmbeddedStore, etcd::tests::store_in};
 
 fn embedded() -> (EmbeddedStore, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -38,7 +39,7 @@ async fn every_key_moves_to_etcd_and_back() {
     let (source, _folder) = embedded();
     let keys = fill(&source).await;
     let etcd = EtcdProcess::single().await;
-    let between = etcd.store().await;
+    let between = store_in(&etcd).await;
     let mut steps = Vec::new();
     let moved = copy(&source, &between, &mut |progress| steps.push(progress))
         .await
@@ -156,7 +157,7 @@ async fn a_backup_restores_every_key() {
         (keys, source.revision().await.unwrap())
     );
     let etcd = EtcdProcess::single().await;
-    let target = etcd.store().await;
+    let target = store_in(&etcd).await;
     let restored = restore(&backup, &target, &mut silent()).await.unwrap();
     assert_eq!(restored, written);
     assert_eq!(verify(&source, &target, &mut silent()).await.unwrap(), keys);

@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
-use super::{super::process::ServerTls, *};
+use hull_test_etcd::ServerTls;
+
+use super::*;
 
 /// Nothing listens there: the port is reserved and privileged.
 const NOBODY: &str = "127.0.0.1:1";

@@ -111,7 +111,7 @@ async fn check(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_and_watches_survive_kill_9_of_etcd() {
     let mut etcd = EtcdProcess::single().await;
-    let store = etcd.store().await;
+    let store = store_in(&etcd).await;
     let watch = store.watch(prefix_range("/load/"), None).await.unwrap();
     let load = Load::start(&store);
     for _ in 0..3 {
@@ -127,7 +127,7 @@ async fn acknowledged_writes_and_watches_survive_kill_9_of_etcd() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_members_may_die_under_load() {
     let mut etcd = EtcdProcess::start(3, Options::default()).await;
-    let store = etcd.store().await;
+    let store = store_in(&etcd).await;
     let watch = store.watch(prefix_range("/load/"), None).await.unwrap();
     let load = Load::start(&store);
     for member in 0..3 {

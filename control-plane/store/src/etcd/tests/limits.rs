@@ -9,7 +9,7 @@ use super::*;
 #[tokio::test]
 async fn a_value_beyond_etcds_limit_is_too_large_and_changes_nothing() {
     let etcd = EtcdProcess::single().await;
-    let store = etcd.store().await;
+    let store = store_in(&etcd).await;
     let before = store.revision().await.unwrap();
     let writes = vec![Write::Put("/a".into(), Bytes::from(vec![1; 2_000_000]))];
     let refused = store.txn(Vec::new(), writes).await;
@@ -33,7 +33,7 @@ async fn a_full_etcd_refuses_writes_as_out_of_space_and_keeps_reading() {
         ..Options::default()
     };
     let etcd = EtcdProcess::start(1, options).await;
-    let store = etcd.store().await;
+    let store = store_in(&etcd).await;
     let mut written = 0;
     let error = loop {
         let key = format!("/k/{written}");
@@ -78,7 +78,7 @@ async fn old_history_is_compacted_by_itself() {
 #[tokio::test]
 async fn a_lease_that_etcd_lost_is_replaced() {
     let etcd = EtcdProcess::single().await;
-    let store = etcd.store().await;
+    let store = store_in(&etcd).await;
     let write = async |key: &str| {
         let ttl = Duration::from_secs(3600);
         let writes = vec![Write::PutExpiring(key.to_owned(), Bytes::new(), ttl)];

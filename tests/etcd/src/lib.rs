@@ -14,8 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EtcdConfig, EtcdStore};
-
 /// Longest start of a server, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Where the servers listen.
@@ -104,7 +102,7 @@ impl EtcdProcess {
         cluster
     }
 
-    /// The members' addresses, as [`EtcdConfig::from_address`] takes them.
+    /// The members' addresses, as Hull's `--store` takes them.
     pub fn address(&self) -> String {
         let scheme = if self.options.tls.is_some() {
             "etcds"
@@ -120,13 +118,6 @@ impl EtcdProcess {
     /// One member's address.
     pub fn endpoint(&self, member: usize) -> String {
         format!("127.0.0.1:{}", self.members[member].client_port)
-    }
-
-    /// A store in it, that compacts only when asked to.
-    pub async fn store(&self) -> EtcdStore {
-        let mut config = EtcdConfig::from_address(&self.address(), None, None, None).unwrap();
-        config.compact_interval = None;
-        EtcdStore::connect(&config).await.unwrap()
     }
 
     /// kill -9.
