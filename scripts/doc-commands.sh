@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Runs every command of README.md and docs/: the lines of their ```sh blocks, file by
 # file, README.md first, as a reader would type them. `make test`
-# itself is left out, since this is part of it.
+# itself is left out, since this is part of it; what `make run` and `make stop` promise is
+# checked.
 source "$(dirname "$0")/lib.sh"
 
 # The ```sh blocks of a file, one after the other.
-commands_of() { awk '/^```sh$/ {inside = 1; next} /^```/ {inside = 0} inside' "$1" | grep -vx 'make test' || true; }
+commands_of() {
+    awk '/^```sh$/ {inside = 1; next} /^```/ {inside = 0} inside' "$1" |
+        sed -e '/^make test$/d' -e 's:^make \(run\|stop\)$:scripts/check-\1.sh:'
+}
+
+# The first `make run` of the documents is to be one.
+make stop
 
 failed=0
 count=0

@@ -2,4 +2,4 @@
 # Sample images, built from Debian packages, in the storage of the local registry.
 source "$(dirname "$0")/lib.sh"
 
-images/registry.sh fill
+progress "sample images" images/registry.sh fill

@@ -1,6 +1,7 @@
 # Shared by the scripts: where things are, and how progress is shown. Sourced, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/timeouts.sh
 ROOT=$PWD
 export HULL_CACHE_DIR=${HULL_CACHE_DIR:-$HOME/.cache/hull}
 PROFILE=${PROFILE:-dev}
@@ -46,19 +47,54 @@ stage() {
 STAGES=()
 print_stages() { say "-- time per stage"; printf '%s\n' "${STAGES[@]}" >&2; }
 
-# quiet COMMAND...: shows a dot every few seconds, and the output only when it fails.
-quiet() {
-    local log status=0
-    log=$(mktemp)
-    "$@" >"$log" 2>&1 &
-    local pid=$!
-    while kill -0 "$pid" 2>/dev/null; do
-        for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$pid" 2>/dev/null && sleep 0.5; done
-        printf . >&2
+# progress WHAT COMMAND...: runs it, and says every few seconds for how long: for commands
+# that say nothing themselves. In whole lines, which suit a log as well as a terminal.
+PROGRESS_EVERY_S=${PROGRESS_EVERY_S:-5}
+progress() {
+    local what=$1 status=0 ticker
+    shift
+    tick "$what" &
+    ticker=$!
+    ("$@") || status=$?
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    return "$status"
+}
+# Has no child that could outlive it, and ends when the script does.
+tick() {
+    local what=$1 start=$SECONDS silence
+    exec {silence}<> <(:)
+    while ! read -rt "$PROGRESS_EVERY_S" -u "$silence" && kill -0 $$ 2>/dev/null; do
+        say "   $what: $((SECONDS - start)) s so far"
     done
-    wait "$pid" || status=$?
-    printf '\n' >&2
+}
+
+# quiet WHAT COMMAND...: with progress; the command's output is shown only when it fails.
+quiet() {
+    local what=$1 log status=0
+    shift
+    log=$(mktemp)
+    progress "$what" into "$log" "$@" || status=$?
     [ "$status" -eq 0 ] || tail -n 60 "$log" >&2
     rm -f "$log"
     return "$status"
+}
+into() {
+    local log=$1
+    shift
+    "$@" >"$log" 2>&1
+}
+
+# say_place: finds where virtual machines run (PLACE: hardware or testnode), and says it in
+# one line, once for a script and all those that it calls. `hull-testnode exec` leaves it
+# to us then.
+say_place() {
+    local answer
+    answer=$(hull-testnode where) || die "hull-testnode cannot tell where virtual machines run"
+    PLACE=${answer%%:*}
+    [ -z "${HULL_TESTNODE_SAID:-}" ] || return 0
+    local where="in a testnode"
+    [ "$PLACE" = testnode ] || where="on this machine"
+    say "virtual machines run $where:${answer#*:}"
+    export HULL_TESTNODE_SAID=1
 }

@@ -3,6 +3,7 @@
 #   scripts/node-tests.sh [CARGO TEST ARGUMENTS...]     e.g. -p hull-vmm
 source "$(dirname "$0")/lib.sh"
 
+say_place
 export NODE_NAME=${NODE_NAME:-test}
 down() {
     hull-testnode --name "$NODE_NAME" exec -- "$ROOT/images/registry.sh" stop || true

@@ -73,7 +73,7 @@ flock 9
 work=$(mktemp -d -p "$TOOLS")
 trap 'rm -rf "$work"' EXIT
 say "fetching a QEMU of $SUITE for the testnode"
-if ! quiet download "$work" || ! quiet unpack "$work"; then
+if ! quiet "QEMU" download "$work" || ! quiet "QEMU" unpack "$work"; then
     say "no QEMU $NEEDED from $SUITE: the testnode runs on the system's, which loses interrupts"
     touch "$tried"
     exit 0

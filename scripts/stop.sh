@@ -6,10 +6,9 @@ NODE_NAME=run
 KUBECONFIG_PATH=$HOME/.hull/kubeconfig
 command -v hull-testnode >/dev/null || { say "nothing is built, so nothing runs"; exit 0; }
 
-if [ "$(hull-testnode where | cut -d: -f1)" = testnode ]; then
+if [[ $(hull-testnode where) == testnode:* ]]; then
     hull-testnode --name "$NODE_NAME" down
 else
-    kubectl --kubeconfig "$KUBECONFIG_PATH" delete deployments,pods --all -A --timeout=60s >/dev/null 2>&1 || true
     scripts/cluster.sh stop
 fi
 rm -f "$KUBECONFIG_PATH"

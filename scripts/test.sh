@@ -8,6 +8,7 @@ trap print_stages EXIT
 stage "packages and tools" scripts/deps.sh --check
 stage "formatting, lints, licences" scripts/check.sh
 stage "build" scripts/build.sh
+say_place
 stage "guest kernel and initramfs" scripts/guest.sh
 stage "sample images" scripts/images.sh
 if command -v cargo-nextest >/dev/null; then

@@ -35,5 +35,6 @@ pub mod network;
 pub mod sandbox;
 pub mod shim;
 pub mod streaming;
-pub mod timeouts;
 pub mod vmm;
+
+pub use hull_timeouts as timeouts;

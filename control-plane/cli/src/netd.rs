@@ -24,7 +24,7 @@ fn config(settings: &Resolved) -> NetdConfig {
     config.dns_upstreams = settings.dns_upstreams.clone();
     config.stub_domains = settings.stub_domains.clone();
     config.metrics_listen = settings.netd_listen;
-    config.timeout_scale = hull_node::config::timeout_scale();
+    config.timeout_scale = hull_client::timeouts::timeout_scale();
     config
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use hull_client::timeouts::scaled;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
@@ -22,7 +23,7 @@ const RESTART_INITIAL: Duration = Duration::from_millis(200);
 const RESTART_MAX: Duration = Duration::from_secs(10);
 /// A shim that ran for so long starts its delays anew.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// How long a shim may take to end after SIGTERM.
+/// How long a shim may take to end after SIGTERM, before scaling.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The supervised shim.
@@ -71,12 +72,12 @@ impl Shim {
             "replacing the hull-shim that an earlier hull left"
         );
         let _ = kill(pid, Signal::SIGTERM);
-        let begun = Instant::now();
+        let (begun, patience) = (Instant::now(), scaled(STOP_TIMEOUT));
         while is_shim(number) {
-            if begun.elapsed() > STOP_TIMEOUT * 2 {
+            if begun.elapsed() > patience * 2 {
                 bail!("hull-shim (process {number}) does not end");
             }
-            if begun.elapsed() > STOP_TIMEOUT {
+            if begun.elapsed() > patience {
                 let _ = kill(pid, Signal::SIGKILL);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -137,7 +138,7 @@ async fn stop(mut child: Child) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
-    if tokio::time::timeout(STOP_TIMEOUT, child.wait())
+    if tokio::time::timeout(scaled(STOP_TIMEOUT), child.wait())
         .await
         .is_err()
     {

@@ -13,25 +13,14 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
+pub use hull_timeouts::{scaled, timeout_scale};
 use kube::{Client, client::Body};
 use tokio::time::{Instant, Sleep};
 use tower::Service;
 
-/// The environment variable that multiplies every time-out which assumes hardware speed.
-pub const TIMEOUT_SCALE_VARIABLE: &str = "HULL_TIMEOUT_SCALE";
-
 /// Longest time for a request to be answered, body included; a watch's head must come in this
 /// time. Before scaling.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Reads [`TIMEOUT_SCALE_VARIABLE`]; 1 when it is absent, unreadable or not positive.
-pub fn timeout_scale() -> f64 {
-    std::env::var(TIMEOUT_SCALE_VARIABLE)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .filter(|scale| scale.is_finite() && *scale > 0.0)
-        .unwrap_or(1.0)
-}
 
 /// Why a request was given up.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +38,7 @@ pub enum DeadlineError {
 
 /// The same client, with [`REQUEST_TIMEOUT`] (scaled) on every request.
 pub fn with_deadlines(client: Client) -> Client {
-    with_deadline(client, REQUEST_TIMEOUT.mul_f64(timeout_scale()))
+    with_deadline(client, scaled(REQUEST_TIMEOUT))
 }
 
 /// The same client, with this time for every request.

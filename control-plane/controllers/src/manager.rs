@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use hull_client::{
     events::{self, Recorder},
     leader::{LeaderElection, run_as_leader},
-    timeouts::{timeout_scale, with_deadlines},
+    timeouts::{scaled, with_deadlines},
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, runtime::watcher};
@@ -73,7 +73,7 @@ impl Default for ControllersConfig {
     fn default() -> Self {
         ControllersConfig {
             workers: 5,
-            node_monitor_grace_period: MONITOR_GRACE_PERIOD.mul_f64(timeout_scale()),
+            node_monitor_grace_period: scaled(MONITOR_GRACE_PERIOD),
             terminated_pods_kept: TERMINATED_PODS_KEPT,
             cluster_ca: None,
             signing_ca: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub use crate::eviction::thresholds::EvictionConfig;
 pub use crate::image_gc::ImageGcConfig;
-pub use hull_client::timeouts::{TIMEOUT_SCALE_VARIABLE, timeout_scale};
+use hull_client::timeouts::timeout_scale;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 

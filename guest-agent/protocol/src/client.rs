@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use hull_timeouts::scaled;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -198,17 +199,6 @@ pub async fn agent_client(path: &Path) -> Result<AgentClient<Channel>, ConnectEr
 /// See [`Address::open_stream`].
 pub async fn open_stream(path: &Path, header: &Header) -> Result<(UnixStream, u64), ConnectError> {
     Address::Vsock(path.to_owned()).open_stream(header).await
-}
-
-/// `timeout` times the environment's `HULL_TIMEOUT_SCALE` (default 1): VMs that run
-/// under emulation are slower by this factor.
-pub fn scaled(timeout: Duration) -> Duration {
-    let scale = std::env::var("HULL_TIMEOUT_SCALE")
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .filter(|scale| scale.is_finite() && *scale > 0.0 && *scale <= 1000.0)
-        .unwrap_or(1.0);
-    timeout.mul_f64(scale)
 }
 
 fn endpoint() -> Endpoint {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use hull_timeouts::scaled;
 use serde::{Deserialize, Serialize};
 
 /// Opening a TCP connection, including TLS.
@@ -24,19 +25,6 @@ pub(crate) const BLOBS_AT_ONCE: usize = 6;
 pub(crate) const MAX_REDIRECTS: usize = 5;
 /// Bytes of a registry's error answer that are read and shown.
 pub(crate) const MAX_ERROR_BODY_BYTES: usize = 4096;
-
-/// Environment variable with the factor on every time-out that assumes hardware speed.
-const TIMEOUT_SCALE_VARIABLE: &str = "HULL_TIMEOUT_SCALE";
-
-/// `timeout` times the factor in `HULL_TIMEOUT_SCALE`.
-pub(crate) fn scaled(timeout: Duration) -> Duration {
-    let factor = std::env::var(TIMEOUT_SCALE_VARIABLE)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .filter(|factor| factor.is_finite() && (0.01..=1000.0).contains(factor))
-        .unwrap_or(1.0);
-    timeout.mul_f64(factor)
-}
 
 /// Where the store lives and where it pulls from.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,17 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use hull_timeouts::{scaled, timeout_scale};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(250);
-
-/// `HULL_TIMEOUT_SCALE`: how much slower than hardware this machine's VMs are.
-pub fn timeout_scale() -> f64 {
-    std::env::var("HULL_TIMEOUT_SCALE")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(1.0)
-}
 
 /// Calls `look` until it finds it (`Ok(Ok(_))`). Fails after `seconds` (scaled), with
 /// what `look` said last.
@@ -22,7 +15,7 @@ pub fn until<T>(
     seconds: u64,
     mut look: impl FnMut() -> Result<Result<T, String>>,
 ) -> Result<T> {
-    let deadline = Instant::now() + Duration::from_secs(seconds).mul_f64(timeout_scale());
+    let deadline = Instant::now() + scaled(Duration::from_secs(seconds));
     loop {
         let last = match look()? {
             Ok(found) => return Ok(found),

@@ -3,12 +3,15 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Variable that multiplies every time-out which assumes hardware speed.
-pub const TIMEOUT_SCALE_VARIABLE: &str = "HULL_TIMEOUT_SCALE";
-/// Its value inside a testnode: nested guests boot in 3 to 8 s there.
+pub use hull_timeouts::TIMEOUT_SCALE_VARIABLE;
+
+/// Value of [`TIMEOUT_SCALE_VARIABLE`] inside a testnode: nested guests boot in 3 to 8 s there.
 pub const TESTNODE_TIMEOUT_SCALE: &str = "10";
 /// Its value on hardware.
 pub const HARDWARE_TIMEOUT_SCALE: &str = "1";
+
+/// Variable of a caller that has said itself where virtual machines run: `exec` does not then.
+pub const SAID_VARIABLE: &str = "HULL_TESTNODE_SAID";
 
 /// Where virtual machines run, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]

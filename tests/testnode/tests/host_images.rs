@@ -80,6 +80,59 @@ fn host_cloud_kernel_is_an_elf_image_with_a_pvh_entry() {
     assert!(kernel.windows(16).any(is_note));
 }
 
+fn kernel_build(arguments: &[&Path]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images/guest-kernel/build.sh");
+    Command::new(script).args(arguments).output().unwrap()
+}
+
+/// All of the build but compiling: Kconfig makes a configuration of the fragment, in which
+/// every option of the fragment holds. (Once per fragment: it is cached, as the kernel is.)
+#[test]
+fn host_guest_kernels_configuration_has_every_option_of_its_fragment() {
+    let output = kernel_build(&[Path::new("--config")]);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    let path = String::from_utf8(output.stdout).unwrap();
+    let configuration = fs::read_to_string(path.trim()).unwrap();
+    let is_set = |option: &str| {
+        let set = format!("{option}=");
+        configuration.lines().any(|line| line.starts_with(&set))
+    };
+    let fragment =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images/guest-kernel/config.fragment");
+    let fragment = fs::read_to_string(fragment).unwrap();
+    let mut options = 0;
+    for line in fragment.lines() {
+        if let Some(rest) = line.strip_prefix("# CONFIG_") {
+            let option = rest.strip_suffix(" is not set").unwrap();
+            assert!(!is_set(&format!("CONFIG_{option}")), "{line}");
+        } else if line.starts_with("CONFIG_") {
+            assert!(configuration.lines().any(|other| other == line), "{line}");
+        } else {
+            continue;
+        }
+        options += 1;
+    }
+    assert!(options > 200, "{options}");
+
+    // What the build itself says of one that Kconfig dropped, and of one that it turned on.
+    let directory = tempfile::tempdir().unwrap();
+    let changed = directory.path().join("config");
+    let text = configuration.replace("CONFIG_PVH=y\n", "") + "CONFIG_MODULES=y\n";
+    fs::write(&changed, text).unwrap();
+    let output = kernel_build(&[Path::new("--check"), &changed]);
+    assert!(!output.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: not in the guest kernel's configuration: CONFIG_MODULES (is on) CONFIG_PVH=y\n"
+    );
+    assert!(
+        kernel_build(&[Path::new("--check"), Path::new(path.trim())])
+            .status
+            .success()
+    );
+}
+
 /// docker-registry on a port of its own, stopped at the end of the test.
 struct Registry {
     port: u16,

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 
 /// How long a condition inside a busy node may take to come true.
@@ -116,17 +118,23 @@ fn host_node_runs_commands() {
     let started = Instant::now();
     assert_ok(&node.up(&["--forward", &format!("{port}:7777")]));
     println!("up and answering after {:?}", started.elapsed());
+    // Boots beside what follows.
+    let second = Node::new("second");
+    let up = ["up", "--memory", "1024", "--isolated"];
+    let booting = second.command(&up).stdout(Stdio::null()).spawn().unwrap();
     streams_and_exit_code_come_back(&node);
     input_and_environment_go_in(&node);
     a_signal_to_the_caller_reaches_the_command(&node);
     a_dead_caller_takes_the_command_with_it(&node);
     background_processes_outlive_their_command(&node);
     a_terminal_is_one(&node);
+    a_shell_has_the_callers_terminal(&node);
     a_command_that_is_not_there_is_named(&node);
     the_node_is_a_kvm_machine(&node);
     the_host_is_read_only_but_for_the_share(&node);
     rebuilt_programs_are_seen(&node);
     a_forwarded_port_reaches_the_node(&node, port);
+    two_nodes_are_two_machines_at_the_same_time(&node, &second, booting);
 }
 
 fn streams_and_exit_code_come_back(node: &Node) {
@@ -221,6 +229,46 @@ fn a_terminal_is_one(node: &Node) {
         .output()
         .unwrap();
     assert_eq!(text(&output.stdout), "/dev/pts/0\r\n24 80\r\n");
+}
+
+/// `shell` between the two ends of a terminal: its size, raw while the shell runs, as it was
+/// after that; what is typed goes in, what is printed comes out, and so does the exit code.
+fn a_shell_has_the_callers_terminal(node: &Node) {
+    let size = Winsize {
+        ws_row: 33,
+        ws_col: 111,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = openpty(Some(&size), None).unwrap();
+    let echoes = |pty: &OpenptyResult| {
+        let flags = tcgetattr(&pty.slave).unwrap().local_flags;
+        flags.contains(LocalFlags::ECHO | LocalFlags::ICANON)
+    };
+    assert!(echoes(&pty));
+    let end = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut command = node.command(&["shell"]);
+    command.stdin(end()).stdout(end()).stderr(end());
+    let mut shell = command.spawn().unwrap();
+    // Its own copies of the terminal's end would keep what we read from ending.
+    drop(command);
+    let mut keyboard = fs::File::from(pty.master.try_clone().unwrap());
+    let mut screen = fs::File::from(pty.master.try_clone().unwrap());
+    let mut shown = [0; 1];
+    // The prompt.
+    screen.read_exact(&mut shown).unwrap();
+    eventually("the terminal is raw", || !echoes(&pty));
+    keyboard
+        .write_all(b"echo in $(hostname): $(tty) $(stty size); exit 6\r")
+        .unwrap();
+    assert_eq!(shell.wait().unwrap().code(), Some(6));
+    assert!(echoes(&pty));
+    drop(pty.slave);
+    // Reading ends by an error once nobody has the other end.
+    let mut shown = Vec::new();
+    let _ = screen.read_to_end(&mut shown);
+    let line = format!("in {}: /dev/pts/0 33 111\r\n", node.name);
+    assert!(text(&shown).contains(&line), "{}", text(&shown));
 }
 
 fn a_command_that_is_not_there_is_named(node: &Node) {
@@ -335,6 +383,37 @@ fn a_forwarded_port_reaches_the_node(node: &Node, port: u16) {
     assert_eq!(answer, "hello from inside\n");
     server.kill().unwrap();
     server.wait().unwrap();
+}
+
+fn two_nodes_are_two_machines_at_the_same_time(first: &Node, second: &Node, mut up: Child) {
+    assert!(up.wait().unwrap().success());
+    let script =
+        "touch /tmp/mark-$(hostname); cat /proc/sys/kernel/random/boot_id; exec sleep 1000";
+    let nodes = [first, second];
+    let mut running = nodes.map(|node| start(node, script));
+    assert_ne!(running[0].1, running[1].1, "two boots");
+    for node in nodes {
+        assert_eq!(node.qemu_processes(), 1);
+        let marks = node.sh("cd /tmp; echo mark-*");
+        assert_eq!(marks.trim(), format!("mark-{}", node.name));
+    }
+    let status = first.command(&["status"]).output().unwrap();
+    for (node, (command, _)) in nodes.iter().zip(&mut running) {
+        let up = format!("{}\tup\t", node.name);
+        assert!(
+            text(&status.stdout).contains(&up),
+            "{}",
+            text(&status.stdout)
+        );
+        assert!(command.try_wait().unwrap().is_none(), "both run still");
+        command.kill().unwrap();
+        command.wait().unwrap();
+    }
+    assert_ok(&second.command(&["down"]).output().unwrap());
+    assert_eq!(
+        first.sh("echo the other is unharmed"),
+        "the other is unharmed\n"
+    );
 }
 
 fn free_port() -> u16 {
@@ -493,7 +572,10 @@ fn host_where_and_exec_agree() {
         assert_ok(&node.up(&[]));
     }
     let mut command = node.command(&["exec", "--", "sh", "-c", "echo $HULL_TIMEOUT_SCALE; exit 3"]);
-    let output = command.env_remove("HULL_TIMEOUT_SCALE").output().unwrap();
+    command.env_remove("HULL_TIMEOUT_SCALE");
+    let quiet = command.env("HULL_TESTNODE_SAID", "1").output().unwrap();
+    assert_eq!(text(&quiet.stderr), "", "the caller has said it");
+    let output = command.env_remove("HULL_TESTNODE_SAID").output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let (scale, says) = if hardware {
         ("1\n", "")

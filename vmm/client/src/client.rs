@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hull_timeouts::scaled;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::{AsyncReadExt, Interest};
 
 use crate::control::{Answer, FsState, Request};
 use crate::rate::RateLimits;
-use crate::timeout::scaled;
 
 /// How long a call may take, before `HULL_TIMEOUT_SCALE`.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -55,7 +55,7 @@ pub fn spawn(
         .stdout(Stdio::null())
         .stderr(log);
     command.envs(mark);
-    for variable in ["HULL_LOG", "HULL_TIMEOUT_SCALE"] {
+    for variable in ["HULL_LOG", hull_timeouts::TIMEOUT_SCALE_VARIABLE] {
         if let Some(value) = std::env::var_os(variable) {
             command.env(variable, value);
         }

@@ -18,8 +18,7 @@ pub mod fsd;
 pub mod rate;
 pub mod share;
 pub mod spawn;
-mod timeout;
 pub mod vfio;
 pub mod vsock;
 
-pub use timeout::scaled;
+pub use hull_timeouts::scaled;

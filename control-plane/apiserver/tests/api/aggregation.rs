@@ -304,15 +304,14 @@ async fn discovery_and_open_api_show_the_extension() {
     let url = index["paths"]["apis/fish.example.com/v1"]["serverRelativeURL"].as_str();
     let document = server.admin.get(url.unwrap()).await.ok();
     assert_eq!(document["info"]["title"], "fish");
-    if let Some(kubectl) = Kubectl::find(&server) {
-        let shown = kubectl.ok(&["get", "fi", "-o", "name"]).await;
-        assert_eq!(shown, "fish.fish.example.com/nemo\n");
-        let shown = kubectl
-            .ok(&["get", "apiservice", NAME, "--no-headers"])
-            .await;
-        let columns: Vec<&str> = shown.split_whitespace().collect();
-        assert_eq!(columns[..3], [NAME, "default/fish", "True"]);
-    }
+    let kubectl = Kubectl::of(&server);
+    let shown = kubectl.ok(&["get", "fi", "-o", "name"]).await;
+    assert_eq!(shown, "fish.fish.example.com/nemo\n");
+    let shown = kubectl
+        .ok(&["get", "apiservice", NAME, "--no-headers"])
+        .await;
+    let columns: Vec<&str> = shown.split_whitespace().collect();
+    assert_eq!(columns[..3], [NAME, "default/fish", "True"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -210,9 +210,7 @@ async fn rules_in_cel_guard_objects_and_their_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_treats_custom_kinds_as_its_own() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     let created = kubectl
         .ok_with(&["apply", "-f", "-"], &definition().to_string())
         .await;

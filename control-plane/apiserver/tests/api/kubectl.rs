@@ -1,5 +1,5 @@
-//! A stock kubectl against the server. Skipped with a word where there is none
-//! (`HULL_KUBECTL` or `kubectl` on the PATH).
+//! A stock kubectl against the server: `HULL_KUBECTL`, or `kubectl` on the PATH. Without one
+//! these tests fail.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -34,22 +34,21 @@ pub struct Output {
 }
 
 impl Kubectl {
-    pub fn find(server: &TestServer) -> Option<Self> {
+    pub fn of(server: &TestServer) -> Self {
         let named = std::env::var_os("HULL_KUBECTL").map(PathBuf::from);
         let on_path = || {
             std::env::split_paths(&std::env::var_os("PATH")?)
                 .map(|dir| dir.join("kubectl"))
                 .find(|path| path.exists())
         };
-        let Some(program) = named.or_else(on_path) else {
-            eprintln!("skipped: no kubectl");
-            return None;
-        };
-        Some(Kubectl {
+        let program = named
+            .or_else(on_path)
+            .expect("no kubectl: scripts/deps.sh fetches one; PATH or HULL_KUBECTL leads to it");
+        Kubectl {
             program,
             kubeconfig: server.kubeconfig(),
             home: server.dir.path().to_path_buf(),
-        })
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -130,9 +129,7 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_applies_shows_changes_and_deletes_a_pod() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     assert_eq!(
         kubectl.ok_with(&["apply", "-f", "-"], POD).await,
         "pod/nginx created\n"
@@ -207,9 +204,7 @@ async fn kubectl_applies_shows_changes_and_deletes_a_pod() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_shows_the_servers_refusals() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     let unknown = POD.replace("    image: nginx", "    imgae: nginx");
     let complaint = kubectl.refused(&["apply", "-f", "-"], &unknown).await;
     assert!(
@@ -241,9 +236,7 @@ async fn kubectl_shows_the_servers_refusals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_drives_a_deployment() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     assert_eq!(
         kubectl.ok_with(&["create", "-f", "-"], DEPLOYMENT).await,
         "deployment.apps/web created\n"
@@ -296,9 +289,7 @@ async fn kubectl_drives_a_deployment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_handles_config_and_waits_and_explains() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     for manifest in [
         CONFIG_MAP,
         "---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {p: q}}",
@@ -363,9 +354,7 @@ async fn kubectl_handles_config_and_waits_and_explains() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_generators_create_objects() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     for (command, answer) in [
         ("namespace shop", "namespace/shop created"),
         (
@@ -418,9 +407,7 @@ async fn kubectl_generators_create_objects() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_watches() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     let mut child = kubectl
         .command(&[
             "get",

@@ -57,18 +57,17 @@ async fn a_tenant_lists_its_own_namespaces_when_it_asks_for_them() {
     let list = server.client(Some(&nobody)).get(&all(own)).await.ok();
     assert!(names(list).is_empty());
     assert_eq!(server.client(None).get(&all(own)).await.code, 401);
-    if let Some(kubectl) = Kubectl::find(&server) {
-        let seen = kubectl
-            .ok(&[
-                "get",
-                "ns",
-                "-l",
-                "hull.dev/own=true",
-                "--as=red",
-                "-o",
-                "name",
-            ])
-            .await;
-        assert_eq!(seen, "namespace/red\nnamespace/red-live\n");
-    }
+    let kubectl = Kubectl::of(&server);
+    let seen = kubectl
+        .ok(&[
+            "get",
+            "ns",
+            "-l",
+            "hull.dev/own=true",
+            "--as=red",
+            "-o",
+            "name",
+        ])
+        .await;
+    assert_eq!(seen, "namespace/red\nnamespace/red-live\n");
 }

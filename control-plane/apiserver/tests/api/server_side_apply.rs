@@ -303,9 +303,7 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_applies_on_the_server_and_shows_owners() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     let apply = ["apply", "--server-side", "-f", "-"];
     assert_eq!(
         kubectl.ok_with(&apply, MANIFEST).await,

@@ -240,9 +240,7 @@ async fn the_keys_are_published_for_service_accounts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_creates_tokens_and_uses_them() {
     let server = TestServer::start().await;
-    let Some(kubectl) = Kubectl::find(&server) else {
-        return;
-    };
+    let kubectl = Kubectl::of(&server);
     kubectl.ok(&["create", "serviceaccount", "bot"]).await;
     let text = kubectl
         .ok(&[

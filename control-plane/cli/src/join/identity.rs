@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use hull_client::timeouts::scaled;
 use hull_controllers::certificates::{CLIENT_SIGNER, NODE_CLIENT_SIGNER, NODE_SERVING_SIGNER};
 use hull_node::ServerTls;
-use hull_node::config::timeout_scale;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -300,7 +300,7 @@ impl Identity {
             request.is_some_and(|request| answer(request).is_some())
         });
         let remind = async {
-            tokio::time::sleep(PATIENCE.mul_f64(timeout_scale())).await;
+            tokio::time::sleep(scaled(PATIENCE)).await;
             tracing::info!(
                 request = name,
                 "waiting for approval: kubectl certificate approve {name} (a node that is \

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hull_client::{
-    timeouts::timeout_scale,
+    timeouts::scaled,
     volumes::{
         BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, reaches, reference_to,
         waits_for_consumer,
@@ -265,7 +265,7 @@ impl PreBind for VolumeBinder {
             let name = claim.metadata.name.as_deref().unwrap_or_default();
             let bound = |claim: Option<&PersistentVolumeClaim>| claim.is_none_or(is_bound);
             let wait = await_condition(self.claims(claim), name, bound);
-            match tokio::time::timeout(BIND_TIMEOUT.mul_f64(timeout_scale()), wait).await {
+            match tokio::time::timeout(scaled(BIND_TIMEOUT), wait).await {
                 Ok(Ok(Some(_))) => {}
                 Ok(Ok(None)) => {
                     return Err(failed(format!(

@@ -65,11 +65,13 @@ pub fn where_kvm_is(node: &Node, mut arguments: RunArguments) -> anyhow::Result<
     match place::choose() {
         Place::Hardware(_) => here(&arguments),
         Place::Testnode(why) => {
-            writeln!(
-                stderr(),
-                "hull-testnode: running in node {}: {why}",
-                node.name()
-            )?;
+            if std::env::var_os(place::SAID_VARIABLE).is_none() {
+                writeln!(
+                    stderr(),
+                    "hull-testnode: running in node {}: {why}",
+                    node.name()
+                )?;
+            }
             arguments.terminal = arguments.terminal && stdin().is_terminal();
             in_node(node, arguments)
         }

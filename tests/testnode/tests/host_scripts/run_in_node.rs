@@ -1,12 +1,10 @@
 //! `scripts/run-in-node.sh`, with a node that can be lost: what it makes of it is the
 //! difference between a failure of the emulator and one of a test.
 
-#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
-
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
+
+use crate::{root, stand_in};
 
 /// Stands for `hull-testnode --name NAME exec -- COMMAND...`: no node, only the command; `true`
 /// ends with `$NODE`.
@@ -40,13 +38,10 @@ esac
 fn run(variables: &[(&str, &str)]) -> (i32, String) {
     let directory = tempfile::tempdir().unwrap();
     for (name, text) in [("hull-testnode", TESTNODE), ("program", PROGRAM)] {
-        let path = directory.path().join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        stand_in(&directory.path().join(name), text);
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = std::env::var("PATH").unwrap();
-    let output = Command::new(root.join("scripts/run-in-node.sh"))
+    let output = Command::new(root().join("scripts/run-in-node.sh"))
         .arg(directory.path().join("program"))
         .args(["--ignored", "--test-threads=1", "node_"])
         .current_dir(directory.path())
