@@ -44,6 +44,7 @@ pub mod selector;
 pub mod status;
 pub mod table;
 pub mod time;
+pub mod timeouts;
 
 pub use object::ObjectExt;
 pub use registry::{Kind, Registry};

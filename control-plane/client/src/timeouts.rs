@@ -17,21 +17,11 @@ use kube::{Client, client::Body};
 use tokio::time::{Instant, Sleep};
 use tower::Service;
 
-/// The environment variable that multiplies every time-out which assumes hardware speed.
-pub const TIMEOUT_SCALE_VARIABLE: &str = "HULL_TIMEOUT_SCALE";
+pub use hull_api::timeouts::{TIMEOUT_SCALE_VARIABLE, timeout_scale};
 
 /// Longest time for a request to be answered, body included; a watch's head must come in this
 /// time. Before scaling.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Reads [`TIMEOUT_SCALE_VARIABLE`]; 1 when it is absent, unreadable or not positive.
-pub fn timeout_scale() -> f64 {
-    std::env::var(TIMEOUT_SCALE_VARIABLE)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .filter(|scale| scale.is_finite() && *scale > 0.0)
-        .unwrap_or(1.0)
-}
 
 /// Why a request was given up.
 #[derive(Debug, thiserror::Error)]
