@@ -4,6 +4,7 @@
 mod admission;
 mod aggregation;
 mod audit;
+mod bad_requests;
 mod certificates;
 mod conversion;
 mod custom_definitions;
