@@ -28,6 +28,7 @@ mod rbac;
 mod security;
 mod server_side_apply;
 mod services;
+mod tables;
 mod tls_server;
 mod tokens;
 mod watches;
