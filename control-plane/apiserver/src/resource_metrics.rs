@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use http::{Response, StatusCode};
 use hull_api::selector::LabelSelector;
+use hull_timeouts::scaled;
 use hull_api::{ApiError, Kind, ObjectExt, kinds};
 use hull_store::prefix_range;
 use parking_lot::Mutex;
@@ -35,7 +36,7 @@ const PREFIX: &str = "/apis/metrics.k8s.io/v1beta1/";
 const VERBS: [&str; 2] = ["get", "list"];
 /// A node's answer is used again for so long.
 const FRESH: Duration = Duration::from_secs(5);
-/// A node that does not answer is left out.
+/// A node that does not answer in this time (scaled) is left out.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The span that rates are over, as the node agents make them.
 const WINDOW: &str = "10s";
@@ -170,17 +171,18 @@ impl ResourceMetrics {
             .cache
             .get(kinds::NODES.storage, &kinds::NODES.key("", name))?;
         let answer = node_proxy::get_json(tls, &node.value, "/stats/summary");
-        let summary = match tokio::time::timeout(NODE_TIMEOUT, answer).await {
-            Ok(Ok(summary)) => Arc::new(summary),
-            Ok(Err(error)) => {
-                tracing::warn!(node = name, error = error.message, "node not measured");
-                return None;
-            }
-            Err(_) => {
-                tracing::warn!(node = name, "node did not say in time what it uses");
-                return None;
-            }
-        };
+        let summary =
+            match tokio::time::timeout(scaled(NODE_TIMEOUT), answer).await {
+                Ok(Ok(summary)) => Arc::new(summary),
+                Ok(Err(error)) => {
+                    tracing::warn!(node = name, error = error.message, "node not measured");
+                    return None;
+                }
+                Err(_) => {
+                    tracing::warn!(node = name, "node did not say in time what it uses");
+                    return None;
+                }
+            };
         let mut answers = self.answers.lock();
         answers.retain(|_, asked| asked.at.elapsed() < FRESH);
         let asked = Asked {
