@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use http::{Response, StatusCode};
 use hull_api::selector::LabelSelector;
-use hull_timeouts::scaled;
 use hull_api::{ApiError, Kind, ObjectExt, kinds};
 use hull_store::prefix_range;
+use hull_timeouts::scaled;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
@@ -171,18 +171,17 @@ impl ResourceMetrics {
             .cache
             .get(kinds::NODES.storage, &kinds::NODES.key("", name))?;
         let answer = node_proxy::get_json(tls, &node.value, "/stats/summary");
-        let summary =
-            match tokio::time::timeout(scaled(NODE_TIMEOUT), answer).await {
-                Ok(Ok(summary)) => Arc::new(summary),
-                Ok(Err(error)) => {
-                    tracing::warn!(node = name, error = error.message, "node not measured");
-                    return None;
-                }
-                Err(_) => {
-                    tracing::warn!(node = name, "node did not say in time what it uses");
-                    return None;
-                }
-            };
+        let summary = match tokio::time::timeout(scaled(NODE_TIMEOUT), answer).await {
+            Ok(Ok(summary)) => Arc::new(summary),
+            Ok(Err(error)) => {
+                tracing::warn!(node = name, error = error.message, "node not measured");
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!(node = name, "node did not say in time what it uses");
+                return None;
+            }
+        };
         let mut answers = self.answers.lock();
         answers.retain(|_, asked| asked.at.elapsed() < FRESH);
         let asked = Asked {
