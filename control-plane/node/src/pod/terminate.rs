@@ -12,10 +12,10 @@ use kube::api::{DeleteParams, Preconditions};
 
 use super::plan::{Plan, stop_rank};
 use super::worker::{PodUpdate, Worker};
-use crate::config::timeout_scale;
 use crate::cri::{ContainerPhase, CriError, ObservedContainer, ObservedPod};
 use crate::events::EventType::Normal;
 use crate::volumes;
+use hull_client::timeouts::scaled;
 
 /// The delay between attempts while the runtime or the API server is away.
 const RETRY: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ impl Worker {
                     ..Plan::default()
                 },
             );
-            let limit = FINAL_STATUS_TIMEOUT.mul_f64(timeout_scale());
+            let limit = scaled(FINAL_STATUS_TIMEOUT);
             self.status.flush(limit).await;
         }
         for container in observed

@@ -11,8 +11,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{Refusal, Shared};
-use crate::config::timeout_scale;
 use crate::cri::ContainerPhase;
+use hull_client::timeouts::scaled;
 
 /// How long the runtime's streaming server may take to accept and to answer the upgrade, before
 /// scaling.
@@ -210,7 +210,7 @@ async fn splice(shared: Shared, mut request: Request, url: &str) -> Result<Respo
         authority.host().trim_matches(['[', ']']).to_owned(),
         authority.port_u16().unwrap_or(80),
     );
-    let limit = CONNECT_TIMEOUT.mul_f64(timeout_scale());
+    let limit = scaled(CONNECT_TIMEOUT);
     let connect = TcpStream::connect(address);
     let stream = tokio::time::timeout(limit, connect)
         .await
