@@ -4,6 +4,7 @@ source "$(dirname "$0")/lib.sh"
 
 API_PORT=6443
 NODE_NAME=run
+READY_TIMEOUT_S=5
 export KUBECONFIG=$HOME/.hull/kubeconfig
 
 stage "Debian packages and tools" scripts/deps.sh
@@ -23,7 +24,14 @@ if [ "$PLACE" = testnode ]; then
 else
     start_cluster() { in_place "$ROOT/scripts/cluster.sh" start; }
 fi
-stage "cluster" start_cluster
+# Of one that is up already only the registry is looked after: inside the testnode every
+# question to the API server takes seconds.
+ready() {
+    [ -f "$KUBECONFIG" ] && kubectl --request-timeout="${READY_TIMEOUT_S}s" wait --for=condition=Ready node --all \
+        --timeout="${READY_TIMEOUT_S}s" >/dev/null 2>&1
+}
+cluster() { if ready; then in_place "$ROOT/images/registry.sh" start; else start_cluster; fi; }
+stage "cluster" cluster
 
 # The scale of where the pods run.
 HULL_TIMEOUT_SCALE=$(in_place printenv HULL_TIMEOUT_SCALE) || die "hull-testnode exec sets no time-out scale"
