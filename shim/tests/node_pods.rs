@@ -199,7 +199,7 @@ async fn node_commands_are_executed_in_running_containers() {
     let told = line
         .split_whitespace()
         .find_map(|word| word.strip_prefix("HULL_TIMEOUT_SCALE="));
-    let scale = hull_shim::timeouts::scale();
+    let scale = hull_shim::timeouts::timeout_scale();
     let expected = (scale != 1.0).then(|| scale.to_string());
     assert_eq!(told, expected.as_deref(), "{line}");
 

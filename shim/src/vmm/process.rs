@@ -3,7 +3,7 @@
 use super::fsd::{self, FileServer, FileServers};
 use super::paths::{SandboxPaths, VSOCK_NAME};
 use super::{LaunchRequest, Share, Vm, VmExit, VmmError, VmmLauncher, VmmRecord, cgroup, procfs};
-use crate::timeouts::{SCALE_VARIABLE, scale, scaled};
+use crate::timeouts::{TIMEOUT_SCALE_VARIABLE, scaled, timeout_scale};
 use async_trait::async_trait;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
@@ -133,7 +133,7 @@ impl HullVmm {
             boot: BootConfig {
                 kernel_fd: fds.add(open(&self.kernel, false)?),
                 initramfs_fd: Some(fds.add(open(&self.initramfs, false)?)),
-                cmdline: command_line(&self.cmdline, scale()),
+                cmdline: command_line(&self.cmdline, timeout_scale()),
             },
             disks,
             nets: vec![NetConfig {
@@ -220,7 +220,7 @@ fn environment(
 ) -> Vec<(&'static str, OsString)> {
     let mark = (procfs::DIRECTORY_VARIABLE, Some(directory.into()));
     let log = ("HULL_LOG", variable(LOG_VARIABLE));
-    let scale = (SCALE_VARIABLE, variable(SCALE_VARIABLE));
+    let scale = (TIMEOUT_SCALE_VARIABLE, variable(TIMEOUT_SCALE_VARIABLE));
     [mark, log, scale]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
@@ -234,7 +234,7 @@ fn command_line(given: &str, scale: f64) -> String {
         return given.to_owned();
     }
     // In front: what follows a "--" would be arguments of init.
-    format!("{SCALE_VARIABLE}={scale} {given}")
+    format!("{TIMEOUT_SCALE_VARIABLE}={scale} {given}")
 }
 
 fn config_file(config: &VmConfig, directory: &Path) -> Result<File, VmmError> {
