@@ -175,10 +175,10 @@ async fn settle(
         ContainerState::Creating | ContainerState::Removing => {
             container.apply(ContainerEvent::Remove, |_| {})?;
             let slot = container.record().slot;
-            if let Some(live) = live {
-                if let Err(error) = remove_from_guest(live, &container.id).await {
-                    tracing::debug!(container_id = container.id, %error, "removing a half-made container");
-                }
+            if let Some(live) = live
+                && let Err(error) = remove_from_guest(live, &container.id).await
+            {
+                tracing::debug!(container_id = container.id, %error, "removing a half-made container");
             }
             if let Err(error) = shares::detach_all(live, &container.id).await {
                 tracing::warn!(sandbox_id = sandbox.id, container_id = container.id, %error, "taking host volumes away");

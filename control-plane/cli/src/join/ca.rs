@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use hull_node::config::timeout_scale;
+use hull_client::timeouts::scaled;
 use hull_tls::AnyCertificate;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -48,7 +48,7 @@ pub async fn fetch(host: &str, port: u16, hash: &str) -> anyhow::Result<Option<V
         let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
         connector()?.connect(name, stream).await
     };
-    let limit = CONNECT_TIMEOUT.mul_f64(timeout_scale());
+    let limit = scaled(CONNECT_TIMEOUT);
     let stream = tokio::time::timeout(limit, attempt)
         .await
         .with_context(|| {
