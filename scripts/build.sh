@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Builds every program, and hull-agent as a static program for the guest.
+# Builds every program (hull-agent statically: see scripts/rustc.sh).
 source "$(dirname "$0")/lib.sh"
 
 cargo build --workspace --bins --profile "$PROFILE"
-scripts/build-agent.sh

@@ -2,4 +2,4 @@
 # Guest kernel (Hull's own when it has been built, else Debian's cloud kernel) and initramfs.
 source "$(dirname "$0")/lib.sh"
 
-progress "guest kernel and initramfs" images/guest.sh "$TARGET_DIR/x86_64-unknown-linux-gnu/$(basename "$BIN")/hull-agent"
+progress "guest kernel and initramfs" images/guest.sh "$BIN/hull-agent"

@@ -5,15 +5,17 @@ source scripts/timeouts.sh
 ROOT=$PWD
 export HULL_CACHE_DIR=${HULL_CACHE_DIR:-$HOME/.cache/hull}
 PROFILE=${PROFILE:-dev}
-# Clean-checkout runs keep the compiled dependencies outside of the checkout.
-[ "${CI:-}" != true ] || export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HULL_CACHE_DIR/target}
+# Clean-checkout runs keep the compiled dependencies outside of the checkout, and compile
+# nothing twice: what makes a second compilation fast makes the first one slow.
+if [ "${CI:-}" = true ]; then
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HULL_CACHE_DIR/target} CARGO_INCREMENTAL=0
+fi
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 # Cargo takes our own crates of another checkout for those of this one when their files
 # are newer: of a target directory that changes its checkout only the dependencies stay.
 if [ "$(cat "$TARGET_DIR/checkout" 2>/dev/null)" != "$ROOT" ]; then
     if [ -d "$TARGET_DIR" ]; then
         cargo clean --quiet --workspace
-        cargo clean --quiet --workspace --target x86_64-unknown-linux-gnu
     fi
     mkdir -p "$TARGET_DIR"
     [ -f "$TARGET_DIR/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$TARGET_DIR/CACHEDIR.TAG"

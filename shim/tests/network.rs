@@ -333,6 +333,49 @@ fn a_plugin_that_hangs_is_killed() {
     });
 }
 
+/// Deletes the interface that CNI made, as somebody on the node may.
+fn delete_interface(directory: &Path) {
+    let netns = directory.join("netns/p1");
+    netns::run_inside(&netns, || {
+        let deleted = std::process::Command::new("ip")
+            .args(["link", "delete", "eth0"])
+            .status();
+        assert!(deleted.unwrap().success());
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_network_that_was_taken_apart_fails_its_check_and_names_the_plugin() {
+    on_a_host_of_its_own(|directory| async move {
+        let network = network(&directory, &bridge(&directory, ""));
+        let _setup = attached(&network, &directory).await;
+        network.check("p1").await.unwrap();
+        delete_interface(&directory);
+        let error = network.check("p1").await.unwrap_err().to_string();
+        for word in ["bridge", "CHECK", "eth0", "network \"n\""] {
+            assert!(error.contains(word), "{error}");
+        }
+        // The plugin can be told to undo what is left.
+        let netns = directory.join("netns/p1");
+        network.detach("p1", &netns).await.unwrap();
+        assert_eq!(given_addresses(&directory), 0);
+    });
+}
+
+#[test]
+fn a_network_that_wants_no_checks_is_not_checked() {
+    on_a_host_of_its_own(|directory| async move {
+        let config = bridge(&directory, "").replacen('{', r#"{"disableCheck": true, "#, 1);
+        let network = network(&directory, &config);
+        let _setup = attached(&network, &directory).await;
+        delete_interface(&directory);
+        network.check("p1").await.unwrap();
+        let netns = directory.join("netns/p1");
+        network.detach("p1", &netns).await.unwrap();
+    });
+}
+
 #[test]
 fn without_a_configuration_the_network_is_not_ready() {
     on_a_host_of_its_own(|directory| async move {

@@ -7,8 +7,11 @@
 mod fake;
 
 use fake::{Fault, World, shim};
-use hull_cri_api::v1::{PodSandboxConfig, PodSandboxMetadata};
+use hull_agent_protocol::v1::{ContainerInfo, container_info};
+use hull_cri_api::v1::{ContainerConfig, PodSandboxConfig, PodSandboxMetadata};
+use hull_shim::container::state::ContainerState;
 use hull_shim::error::Error;
+use hull_shim::journal::ContainerRecord;
 use hull_shim::sandbox::recover::recover;
 use hull_shim::sandbox::state::SandboxState;
 use hull_shim::sandbox::{check, run, stop};
@@ -260,6 +263,60 @@ async fn a_restarted_shim_rolls_back_finishes_and_collects() {
     let sandbox = second.registry.sandbox(&ids[1]).unwrap();
     stop::remove(&second, &sandbox).await.unwrap();
     assert_eq!(files(dir.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_start_that_was_cut_short_is_undone_and_no_failure() {
+    use container_info::State;
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let first = shim(dir.path(), &world);
+    let sandbox_id = start(&first, "p").await.unwrap();
+    // Killed after this was on disk: before the agent was told to start the first container,
+    // after it had started the second.
+    for (id, state) in [("told-late", State::Created), ("runs", State::Running)] {
+        let record = running_container(&sandbox_id, id);
+        first.journal.save_container(&record).unwrap();
+        world.containers.lock().push(ContainerInfo {
+            container_id: id.into(),
+            state: state as i32,
+            ..Default::default()
+        });
+    }
+    let second = restarted(first, dir.path(), &world).await;
+    let told_late = second.registry.container("told-late").unwrap();
+    assert_eq!(told_late.state(), ContainerState::Created);
+    assert_eq!(told_late.record().started_at_ns, 0);
+    let runs = second.registry.container("runs").unwrap();
+    assert_eq!(runs.state(), ContainerState::Running);
+    // The agent makes it anew when it is started again.
+    let known: Vec<String> = world
+        .containers
+        .lock()
+        .iter()
+        .map(|info| info.container_id.clone())
+        .collect();
+    assert_eq!(known, ["runs"]);
+}
+
+fn running_container(sandbox_id: &str, id: &str) -> ContainerRecord {
+    ContainerRecord {
+        id: id.into(),
+        sandbox_id: sandbox_id.into(),
+        config: ContainerConfig::default(),
+        image_id: "sha256:0".into(),
+        image_ref: "image".into(),
+        stop_signal: 15,
+        slot: "slot0".into(),
+        spec: serde_json::json!({}),
+        log_path: None,
+        state: ContainerState::Running,
+        created_at_ns: 1,
+        started_at_ns: 2,
+        finished_at_ns: 0,
+        exit_code: 0,
+        reason: String::new(),
+        message: String::new(),
+    }
 }
 
 #[tokio::test]

@@ -291,6 +291,10 @@ mod tests {
         u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
     }
 
+    fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+        u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap())
+    }
+
     fn resources() -> PciResources {
         PciResources {
             high_window: Some((8 << 30, (16 << 30) - 1)),
@@ -328,8 +332,99 @@ mod tests {
 
     #[test]
     fn madt_names_every_vcpu_and_the_ioapic() {
+        const HEADER: usize = 44;
         let madt = madt(3);
-        assert_eq!(madt.len(), 44 + 3 * 8 + 12);
+        assert_eq!(u32_at(&madt, 36), 0xfee0_0000);
+        let mut entries = Vec::new();
+        let mut rest = &madt[HEADER..];
+        while let [kind, length, ..] = *rest {
+            let (entry, after) = rest.split_at(usize::from(length));
+            entries.push((kind, entry.to_vec()));
+            rest = after;
+        }
+        assert!(rest.is_empty());
+        // Processor Local APIC (5.2.12.2): processor, APIC id, flags (bit 0: enabled).
+        for id in 0..3 {
+            let local_apic = vec![0, 8, id, id, 1, 0, 0, 0];
+            assert_eq!(entries[usize::from(id)], (0, local_apic));
+        }
+        // I/O APIC (5.2.12.3): id, address, first interrupt.
+        let (kind, io_apic) = &entries[3];
+        assert_eq!((*kind, io_apic.len()), (1, 12));
+        assert_eq!(u32_at(io_apic, 4), 0xfec0_0000);
+        assert_eq!(u32_at(io_apic, 8), 0);
+        assert_eq!(entries.len(), 4);
+    }
+
+    #[test]
+    fn mcfg_names_the_ecam_area_of_one_bus() {
+        let mcfg = mcfg();
+        // PCI Firmware 3.3 §4.1.2: 8 reserved bytes, then base, segment, first and last bus.
+        assert_eq!(mcfg.len(), 36 + 8 + 16);
+        assert_eq!(address_at(&mcfg, 44), layout::ECAM_START);
+        assert_eq!(mcfg[52..56], [0, 0, 0, 0]);
+        // A bus has a MiB of configuration space.
+        assert_eq!(layout::ECAM_SIZE, 1 << 20);
+    }
+
+    #[test]
+    fn fadt_describes_hardware_without_legacy_parts() {
+        let fadt = fadt(0x1234);
+        // ACPI 6.5 table 5.9. Flags: power and sleep button are none of fixed hardware,
+        // reset register, headless, hardware-reduced.
+        let flags = u32_at(&fadt, 112);
+        assert_eq!(flags, 1 << 4 | 1 << 5 | 1 << 10 | 1 << 12 | 1 << 20);
+        let boot = u16::from_le_bytes(fadt[109..111].try_into().unwrap());
+        assert_eq!(boot, BOOT_ARCHITECTURE_FLAGS);
+        assert_eq!(boot & 1 << 1, 0, "no keyboard controller");
+        // No SCI, no power management timer.
+        assert_eq!((fadt[46], u32_at(&fadt, 76)), (0, 0));
+        assert_eq!(address_at(&fadt, 140), 0x1234);
+        // Generic addresses: of ports (1), 8 bits wide, byte access (1).
+        for (at, port) in [
+            (116, layout::RESET_PORT),
+            (244, layout::SLEEP_CONTROL_PORT),
+            (256, layout::SLEEP_STATUS_PORT),
+        ] {
+            assert_eq!(fadt[at..at + 4], [1, 8, 0, 1], "at {at}");
+            assert_eq!(address_at(&fadt, at + 4), u64::from(port), "at {at}");
+        }
+        assert_eq!(fadt[128], power::RESET_VALUE);
+    }
+
+    #[test]
+    fn dsdt_names_what_linux_looks_for() {
+        let dsdt = dsdt(2, &resources());
+        let aml = dsdt.as_slice();
+        let has = |part: &[u8]| {
+            aml.windows(part.len())
+                .filter(|found| *found == part)
+                .count()
+        };
+        assert_eq!(has(b"ACPI0007\0"), 2, "processors");
+        for (name, count) in [
+            (b"C000", 1),
+            (b"C001", 1),
+            (b"C002", 0),
+            (b"PCI0", 1),
+            (b"MBRD", 1),
+            (b"_PRT", 1),
+            (b"_S5_", 1),
+            (b"PEVT", 1),
+        ] {
+            assert_eq!(has(name), count, "{}", String::from_utf8_lossy(name));
+        }
+        for id in ["PNP0A08", "PNP0A03", "PNP0C02", "PNP0501"] {
+            assert_eq!(has(&EISAName::new(id).bytes()), 1, "{id}");
+        }
+        // The ECAM area is reserved: Memory32Fixed, writable, from where the MCFG says.
+        let mut ecam = vec![0x86, 9, 0, 1];
+        ecam.extend((layout::ECAM_START as u32).to_le_bytes());
+        ecam.extend((layout::ECAM_SIZE as u32).to_le_bytes());
+        assert_eq!(has(&ecam), 1);
+        // Without line interrupts there is no routing table.
+        let without = super::dsdt(1, &PciResources::default());
+        assert!(!without.as_slice().windows(4).any(|name| name == b"_PRT"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hull_vmm_client::control::{Answer, Request};
 use hull_vmm_client::descriptor::receive;
 use hull_vmm_client::exit::ExitReason;
+use hull_vmm_client::scaled;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::cpu::{Buses, kick_signal};
@@ -26,9 +27,9 @@ use crate::metrics::{Counter, Sample, Samples, render};
 const MAX_CLIENTS: usize = 16;
 /// Longest request line, bytes.
 const REQUEST_MAX_BYTES: usize = 4096;
-/// How long an answer may take to be read.
+/// How long an answer may take to be read, before [`scaled`].
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long vCPUs may take to leave the guest for a pause.
+/// How long vCPUs may take to leave the guest for a pause, before [`scaled`].
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 const TOKEN_EXIT: u64 = 0;
 const TOKEN_SIGNAL: u64 = 1;
@@ -189,7 +190,7 @@ impl Server {
 
 fn prepare(stream: &UnixStream) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))
+    stream.set_write_timeout(Some(scaled(ANSWER_TIMEOUT)))
 }
 
 impl Client {
@@ -322,10 +323,11 @@ impl Control {
                 unsafe { libc::pthread_kill(*thread, kick_signal()) };
             }
         };
-        if self.buses.gate.close(self.vcpus.len(), PAUSE_TIMEOUT, kick) {
+        let limit = scaled(PAUSE_TIMEOUT);
+        if self.buses.gate.close(self.vcpus.len(), limit, kick) {
             Answer::Ok
         } else {
-            refused(format!("The vCPUs did not stop within {PAUSE_TIMEOUT:?}"))
+            refused(format!("The vCPUs did not stop within {limit:?}"))
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hull_vmm_client::config::VmConfig;
 use hull_vmm_client::exit::ExitReason;
+use hull_vmm_client::scaled;
 use kvm_ioctls::{Kvm, VmFd};
 use seccompiler::BpfProgram;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -41,7 +42,7 @@ mod passthrough;
 
 use passthrough::Passthrough;
 
-/// How long vCPU threads may take to leave the guest at the end.
+/// How long vCPU threads may take to leave the guest at the end, before [`scaled`].
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_POLL: Duration = Duration::from_millis(1);
 /// KVM API version that every kernel since 2.6.22 has.
@@ -489,7 +490,7 @@ fn stop(threads: Vec<JoinHandle<()>>, exit: &ExitSignal, gate: &Gate) {
         // SAFETY: the thread is not joined, so its id is valid.
         unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, kick_signal()) };
     }
-    let deadline = Instant::now() + STOP_TIMEOUT;
+    let deadline = Instant::now() + scaled(STOP_TIMEOUT);
     while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
         std::thread::sleep(STOP_POLL);
     }

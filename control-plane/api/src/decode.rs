@@ -13,7 +13,8 @@ const MAX_DUPLICATES: usize = 32;
 pub struct Decoded {
     /// The value; of duplicate fields the last one.
     pub value: Value,
-    /// Paths of duplicate fields, as `spec.containers[0].name`.
+    /// What strict readers refuse it for, in Kubernetes' words:
+    /// `duplicate field "spec.containers[0].name"`.
     pub duplicates: Vec<String>,
 }
 
@@ -53,7 +54,9 @@ impl State {
     fn duplicate(&self) {
         let mut duplicates = self.duplicates.borrow_mut();
         if duplicates.len() < MAX_DUPLICATES {
-            duplicates.push(self.path.borrow().trim_start_matches('.').to_string());
+            let path = self.path.borrow();
+            let path = path.trim_start_matches('.');
+            duplicates.push(format!("duplicate field {path:?}"));
         }
     }
 }
@@ -137,7 +140,8 @@ mod tests {
     fn duplicates_are_reported_and_the_last_one_wins() {
         let decoded = parse_json(br#"{"a":1,"b":[{"c":1,"c":2}],"a":3}"#).unwrap();
         assert_eq!(decoded.value, json!({"a": 3, "b": [{"c": 2}]}));
-        assert_eq!(decoded.duplicates, ["b[0].c", "a"]);
+        let words = [r#"duplicate field "b[0].c""#, r#"duplicate field "a""#];
+        assert_eq!(decoded.duplicates, words);
     }
 
     #[test]

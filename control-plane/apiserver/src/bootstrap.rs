@@ -1,7 +1,7 @@
 //! What every cluster has from its first moment.
 
 use hull_api::{ApiError, ObjectExt, kinds, meta, registry::Kind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::storage::Storage;
 
@@ -11,24 +11,12 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 pub(crate) async fn create_namespaces(storage: &Storage) -> Result<(), ApiError> {
     let kind: &Kind = &kinds::NAMESPACES;
     for name in NAMESPACES {
-        if storage.get(kind, "", name).await?.is_some() {
-            continue;
-        }
-        let mut namespace = json!({
+        let namespace = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
             "metadata": {"name": name},
         });
-        kind.strategy.apply_defaults(&mut namespace);
-        kind.strategy.prepare_create(&mut namespace);
-        meta::fill_on_create(
-            &mut namespace,
-            jiff::Timestamp::now(),
-            uuid::Uuid::new_v4().to_string(),
-        );
-        // Another server may have been faster: that is as good.
-        storage.create(kind, &mut namespace).await?;
-        tracing::info!(namespace = namespace.name(), "created");
+        create_missing(storage, kind, namespace).await?;
     }
     for name in NAMESPACES {
         create_default_account(storage, name).await?;
@@ -40,19 +28,41 @@ pub(crate) async fn create_namespaces(storage: &Storage) -> Result<(), ApiError>
 /// controller, these must not wait for it.
 async fn create_default_account(storage: &Storage, namespace: &str) -> Result<(), ApiError> {
     let kind: &Kind = &kinds::SERVICE_ACCOUNTS;
-    if storage.get(kind, namespace, "default").await?.is_some() {
-        return Ok(());
-    }
-    let mut account = json!({
+    let account = json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {"name": "default", "namespace": namespace},
     });
-    meta::fill_on_create(
-        &mut account,
-        jiff::Timestamp::now(),
-        uuid::Uuid::new_v4().to_string(),
-    );
-    storage.create(kind, &mut account).await?;
+    create_missing(storage, kind, account).await
+}
+
+/// Creates an object that belongs to every cluster, unless it is there.
+pub(crate) async fn create_missing(
+    storage: &Storage,
+    kind: &Kind,
+    mut object: Value,
+) -> Result<(), ApiError> {
+    let (namespace, name) = (object.namespace().to_string(), object.name().to_string());
+    if storage.get(kind, &namespace, &name).await?.is_some() {
+        return Ok(());
+    }
+    kind.strategy.apply_defaults(&mut object);
+    kind.strategy.prepare_create(&mut object);
+    let (now, uid) = (jiff::Timestamp::now(), uuid::Uuid::new_v4().to_string());
+    meta::fill_on_create(&mut object, now, uid);
+    // Another server may have been faster: that is as good.
+    storage.create(kind, &mut object).await?;
+    tracing::info!(kind = kind.kind, namespace, name, "created");
     Ok(())
+}
+
+/// What this server creates would be let in if somebody else did.
+#[cfg(test)]
+pub(crate) fn assert_valid(kind: &Kind, object: &Value) {
+    let mut object = object.clone();
+    kind.strategy.apply_defaults(&mut object);
+    let mut errors = hull_api::field::Errors::default();
+    meta::validate(kind, &object, &mut errors);
+    kind.strategy.validate(&object, &mut errors);
+    assert!(errors.is_empty(), "{object}: {:?}", errors.into_vec());
 }

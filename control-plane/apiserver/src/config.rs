@@ -13,6 +13,10 @@ pub struct ApiServerConfig {
     pub pki: ClusterPki,
     /// How long an Event is kept after it was last written.
     pub event_ttl: Duration,
+    /// Time between bookmarks on a watch that asked for them.
+    pub bookmark_interval: Duration,
+    /// Longest answer of a server that extends the API; of a watch or stream its beginning.
+    pub extension_timeout: Duration,
     /// Pods need their service account and get its token mounted. Off as long as node agents do
     /// not mount projected tokens: pods with such a volume would not start.
     pub service_account_admission: bool,
@@ -33,6 +37,8 @@ impl ApiServerConfig {
         ApiServerConfig {
             pki,
             event_ttl: limits::EVENT_TTL,
+            bookmark_interval: limits::BOOKMARK_INTERVAL,
+            extension_timeout: limits::EXTENSION_TIMEOUT,
             service_account_admission: false,
             service_network: ServiceNetwork::default(),
             advertise: None,
@@ -72,7 +78,7 @@ pub mod limits {
     /// Changes kept per resource for watches that start in the past; older ones are read from
     /// the store's history.
     pub const WATCH_RING: usize = 4096;
-    /// Time between bookmarks on a watch that asked for them.
+    /// Default of [`crate::ApiServerConfig::bookmark_interval`]; Kubernetes' interval.
     pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
     /// How long a watch lives when the client gives no time-out: a random time between this
     /// and twice this.
@@ -118,6 +124,19 @@ pub mod limits {
     pub const AVAILABILITY_RETRY: Duration = Duration::from_secs(1);
     /// Longest answer to that look; Kubernetes' limit.
     pub const AVAILABILITY_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Longest connect to a node agent.
-    pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Longest connect, with the TLS handshake, to a node agent, a webhook or an extension; before
+    /// scaling ([`hull_api::timeouts`]).
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Default of [`crate::ApiServerConfig::extension_timeout`].
+    pub const EXTENSION_TIMEOUT: Duration = REQUEST_TIMEOUT;
+    /// Silence on a connection to such a server before the kernel asks whether it is there.
+    pub const PEER_IDLE: Duration = Duration::from_secs(30);
+    /// Between two such questions.
+    pub const PEER_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+    /// Questions without an answer, after which the connection breaks.
+    pub const PEER_PROBES: u32 = 3;
+    /// After so long a peer that vanished has been noticed, whether it was asked or sent to.
+    pub const PEER_TIMEOUT: Duration = Duration::from_secs(
+        PEER_IDLE.as_secs() + PEER_PROBE_INTERVAL.as_secs() * PEER_PROBES as u64,
+    );
 }

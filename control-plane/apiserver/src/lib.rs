@@ -30,6 +30,7 @@ mod body;
 mod bootstrap;
 mod config;
 mod custom_resources;
+mod dial;
 mod discovery;
 mod error;
 mod flow_control;

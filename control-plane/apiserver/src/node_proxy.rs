@@ -14,13 +14,11 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use crate::{
-    ApiBody, body,
+    ApiBody, body, dial,
     handlers::Backend,
     http::{Query, text_response},
-    limits::NODE_CONNECT_TIMEOUT,
 };
 
 /// Most bytes of a node agent's error message that are passed on.
@@ -176,17 +174,8 @@ async fn connect(tls: &Arc<ClientConfig>, node: &Value) -> Result<(Sender, Strin
     };
     let name =
         ServerName::try_from(address.clone()).map_err(|error| unreachable(error.to_string()))?;
-    let dial = async {
-        let stream = TcpStream::connect(host.as_str()).await?;
-        // Interactive streams are small writes.
-        stream.set_nodelay(true)?;
-        tokio_rustls::TlsConnector::from(tls.clone())
-            .connect(name, stream)
-            .await
-    };
-    let stream = tokio::time::timeout(NODE_CONNECT_TIMEOUT, dial)
+    let stream = dial::connect_tls(&host, tls.clone(), name)
         .await
-        .map_err(|_| unreachable("timed out".to_string()))?
         .map_err(|error| unreachable(error.to_string()))?;
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await

@@ -16,6 +16,7 @@ use http::{Response, StatusCode};
 use hull_api::selector::LabelSelector;
 use hull_api::{ApiError, Kind, ObjectExt, kinds};
 use hull_store::prefix_range;
+use hull_timeouts::scaled;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ const PREFIX: &str = "/apis/metrics.k8s.io/v1beta1/";
 const VERBS: [&str; 2] = ["get", "list"];
 /// A node's answer is used again for so long.
 const FRESH: Duration = Duration::from_secs(5);
-/// A node that does not answer is left out.
+/// A node that does not answer in this time (scaled) is left out.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The span that rates are over, as the node agents make them.
 const WINDOW: &str = "10s";
@@ -170,7 +171,7 @@ impl ResourceMetrics {
             .cache
             .get(kinds::NODES.storage, &kinds::NODES.key("", name))?;
         let answer = node_proxy::get_json(tls, &node.value, "/stats/summary");
-        let summary = match tokio::time::timeout(NODE_TIMEOUT, answer).await {
+        let summary = match tokio::time::timeout(scaled(NODE_TIMEOUT), answer).await {
             Ok(Ok(summary)) => Arc::new(summary),
             Ok(Err(error)) => {
                 tracing::warn!(node = name, error = error.message, "node not measured");

@@ -88,6 +88,8 @@ impl ApiServer {
             aggregation: Aggregation::new(config.pki.front_proxy_client().clone()),
             conversions: Conversions::default(),
             dynamic: Dynamic::default(),
+            bookmark_interval: config.bookmark_interval,
+            extension_timeout: config.extension_timeout,
             service_account_admission: config.service_account_admission,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));

@@ -314,6 +314,8 @@ where
             headers: &parts.headers,
             body,
             upgrade: parts.extensions.remove::<OnUpgrade>(),
+            long: info.is_long_running(),
+            limit: shared.backend.extension_timeout,
         };
         return aggregation::forward(&shared.backend.cache, &extension, forwarded).await;
     }

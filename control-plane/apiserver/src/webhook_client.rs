@@ -4,7 +4,7 @@
 //! server need not be on a machine whose kernel knows services. The certificate must be for
 //! `NAME.NAMESPACE.svc` (or the URL's host) and signed by the configuration's `caBundle`.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -18,10 +18,8 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use crate::{limits, pki::CertPair, tls::chain, watch_cache::WatchCache};
+use crate::{dial, limits, pki::CertPair, tls::chain, watch_cache::WatchCache};
 
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +29,7 @@ pub(crate) enum CallError {
     Config(String),
     /// No connection.
     #[error("dial tcp {address}: {source}")]
-    Connect {
-        address: String,
-        source: std::io::Error,
-    },
+    Connect { address: String, source: io::Error },
     /// The connection broke.
     #[error("{0}")]
     Http(#[from] hyper::Error),
@@ -222,22 +217,14 @@ impl Client {
         address: String,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, CallError> {
-        let connect = |source| CallError::Connect {
-            address: address.clone(),
-            source,
-        };
         let host = self.server_name();
         let name = ServerName::try_from(host.clone())
             .map_err(|error| config(format!("{host}: {error}")))?;
-        let connector = TlsConnector::from(self.tls.clone());
-        let dial = async {
-            let stream = TcpStream::connect(&address).await?;
-            connector.connect(name, stream).await
-        };
-        let stream = tokio::time::timeout(limits::NODE_CONNECT_TIMEOUT, dial)
-            .await
-            .map_err(|_| CallError::Timeout)?
-            .map_err(connect)?;
+        let dialled = dial::connect_tls(&address, self.tls.clone(), name).await;
+        let stream = dialled.map_err(|source| match source.kind() {
+            io::ErrorKind::TimedOut => CallError::Timeout,
+            _ => CallError::Connect { address, source },
+        })?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! Creating ──Created──► Created ──Started──► Running ──Exited──► Exited
-//!    │                     └──────Exited (never started)───────────┤
+//!    │                     │ ▲                 │                   │
+//!    │                     │ └───NotStarted────┘                   │
+//!    │                     └────────Exited (never started)─────────┤
 //!    └──Remove──► Removing ◄──────────────Remove───────────────────┘  (from Created, too)
 //! ```
 
@@ -31,6 +33,8 @@ pub enum ContainerEvent {
     Created,
     /// The process runs.
     Started,
+    /// It was noted as running, and is not: the shim ended before it told the agent.
+    NotStarted,
     /// The process ended, or could not be started.
     Exited,
     /// Removal began.
@@ -55,6 +59,7 @@ impl ContainerState {
         match (self, event) {
             (S::Creating, E::Created) => Ok(S::Created),
             (S::Created, E::Started) => Ok(S::Running),
+            (S::Running, E::NotStarted) => Ok(S::Created),
             (S::Created | S::Running, E::Exited) => Ok(S::Exited),
             (S::Creating | S::Created | S::Exited | S::Removing, E::Remove) => Ok(S::Removing),
             (state, event) => Err(IllegalTransition { state, event }),

@@ -176,10 +176,7 @@ async fn settle(
             container.apply(ContainerEvent::Remove, |_| {})?;
             let slot = container.record().slot;
             if let Some(live) = live {
-                let request = agent::RemoveContainerRequest {
-                    container_id: container.id.clone(),
-                };
-                if let Err(error) = live.guest.remove_container(request).await {
+                if let Err(error) = remove_from_guest(live, &container.id).await {
                     tracing::debug!(container_id = container.id, %error, "removing a half-made container");
                 }
             }
@@ -205,16 +202,13 @@ async fn settle(
             shim.journal.remove_container(&sandbox.id, &container.id)?;
             shim.registry.remove_container(&container.id);
         }
-        ContainerState::Running => settle_running(shim, sandbox, live, known, container)?,
+        ContainerState::Running => settle_running(shim, sandbox, live, known, container).await?,
         ContainerState::Created if live.is_some() => {
             // A start that was cut short may have left it in the agent.
             if known.is_some_and(|known| known.contains_key(&container.id))
                 && let Some(live) = live
             {
-                let request = agent::RemoveContainerRequest {
-                    container_id: container.id.clone(),
-                };
-                live.guest.remove_container(request).await?;
+                remove_from_guest(live, &container.id).await?;
             }
         }
         ContainerState::Created | ContainerState::Exited => {}
@@ -222,7 +216,7 @@ async fn settle(
     Ok(())
 }
 
-fn settle_running(
+async fn settle_running(
     shim: &Arc<Shim>,
     sandbox: &Arc<Sandbox>,
     live: Option<&Live>,
@@ -242,11 +236,16 @@ fn settle_running(
         lifecycle::lost_with_vm(shim, container, &exit);
         return Ok(());
     };
+    let info = known.and_then(|known| known.get(&container.id));
+    if info.is_some_and(|info| info.state() == agent::container_info::State::Created) {
+        // Marked as running right before it was told to run, which it never was.
+        return not_started(live, container).await;
+    }
     LogPump::begin(shim, live, container);
-    let Some(known) = known else {
+    if known.is_none() {
         return Ok(());
-    };
-    match known.get(&container.id) {
+    }
+    match info {
         // Exits are also repeated by the agent's event stream.
         Some(info) if info.state() == agent::container_info::State::Stopped => {
             if let Some(exit) = info.exit {
@@ -254,14 +253,29 @@ fn settle_running(
             }
         }
         Some(info) if info.state() == agent::container_info::State::Running => {}
-        // Marked as running right before it was told to run.
         _ => container.apply(ContainerEvent::Exited, |record| {
             record.exit_code = 128;
             record.reason = "StartError".to_string();
-            record.message = "the shim was restarted while the container started".to_string();
+            record.message = "the guest does not know the container".to_string();
             record.finished_at_ns = now_ns();
         })?,
     }
+    Ok(())
+}
+
+/// Makes a container whose start was cut short one that can be started.
+async fn not_started(live: &Live, container: &Arc<Container>) -> Result<(), Error> {
+    remove_from_guest(live, &container.id).await?;
+    container.apply(ContainerEvent::NotStarted, |record| {
+        record.started_at_ns = 0;
+    })
+}
+
+async fn remove_from_guest(live: &Live, container_id: &str) -> Result<(), Error> {
+    let request = agent::RemoveContainerRequest {
+        container_id: container_id.to_owned(),
+    };
+    live.guest.remove_container(request).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::fsd::{self, FileServer, FileServers};
 use super::paths::{SandboxPaths, VSOCK_NAME};
 use super::{LaunchRequest, Share, Vm, VmExit, VmmError, VmmLauncher, VmmRecord, cgroup, procfs};
-use crate::timeouts::scaled;
+use crate::timeouts::{TIMEOUT_SCALE_VARIABLE, scaled, timeout_scale};
 use async_trait::async_trait;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
@@ -11,6 +11,7 @@ use hull_vmm_client::config::{
 };
 use hull_vmm_client::rate::RateLimits;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -29,6 +30,8 @@ use tokio::sync::watch;
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The guest's context id. Every VM has a vsock device of its own, so one number does.
 const GUEST_CID: u32 = 3;
+/// Variable of the shim's environment whose value is the VMM's log filter (`HULL_LOG`).
+const LOG_VARIABLE: &str = "HULL_VMM_LOG";
 /// Serial of the scratch disk.
 pub const SCRATCH_SERIAL: &str = "scratch";
 
@@ -130,7 +133,7 @@ impl HullVmm {
             boot: BootConfig {
                 kernel_fd: fds.add(open(&self.kernel, false)?),
                 initramfs_fd: Some(fds.add(open(&self.initramfs, false)?)),
-                cmdline: self.cmdline.clone(),
+                cmdline: command_line(&self.cmdline, timeout_scale()),
             },
             disks,
             nets: vec![NetConfig {
@@ -183,14 +186,11 @@ impl HullVmm {
             .arg("--config-fd")
             .arg(config_fd.to_string())
             .env_clear()
-            .env(procfs::DIRECTORY_VARIABLE, &paths.dir)
+            .envs(environment(&paths.dir, |name| std::env::var_os(name)))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_twin);
-        if let Ok(filter) = std::env::var("HULL_VMM_LOG") {
-            command.env("RUST_LOG", filter);
-        }
         // SAFETY: the closure only makes system calls that are safe after fork, on
         // descriptors that live until `spawn` returns, and allocates nothing.
         unsafe {
@@ -211,6 +211,33 @@ impl HullVmm {
         })?;
         Ok((child.id(), cgroup))
     }
+}
+
+/// The environment of a VMM: its sandbox's mark, and what of the shim's own reaches it.
+fn environment(
+    directory: &Path,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Vec<(&'static str, OsString)> {
+    let mark = (procfs::DIRECTORY_VARIABLE, Some(directory.into()));
+    let log = ("HULL_LOG", variable(LOG_VARIABLE));
+    let scale = (
+        TIMEOUT_SCALE_VARIABLE,
+        variable(TIMEOUT_SCALE_VARIABLE),
+    );
+    [mark, log, scale]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
+/// The guest's command line. A kernel hands what it does not know itself to init as its
+/// environment: so the agent learns by how much its time-outs are stretched.
+fn command_line(given: &str, scale: f64) -> String {
+    if scale == 1.0 {
+        return given.to_owned();
+    }
+    // In front: what follows a "--" would be arguments of init.
+    format!("{TIMEOUT_SCALE_VARIABLE}={scale} {given}")
 }
 
 fn config_file(config: &VmConfig, directory: &Path) -> Result<File, VmmError> {
@@ -435,4 +462,35 @@ pub fn make_directories(paths: &SandboxPaths) -> Result<(), VmmError> {
         .mode(0o711)
         .create(&paths.vmm_root)
         .map_err(file_error("making", &paths.vmm_root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vmm_hears_of_its_sandbox_its_log_filter_and_the_time_out_scale_only() {
+        let shims = |name: &str| match name {
+            "HULL_VMM_LOG" => Some("debug".into()),
+            "HULL_TIMEOUT_SCALE" => Some("4".into()),
+            _ => Some("not for the VMM".into()),
+        };
+        let expected: Vec<(&str, OsString)> = vec![
+            ("HULL_SANDBOX_DIR", "/run/x".into()),
+            ("HULL_LOG", "debug".into()),
+            ("HULL_TIMEOUT_SCALE", "4".into()),
+        ];
+        assert_eq!(environment(Path::new("/run/x"), shims), expected);
+        let alone = environment(Path::new("/run/x"), |_| None);
+        assert_eq!(alone, expected[..1]);
+    }
+
+    #[test]
+    fn the_guest_is_told_the_time_out_scale_where_it_is_not_one() {
+        assert_eq!(command_line("quiet -- x", 1.0), "quiet -- x");
+        assert_eq!(
+            command_line("quiet -- x", 2.5),
+            "HULL_TIMEOUT_SCALE=2.5 quiet -- x"
+        );
+    }
 }

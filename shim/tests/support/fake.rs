@@ -52,6 +52,8 @@ pub struct World {
     pub namespaces: Mutex<BTreeSet<String>>,
     pub attached: Mutex<BTreeSet<String>>,
     pub vms: Mutex<BTreeMap<String, Arc<FakeVm>>>,
+    /// What agents say of containers; they do it for every sandbox.
+    pub containers: Mutex<Vec<ContainerInfo>>,
     /// CNI CHECK fails.
     pub check_fails: Mutex<bool>,
     /// CNI DEL fails.
@@ -207,7 +209,7 @@ impl VmmLauncher for FakeLauncher {
         });
         self.0.vms.lock().insert(request.id.clone(), vm.clone());
         let fault = *self.0.fault.lock();
-        serve_agent(&request.paths, fault == Fault::Setup);
+        serve_agent(&request.paths, fault == Fault::Setup, self.0.clone());
         tokio::spawn(boot(request.paths.clone(), fault, vm.clone()));
         Ok(vm)
     }
@@ -270,7 +272,7 @@ async fn boot(paths: SandboxPaths, fault: Fault, vm: Arc<FakeVm>) {
 }
 
 /// Accepts vsock connections to the control port and serves the fake agent on them.
-fn serve_agent(paths: &SandboxPaths, setup_fails: bool) {
+fn serve_agent(paths: &SandboxPaths, setup_fails: bool, world: Arc<World>) {
     let listener = UnixListener::bind(&paths.vsock).unwrap();
     let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<UnixStream>>(8);
     tokio::spawn(async move {
@@ -289,13 +291,14 @@ fn serve_agent(paths: &SandboxPaths, setup_fails: bool) {
     });
     tokio::spawn(
         tonic::transport::Server::builder()
-            .add_service(AgentServer::new(FakeAgent { setup_fails }))
+            .add_service(AgentServer::new(FakeAgent { setup_fails, world }))
             .serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(receiver)),
     );
 }
 
 struct FakeAgent {
     setup_fails: bool,
+    world: Arc<World>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -327,7 +330,18 @@ macro_rules! absent {
                 &self,
                 _: Request<ListContainersRequest>,
             ) -> Answer<ListContainersResponse> {
-                Ok(Response::new(ListContainersResponse::default()))
+                let containers = self.world.containers.lock().clone();
+                Ok(Response::new(ListContainersResponse { containers }))
+            }
+
+            async fn remove_container(
+                &self,
+                request: Request<RemoveContainerRequest>,
+            ) -> Answer<RemoveContainerResponse> {
+                let id = request.into_inner().container_id;
+                let mut containers = self.world.containers.lock();
+                containers.retain(|info| info.container_id != id);
+                Ok(Response::new(RemoveContainerResponse {}))
             }
 
             type EventsStream =
@@ -353,7 +367,6 @@ absent! {
     read_volume_file(ReadVolumeFileRequest) -> ReadVolumeFileResponse;
     create_container(CreateContainerRequest) -> CreateContainerResponse;
     start_container(StartContainerRequest) -> StartContainerResponse;
-    remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
     container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
     sandbox_stats(SandboxStatsRequest) -> SandboxStatsResponse;
     update_container(UpdateContainerRequest) -> UpdateContainerResponse;

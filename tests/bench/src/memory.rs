@@ -4,10 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use serde_json::json;
 
 use crate::Options;
 use crate::cri::Runtime;
+use crate::load::{client, make_namespace, remove_namespace};
 use crate::peer;
+use crate::pods;
 use crate::table::{Report, Table};
 
 /// Programs of the node that are not a pod's.
@@ -43,22 +48,7 @@ pub async fn measure(options: &Options) -> anyhow::Result<Report> {
         "PSS without guest RAM, KiB",
         "guest RAM touched, KiB",
     ]);
-    let mut pod = Memory::default();
-    for process in processes(&POD_PROGRAMS) {
-        if before.contains(&process.pid) {
-            continue;
-        }
-        if let Ok(memory) = memory_of(process.pid) {
-            pod.own_kib += memory.own_kib;
-            pod.guest_ram_kib += memory.guest_ram_kib;
-            add(
-                &mut table,
-                &format!("{} (an idle pod's)", process.program),
-                memory,
-            );
-        }
-    }
-    add(&mut table, "**one idle pod, all processes**", pod);
+    add_pod(&mut table, &before, "an idle pod");
     for process in processes(&DAEMONS) {
         if let Ok(memory) = memory_of(process.pid) {
             add(&mut table, &format!("{} (daemon)", process.program), memory);
@@ -66,12 +56,55 @@ pub async fn measure(options: &Options) -> anyhow::Result<Report> {
     }
     peer::add_memory(options, &mut table).await;
     let removed = runtime.remove_sandbox(&id).await;
+    with_host_directory(options, &before, &mut table).await?;
     report.table(table);
     report.remark(
-        "The sandbox has no container. Pages shared between processes count in parts (PSS), so \
+        "The idle pod is a sandbox without a container. Pages shared between processes count in parts (PSS), so \
          with more pods each costs less.",
     );
     removed.map(|()| report)
+}
+
+/// A pod that has a directory of the host, for which hull-fsd runs.
+async fn with_host_directory(
+    options: &Options,
+    before: &[u32],
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    let client = client().await?;
+    let namespace = make_namespace(&client, "memory").await?;
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let name = "host-directory";
+    let measured = pods::within(&api, name, options, async {
+        let mut pod = pods::busybox(name, options)?;
+        let spec = pod.spec.get_or_insert_default();
+        let volume = json!([{"name": "host", "hostPath": {"path": "/usr"}}]);
+        spec.volumes = Some(serde_json::from_value(volume)?);
+        let mount = json!([{"name": "host", "mountPath": "/host", "readOnly": true}]);
+        spec.containers[0].volume_mounts = Some(serde_json::from_value(mount)?);
+        let mut started = pods::start(&api, &pod).await?;
+        add_pod(table, before, "a pod with busybox and a host directory");
+        started.end(&api).await
+    })
+    .await;
+    remove_namespace(&client, &namespace).await;
+    measured.map(|_| ())
+}
+
+/// The processes that were not there before, and their sum.
+fn add_pod(table: &mut Table, before: &[u32], pod: &str) {
+    let mut sum = Memory::default();
+    for process in processes(&POD_PROGRAMS) {
+        if before.contains(&process.pid) {
+            continue;
+        }
+        if let Ok(memory) = memory_of(process.pid) {
+            sum.own_kib += memory.own_kib;
+            sum.guest_ram_kib += memory.guest_ram_kib;
+            add(table, &format!("{} ({pod})", process.program), memory);
+        }
+    }
+    add(table, &format!("**{pod}, all processes**"), sum);
 }
 
 fn add(table: &mut Table, name: &str, memory: Memory) {

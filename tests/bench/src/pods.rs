@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -63,8 +64,21 @@ async fn run(client: &Client, namespace: &str, options: &Options) -> anyhow::Res
 }
 
 async fn one(pods: &Api<Pod>, name: &str, options: &Options) -> anyhow::Result<Times> {
-    let patience = Duration::from_secs(options.patience_seconds);
-    let pod: Pod = serde_json::from_value(json!({
+    within(pods, name, options, async {
+        let mut started = start(pods, &busybox(name, options)?).await?;
+        let gone = started.end(pods).await?;
+        Ok(Times {
+            bound: started.bound,
+            running: started.running,
+            gone,
+        })
+    })
+    .await
+}
+
+/// A pod of the image with one container that sleeps.
+pub fn busybox(name: &str, options: &Options) -> anyhow::Result<Pod> {
+    Ok(serde_json::from_value(json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name},
@@ -77,18 +91,38 @@ async fn one(pods: &Api<Pod>, name: &str, options: &Options) -> anyhow::Result<T
                 "command": ["sleep", "3600"],
             }],
         },
-    }))?;
-    let times = timeout(patience, follow(pods, name, &pod)).await;
-    if !matches!(times, Ok(Ok(_))) {
+    }))?)
+}
+
+/// What is done with the pod, within the options' patience; after a failure it is deleted.
+pub async fn within<T>(
+    pods: &Api<Pod>,
+    name: &str,
+    options: &Options,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let patience = Duration::from_secs(options.patience_seconds);
+    let done = timeout(patience, work).await;
+    if !matches!(done, Ok(Ok(_))) {
         // Not left running after a failure.
         let _ = pods
             .delete(name, &DeleteParams::default().grace_period(0))
             .await;
     }
-    times.with_context(|| format!("pod {name} did not get there within {patience:?}"))?
+    done.with_context(|| format!("pod {name} did not get there within {patience:?}"))?
 }
 
-async fn follow(pods: &Api<Pod>, name: &str, pod: &Pod) -> anyhow::Result<Times> {
+/// A pod that runs, and the watch that saw it.
+pub struct Started {
+    name: String,
+    bound: Duration,
+    running: Duration,
+    events: BoxStream<'static, kube::Result<WatchEvent<Pod>>>,
+}
+
+/// Creates the pod and waits until it runs.
+pub async fn start(pods: &Api<Pod>, pod: &Pod) -> anyhow::Result<Started> {
+    let name = pod.metadata.name.clone().unwrap_or_default();
     let list = pods
         .list(&ListParams::default().limit(1))
         .await
@@ -123,18 +157,27 @@ async fn follow(pods: &Api<Pod>, name: &str, pod: &Pod) -> anyhow::Result<Times>
             _ => {}
         }
     };
-    let begun = Instant::now();
-    let now = DeleteParams::default().grace_period(1);
-    pods.delete(name, &now).await.context("deleting the pod")?;
-    loop {
-        let event = events.try_next().await?.context("the watch ended")?;
-        if matches!(event, WatchEvent::Deleted(_)) {
-            break;
-        }
-    }
-    Ok(Times {
+    Ok(Started {
+        name,
         bound: bound.unwrap_or(running),
         running,
-        gone: begun.elapsed(),
+        events,
     })
+}
+
+impl Started {
+    /// Deletes it, with a second of grace, and waits until it is gone.
+    pub async fn end(&mut self, pods: &Api<Pod>) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        let now = DeleteParams::default().grace_period(1);
+        pods.delete(&self.name, &now)
+            .await
+            .context("deleting the pod")?;
+        loop {
+            let event = self.events.try_next().await?.context("the watch ended")?;
+            if matches!(event, WatchEvent::Deleted(_)) {
+                return Ok(begun.elapsed());
+            }
+        }
+    }
 }

@@ -247,6 +247,30 @@ mod tests {
     }
 
     #[test]
+    fn no_thread_can_raise_an_interrupt_but_by_an_irqfd() {
+        // KVM_IRQ_LINE, KVM_IRQ_LINE_STATUS, KVM_SIGNAL_MSI, KVM_INTERRUPT (linux/kvm.h).
+        const OTHERS: [libc::Ioctl; 4] = [0x4008_ae61, 0xc008_ae67, 0x4020_aea5, 0x4004_ae86];
+        for role in [Role::Main, Role::Vcpu, Role::Devices] {
+            let others: [fn(); 4] = [
+                || request(OTHERS[0]),
+                || request(OTHERS[1]),
+                || request(OTHERS[2]),
+                || request(OTHERS[3]),
+            ];
+            for other in others {
+                assert_eq!(in_child(role, other), Err(libc::SIGSYS));
+            }
+        }
+        assert_eq!(in_child(Role::Vcpu, || request(KVM_IRQFD as _)), Ok(7));
+    }
+
+    /// A request on no file: only whether it passes the filter counts.
+    fn request(number: libc::Ioctl) {
+        // SAFETY: there is no such descriptor, so nothing is read or written.
+        unsafe { _ = libc::ioctl(-1, number, std::ptr::null_mut::<u8>()) };
+    }
+
+    #[test]
     fn executable_memory_and_foreign_sockets_kill_the_process() {
         let map = || {
             let prot = libc::PROT_READ | libc::PROT_EXEC;

@@ -20,7 +20,7 @@ devices)
         echo "MARK ${disk##*/} $(cat "$disk/serial") $(cat "$disk/size") $(cat "$disk/ro")"
     done
     echo "MARK rng $(cat /sys/class/misc/hw_random/rng_current)"
-    grep -c PCI-MSI /proc/interrupts | sed 's/^/MARK vectors /'
+    grep -c 'PCI-MSI.*virtio' /proc/interrupts | sed 's/^/MARK vectors /'
     poweroff -f ;;
 reboot) reboot -f ;;
 panic) exit 1 ;;
@@ -79,6 +79,7 @@ nic)
 limited)
     echo MARK started
     dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null
+    echo "MARK interrupts $(awk '/virtio.*-req/ { n += $2 } END { print n + 0 }' /proc/interrupts)"
     echo MARK finished
     sleep 100000 ;;
 ticks)

@@ -5,6 +5,8 @@ mod strategic;
 
 use serde_json::Value;
 
+use crate::schema::go_kind;
+
 pub use strategic::strategic_merge;
 
 /// A patch that cannot be applied.
@@ -13,9 +15,12 @@ pub enum PatchError {
     /// The patch itself is wrong.
     #[error("{0}")]
     Malformed(String),
+    /// It asks for too much.
+    #[error("{0}")]
+    TooLarge(String),
     /// It does not fit the object (a failed `test`, a path that is not there).
-    #[error("the server rejected our request due to an error in our request: {0}")]
-    DoesNotApply(String),
+    #[error("the server rejected our request due to an error in our request")]
+    DoesNotApply(#[source] json_patch::PatchError),
 }
 
 /// Operations per JSON patch; the limit of Kubernetes.
@@ -23,24 +28,30 @@ pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
 
 /// Applies a JSON patch.
 pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if !patch.is_array() {
+        return Err(PatchError::Malformed(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+            go_kind(patch)
+        )));
+    }
     let operations: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
     if operations.0.len() > MAX_JSON_PATCH_OPERATIONS {
-        return Err(PatchError::Malformed(format!(
+        return Err(PatchError::TooLarge(format!(
             "The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {}",
             operations.0.len()
         )));
     }
-    json_patch::patch(object, &operations)
-        .map_err(|error| PatchError::DoesNotApply(error.to_string()))
+    json_patch::patch(object, &operations).map_err(PatchError::DoesNotApply)
 }
 
 /// Applies a merge patch.
 pub fn merge_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if !patch.is_object() {
-        return Err(PatchError::Malformed(
-            "error decoding patch: a merge patch must be a JSON object".to_string(),
-        ));
+        return Err(PatchError::Malformed(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            go_kind(patch)
+        )));
     }
     json_patch::merge(object, patch);
     Ok(())

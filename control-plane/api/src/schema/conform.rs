@@ -40,6 +40,18 @@ pub fn conform(id: TypeId, value: &mut Value) -> Result<Report, TypeError> {
     Ok(walk.report)
 }
 
+/// What Go's decoder calls a value that does not fit.
+pub fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 enum Step {
     Field(String),
     Index(usize),
@@ -80,15 +92,10 @@ impl Walk {
             })
             .collect();
         let found = match value {
-            Value::Null => "null".to_string(),
-            Value::Bool(_) => "bool".to_string(),
-            Value::Number(number) => match field_type {
-                FieldType::Int32 | FieldType::Int64 => format!("number {number}"),
-                _ => "number".to_string(),
-            },
-            Value::String(_) => "string".to_string(),
-            Value::Array(_) => "array".to_string(),
-            Value::Object(_) => "object".to_string(),
+            Value::Number(number) if matches!(field_type, FieldType::Int32 | FieldType::Int64) => {
+                format!("number {number}")
+            }
+            _ => go_kind(value).to_string(),
         };
         let wanted = go_type(field_type);
         if fields.is_empty() {

@@ -27,7 +27,7 @@ mod parse;
 
 use std::sync::LazyLock;
 
-pub use conform::{Report, TypeError, conform, conform_named};
+pub use conform::{Report, TypeError, conform, conform_named, go_kind};
 
 /// Position of a type in [`Schema::types`].
 pub type TypeId = usize;

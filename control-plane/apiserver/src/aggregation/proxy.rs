@@ -1,14 +1,19 @@
 //! Requests that are passed on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use futures::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hull_api::{ApiError, status::Reason};
 use hyper::upgrade::OnUpgrade;
+use tokio::time::{Instant, timeout_at};
 
 use super::Extension;
-use crate::{ApiBody, UserInfo, body, http::text_response, node_proxy, watch_cache::WatchCache};
+use crate::{
+    ApiBody, UserInfo, body, http::text_response, node_proxy, watch_cache::WatchCache,
+    webhook_client::CallError,
+};
 
 /// Kubernetes' words.
 const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted\n";
@@ -21,6 +26,10 @@ pub(crate) struct Forwarded<'a> {
     pub headers: &'a HeaderMap,
     pub body: Bytes,
     pub upgrade: Option<OnUpgrade>,
+    /// It lasts: a watch, or a stream.
+    pub long: bool,
+    /// Longest time until the whole answer is there; of one that lasts, until it begins.
+    pub limit: Duration,
 }
 
 /// Passes a request on to the extension.
@@ -53,14 +62,17 @@ pub(crate) async fn forward(
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
     }
-    let answered = client.exchange(cache, onward).await;
-    let response = answered.map_err(|error| {
-        tracing::warn!(apiservice = extension.name, %error, "extension does not answer");
-        ApiError::new(
-            Reason::ServiceUnavailable,
-            format!("error trying to reach service: {error}"),
-        )
-    })?;
+    let deadline = Instant::now() + request.limit;
+    let answered = timeout_at(deadline, client.exchange(cache, onward)).await;
+    let response = answered
+        .unwrap_or(Err(CallError::Timeout))
+        .map_err(|error| {
+            tracing::warn!(apiservice = extension.name, %error, "extension does not answer");
+            ApiError::new(
+                Reason::ServiceUnavailable,
+                format!("error trying to reach service: {error}"),
+            )
+        })?;
     // Whoever follows would show its own credentials elsewhere.
     if response.status().is_redirection() && response.headers().contains_key(header::LOCATION) {
         tracing::warn!(apiservice = extension.name, "extension redirects: refused");
@@ -76,19 +88,10 @@ pub(crate) async fn forward(
     for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
         parts.headers.remove(name);
     }
-    let name = extension.name.clone();
-    let pieces = inner
-        .into_data_stream()
-        .take_while(move |piece| {
-            if let Err(error) = piece {
-                tracing::debug!(apiservice = name, %error, "answer of an extension broke");
-            }
-            std::future::ready(piece.is_ok())
-        })
-        .filter_map(|piece| std::future::ready(piece.ok()));
-    // The length would no longer fit an answer that is compressed or that broke.
+    // The length would no longer fit an answer that is compressed.
     parts.headers.remove(header::CONTENT_LENGTH);
-    Ok(Response::from_parts(parts, body::stream(pieces)))
+    let deadline = (!request.long).then_some(deadline);
+    Ok(Response::from_parts(parts, body::relay(inner, deadline)))
 }
 
 /// A header that says who somebody is, or on whose behalf: the client's own do not count.

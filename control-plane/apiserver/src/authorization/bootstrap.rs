@@ -255,18 +255,13 @@ fn mend(object: &mut Value, wanted: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hull_api::field::Errors;
+    use crate::bootstrap::assert_valid;
 
     #[test]
     fn the_policy_is_valid_and_complete() {
         let objects = policy().unwrap();
         for (kind, object) in &objects {
-            let mut object = object.clone();
-            kind.strategy.apply_defaults(&mut object);
-            let mut errors = Errors::default();
-            meta::validate(kind, &object, &mut errors);
-            kind.strategy.validate(&object, &mut errors);
-            assert!(errors.is_empty(), "{object}: {:?}", errors.into_vec());
+            assert_valid(kind, object);
         }
         let names: Vec<&str> = objects.iter().map(|(_, object)| object.name()).collect();
         for name in [

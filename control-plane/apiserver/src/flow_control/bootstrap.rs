@@ -4,26 +4,17 @@
 use hull_api::{
     ApiError, Kind, ObjectExt,
     kinds::{FLOW_SCHEMAS, PRIORITY_LEVEL_CONFIGURATIONS},
-    meta,
 };
 use serde_json::{Value, json};
 
-use crate::storage::Storage;
+use crate::{bootstrap::create_missing, storage::Storage};
 
 const CONFIGURATION: &str = include_str!("bootstrap.yaml");
 
 /// Creates what is missing.
 pub(crate) async fn create_configuration(storage: &Storage) -> Result<(), ApiError> {
-    for (kind, mut object) in objects().map_err(ApiError::internal)? {
-        if storage.get(kind, "", object.name()).await?.is_some() {
-            continue;
-        }
-        kind.strategy.apply_defaults(&mut object);
-        kind.strategy.prepare_create(&mut object);
-        let (now, uid) = (jiff::Timestamp::now(), uuid::Uuid::new_v4().to_string());
-        meta::fill_on_create(&mut object, now, uid);
-        // Another server may have been faster: that is as good.
-        storage.create(kind, &mut object).await?;
+    for (kind, object) in objects().map_err(ApiError::internal)? {
+        create_missing(storage, kind, object).await?;
     }
     Ok(())
 }
@@ -118,18 +109,13 @@ fn schema(item: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hull_api::field::Errors;
+    use crate::bootstrap::assert_valid;
 
     #[test]
     fn the_configuration_is_valid_and_every_schema_leads_to_a_level() {
         let objects = objects().unwrap();
         for (kind, object) in &objects {
-            let mut object = object.clone();
-            kind.strategy.apply_defaults(&mut object);
-            let mut errors = Errors::default();
-            meta::validate(kind, &object, &mut errors);
-            kind.strategy.validate(&object, &mut errors);
-            assert!(errors.is_empty(), "{object}: {:?}", errors.into_vec());
+            assert_valid(kind, object);
             let level = object.str_at("/spec/priorityLevelConfiguration/name");
             let there = |name: &str| {
                 objects.iter().any(|(kind, one)| {

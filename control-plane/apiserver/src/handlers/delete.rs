@@ -1,7 +1,7 @@
 //! DELETE of one object or of a collection: grace periods, finalizers, preconditions.
 
 use http::StatusCode;
-use hull_api::{ApiError, Kind, ObjectExt, time};
+use hull_api::{ApiError, Kind, ObjectExt, status::ResourceName, time};
 use serde_json::{Map, Value, json};
 
 use super::{Context, HandlerResult, list, read_body::read_delete_options, selection::Selection};
@@ -243,24 +243,27 @@ fn check_preconditions(
     object: &Value,
     options: &DeleteOptions,
 ) -> Result<(), ApiError> {
-    let failed = |what: &str, wanted: &str, found: &str| {
-        Err(ApiError::conflict(
-            kind.resource(),
-            object.name(),
-            &format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-            ),
-        ))
+    let failed = |what: &str, wanted: &str, found: &str, fate: &str| {
+        // Kubernetes names the kind here, not the resource.
+        let about = ResourceName {
+            group: kind.group,
+            resource: kind.kind,
+        };
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {fate}"
+        );
+        Err(ApiError::conflict(about, object.name(), &why))
     };
     if let Some(uid) = &options.uid
         && uid != object.uid()
     {
-        return failed("UID", uid, object.uid());
+        return failed("UID", uid, object.uid(), "deleted and then recreated");
     }
     if let Some(version) = &options.resource_version
         && version != object.resource_version()
     {
-        return failed("ResourceVersion", version, object.resource_version());
+        let found = object.resource_version();
+        return failed("ResourceVersion", version, found, "modified");
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ mod token_request;
 mod update;
 mod watch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -65,6 +65,10 @@ pub(crate) struct Backend {
     pub conversions: Conversions,
     /// Policies and webhooks.
     pub dynamic: Dynamic,
+    /// Time between bookmarks on a watch that asked for them.
+    pub bookmark_interval: Duration,
+    /// Longest answer of a server that extends the API.
+    pub extension_timeout: Duration,
     pub service_account_admission: bool,
 }
 

@@ -1,5 +1,7 @@
 //! PATCH: JSON, merge and strategic merge; server-side apply has its own file.
 
+use std::error::Error as _;
+
 use http::StatusCode;
 use hull_api::{
     ApiError, ObjectExt,
@@ -7,7 +9,7 @@ use hull_api::{
     field::{Errors, Path},
     patch,
     patch::PatchError,
-    status::Reason,
+    status::{Cause, Reason},
 };
 use serde_json::Value;
 
@@ -43,7 +45,7 @@ pub(super) async fn patch(context: &Context<'_>) -> HandlerResult {
     if patch_type == PatchType::Strategic && context.custom.is_some() {
         return Err(unsupported_patch());
     }
-    let validation = FieldValidation::of(context)?;
+    let validation = FieldValidation::of(context, "PatchOptions")?;
     let dry_run = context.query.dry_run("PatchOptions", context.name)?;
     for _ in 0..limits::UPDATE_RETRIES {
         let existing = context
@@ -123,8 +125,19 @@ pub(super) fn apply_patch(
         Ok(()) if object.is_object() => Ok(object),
         Ok(()) => Err(ApiError::bad_request("the patch does not leave an object")),
         Err(PatchError::Malformed(words)) => Err(ApiError::bad_request(words)),
+        Err(PatchError::TooLarge(words)) => Err(ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: {words}"),
+        )),
         Err(error @ PatchError::DoesNotApply(_)) => {
-            Err(ApiError::new(Reason::Invalid, error.to_string()))
+            let mut refused = ApiError::new(Reason::Invalid, error.to_string());
+            // Kubernetes does not say why; a client of its own would say it here.
+            refused.details.causes.push(Cause {
+                reason: "UnexpectedServerResponse".to_string(),
+                message: error.source().map_or_else(String::new, ToString::to_string),
+                field: String::new(),
+            });
+            Err(refused)
         }
     }
 }

@@ -4,7 +4,8 @@ use hull_api::{
     ApiError, Kind, ObjectExt,
     custom::CustomResource,
     decode::Decoded,
-    schema::{self, Report, TypeError},
+    registry::Subresource,
+    schema::{self, Report, TypeError, schema},
 };
 use serde_json::{Map, Value};
 
@@ -20,7 +21,8 @@ pub(super) enum FieldValidation {
 }
 
 impl FieldValidation {
-    pub(super) fn of(context: &Context<'_>) -> Result<Self, ApiError> {
+    /// As the query says; `options` is the kind of the options that it belongs to.
+    pub(super) fn of(context: &Context<'_>, options: &str) -> Result<Self, ApiError> {
         match context.query.get("fieldValidation") {
             "" | "Warn" => Ok(FieldValidation::Warn),
             "Ignore" => Ok(FieldValidation::Ignore),
@@ -30,11 +32,11 @@ impl FieldValidation {
                 errors.not_supported(
                     &hull_api::field::Path::new("fieldValidation"),
                     other,
-                    &["Ignore", "Strict", "Warn"],
+                    &["", "Ignore", "Strict", "Warn"],
                 );
                 Err(ApiError::invalid(
                     "meta.k8s.io",
-                    "CreateOptions",
+                    options,
                     "",
                     errors.into_vec(),
                 ))
@@ -122,6 +124,20 @@ fn summary(body: &[u8]) -> String {
     }
 }
 
+/// What Go calls the fields that every object has.
+const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+/// Where Kubernetes made its table of types; its errors say so.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// The kind of the options of a request with an object in its body.
+fn options_of(context: &Context<'_>) -> &'static str {
+    match context.subresource {
+        Some(Subresource::Binding | Subresource::Eviction | Subresource::Token) => "CreateOptions",
+        _ if context.name.is_empty() => "CreateOptions",
+        _ => "UpdateOptions",
+    }
+}
+
 /// Reads the body as an object of the request's kind.
 pub(super) fn read_object(context: &Context<'_>) -> Result<Input, ApiError> {
     let api_version = context.kind.group_version();
@@ -130,7 +146,7 @@ pub(super) fn read_object(context: &Context<'_>) -> Result<Input, ApiError> {
 
 /// Reads the body as some kind.
 pub(super) fn read_as(context: &Context<'_>, expected: &Expected<'_>) -> Result<Input, ApiError> {
-    let validation = FieldValidation::of(context)?;
+    let validation = FieldValidation::of(context, options_of(context))?;
     let kind = expected.kind;
     let unrecognized = |why: &str| {
         ApiError::bad_request(format!(
@@ -138,32 +154,75 @@ pub(super) fn read_as(context: &Context<'_>, expected: &Expected<'_>) -> Result<
             summary(&context.body)
         ))
     };
-    let decoded = decode_body(context.headers, &context.body, expected.type_name)?
+    let mut decoded = decode_body(context.headers, &context.body, expected.type_name)?
         .map_err(|why| unrecognized(&why))?;
-    if !decoded.value.is_object() {
-        return Err(unrecognized(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal value into Go value of type struct",
-        ));
+    if decoded.value.is_null() {
+        // Go decodes it into anything.
+        decoded.value = Value::Object(Map::new());
     }
-    check_type_meta(&decoded.value, kind, expected.api_version)?;
+    if !decoded.value.is_object() {
+        let found = schema::go_kind(&decoded.value);
+        return Err(unrecognized(&format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type {TYPE_META}"
+        )));
+    }
+    check_type_meta(&decoded.value, expected)?;
     conform(decoded, expected, validation)
 }
 
-fn check_type_meta(object: &Value, kind: &str, api_version: &str) -> Result<(), ApiError> {
-    let given_version = object.str_at("/apiVersion");
-    let given_kind = object.str_at("/kind");
-    if !given_version.is_empty() && given_version != api_version {
+/// The body says what it is; where it says nothing it is what was expected.
+fn check_type_meta(object: &Value, expected: &Expected<'_>) -> Result<(), ApiError> {
+    let (kind, api_version) = (expected.kind, expected.api_version);
+    let or = |given: &'_ str, expected: &'_ str| {
+        if given.is_empty() { expected } else { given }.to_string()
+    };
+    let given_version = or(object.str_at("/apiVersion"), api_version);
+    let given_kind = or(object.str_at("/kind"), kind);
+    let (_, version) = split_version(&given_version);
+    if given_kind != kind {
+        let problem = if expected.custom.is_none()
+            && schema().by_kind(&given_version, &given_kind).is_none()
+        {
+            not_registered(&given_version, &given_kind)
+        } else {
+            let internal = go_package(split_version(api_version).0);
+            format!(
+                "converting ({version}.{given_kind}) to ({internal}.{kind}): unknown conversion"
+            )
+        };
         return Err(ApiError::bad_request(format!(
-            "the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+            "{given_kind} in version {version:?} cannot be handled as a {kind}: {problem}"
         )));
     }
-    if !given_kind.is_empty() && given_kind != kind {
-        let version = api_version.rsplit('/').next().unwrap_or(api_version);
+    if given_version == api_version {
+        return Ok(());
+    }
+    if expected.custom.is_none() && schema().by_kind(&given_version, &given_kind).is_none() {
+        let problem = not_registered(&given_version, &given_kind);
         return Err(ApiError::bad_request(format!(
-            "{given_kind} in version {version:?} cannot be handled as a {kind}: converting ({version}.{given_kind}) to ({version}.{kind}): unknown conversion"
+            "{given_kind} in version {version:?} cannot be handled as a {kind}: {problem}"
         )));
     }
-    Ok(())
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({given_version}) does not match the expected API version ({api_version})"
+    )))
+}
+
+fn not_registered(api_version: &str, kind: &str) -> String {
+    format!("no kind {kind:?} is registered for version {api_version:?} in scheme {SCHEME:?}")
+}
+
+/// Group and version.
+fn split_version(api_version: &str) -> (&str, &str) {
+    api_version.split_once('/').unwrap_or(("", api_version))
+}
+
+/// Where Kubernetes keeps the types of a group that it converts all versions to.
+fn go_package(group: &str) -> &str {
+    match group.split('.').next() {
+        None | Some("") => "core",
+        Some(package) => package,
+    }
 }
 
 /// Checks types and unknown fields; sets kind and apiVersion.
@@ -183,11 +242,7 @@ pub(super) fn conform(
     let report = expected
         .conform(&mut object)
         .map_err(|error| cannot(error.0))?;
-    let mut complaints: Vec<String> = decoded
-        .duplicates
-        .iter()
-        .map(|path| format!("duplicate field {path:?}"))
-        .collect();
+    let mut complaints: Vec<String> = decoded.duplicates.clone();
     complaints.extend(
         report
             .unknown
@@ -219,6 +274,8 @@ pub(super) fn check_namespace(
     object: &mut Value,
 ) -> Result<(), ApiError> {
     if !kind.namespaced {
+        // As in Kubernetes: what makes no sense is forgotten.
+        object.remove_at(&["metadata", "namespace"]);
         return Ok(());
     }
     match object.namespace() {

@@ -222,5 +222,10 @@ fn patched(
         value,
         duplicates: decoded.duplicates,
     };
-    conform(decoded, &EXPECTED, FieldValidation::of(context)?).map(|input| input.object)
+    conform(
+        decoded,
+        &EXPECTED,
+        FieldValidation::of(context, "PatchOptions")?,
+    )
+    .map(|input| input.object)
 }

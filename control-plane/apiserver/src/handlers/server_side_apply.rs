@@ -148,9 +148,9 @@ pub(super) fn read_config(body: Decoded, expected: &Expected<'_>) -> Result<Valu
             "error decoding YAML: the configuration is not an object",
         ));
     }
-    if let Some(path) = body.duplicates.first() {
+    if let Some(duplicate) = body.duplicates.first() {
         return Err(ApiError::bad_request(format!(
-            "error decoding YAML: key {path:?} already set in map"
+            "error decoding YAML: {duplicate}"
         )));
     }
     let (given_version, given_kind) = (config.str_at("/apiVersion"), config.str_at("/kind"));

@@ -4,6 +4,7 @@ use http::StatusCode;
 use hull_api::{
     ApiError, ObjectExt,
     field::{Errors, Path},
+    kinds::PODS,
     status::ResourceName,
     time,
 };
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::{
     Context, HandlerResult,
     read_body::{Expected, read_as},
+    update::failed_precondition,
 };
 use crate::{http::Output, limits, storage::Outcome};
 
@@ -90,11 +92,8 @@ fn check_bindable(pod: &Value, binding: &Value) -> Result<(), ApiError> {
     let name = pod.name();
     let refuse = |why: String| Err(ApiError::conflict(BINDINGS, name, &why));
     if !binding.uid().is_empty() && binding.uid() != pod.uid() {
-        return refuse(format!(
-            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-            binding.uid(),
-            pod.uid()
-        ));
+        let key = PODS.key(pod.namespace(), name);
+        return refuse(failed_precondition(&key, binding.uid(), pod.uid()));
     }
     if pod.is_deleting() {
         return refuse(format!(

@@ -33,7 +33,7 @@ pub(super) async fn update(context: &Context<'_>) -> HandlerResult {
     check_namespace(kind, context.namespace, &mut object)?;
     if object.name().is_empty() {
         return Err(ApiError::bad_request(format!(
-            "the name of the object (based on URL: {:?}) was undeterminable: name must be provided",
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
             context.name
         )));
     }
@@ -190,17 +190,20 @@ async fn is_changed(context: &Context<'_>, existing: &Stored) -> Result<bool, Ap
     Ok(found.is_none_or(|found| found.revision != existing.revision))
 }
 
+/// An update with the uid of another object, in the words of Kubernetes' storage.
+pub(super) fn failed_precondition(key: &str, asked: &str, found: &str) -> String {
+    format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
+    )
+}
+
 fn check_preconditions(kind: &Kind, new: &Value, old: &Value) -> Result<(), ApiError> {
     let name = old.name();
     if !new.uid().is_empty() && new.uid() != old.uid() {
         return Err(ApiError::conflict(
             kind.resource(),
             name,
-            &format!(
-                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                new.uid(),
-                old.uid()
-            ),
+            &failed_precondition(&kind.key(old.namespace(), name), new.uid(), old.uid()),
         ));
     }
     let given = new.resource_version();

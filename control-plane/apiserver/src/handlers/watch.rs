@@ -4,13 +4,15 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt;
 use http::{Response, StatusCode, header};
 use hull_api::{ApiError, Kind, ObjectExt, protobuf, table};
-use hull_store::{Revision, WatchEvent, WatchStream};
+use hull_store::{Revision, WatchEvent};
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
 
 use super::{
     Backend, Context, HandlerResult,
@@ -22,7 +24,7 @@ use crate::{
     http::{Accept, Encoding},
     limits,
     storage::{codec, store_error},
-    watch_cache::{CachedObject, Change, Changes},
+    watch_cache::{CachedObject, Change, Changes, Revisions},
 };
 
 /// Pieces that wait for a slow client before its watch waits.
@@ -226,7 +228,7 @@ impl Encoder {
 /// Where changes come from.
 enum Source {
     Ring(tokio::sync::watch::Receiver<Revision>),
-    History(WatchStream),
+    History(Revisions),
 }
 
 struct Watcher {
@@ -271,20 +273,26 @@ impl Watcher {
             .watch(self.selection.range.clone(), Some(self.position))
             .await
             .map_err(store_error)?;
-        Ok(Source::History(history))
+        Ok(Source::History(Revisions::new(history)))
     }
 
     async fn follow(&mut self) -> Result<(), ApiError> {
         let mut source = self.open().await?;
-        let mut bookmark = tokio::time::interval_at(
-            Instant::now() + limits::BOOKMARK_INTERVAL,
-            limits::BOOKMARK_INTERVAL,
-        );
+        let interval = self.backend.bookmark_interval;
+        let mut bookmark = tokio::time::interval_at(Instant::now() + interval, interval);
+        // A client that read nothing for a while does not get those of that time at once.
+        bookmark.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let deadline = self.deadline;
             let changes = tokio::select! {
                 () = self.sender.closed() => return Ok(()),
-                () = tokio::time::sleep_until(deadline) => return Ok(()),
+                () = tokio::time::sleep_until(deadline) => {
+                    // So that the client's next watch begins near the present.
+                    if self.bookmarks {
+                        self.send_bookmark().await;
+                    }
+                    return Ok(());
+                }
                 _ = bookmark.tick(), if self.bookmarks => {
                     if !self.send_bookmark().await {
                         return Ok(());
@@ -394,12 +402,13 @@ async fn next(
         Source::History(history) => match history.next().await {
             None => Err(ApiError::expired("the watch of the store ended")),
             Some(Err(error)) => Err(store_error(error)),
-            Some(Ok(event)) => {
+            Some(Ok(events)) => {
                 // Caught up with the ring: the cheaper source.
-                if matches!(event, WatchEvent::Progress(_)) {
+                if matches!(events[..], [WatchEvent::Progress(_)]) {
                     return Ok(None);
                 }
-                convert(event).map(|change| Some(vec![Arc::new(change)]))
+                let changes = events.into_iter().map(|event| convert(event).map(Arc::new));
+                changes.collect::<Result<_, _>>().map(Some)
             }
         },
     }

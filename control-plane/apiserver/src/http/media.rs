@@ -7,6 +7,7 @@ use hull_api::{
     table::IncludeObject,
 };
 use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::Query;
 
@@ -171,8 +172,20 @@ fn parse_protobuf(bytes: &[u8], expected: TypeId) -> Result<decode::Decoded, Str
 }
 
 fn parse_json(bytes: &[u8]) -> Result<decode::Decoded, String> {
-    decode::parse_json(bytes)
-        .map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+    decode::parse_json(bytes).map_err(|error| {
+        format!(
+            "couldn't get version/kind; json parse error: {}",
+            in_go_words(&error)
+        )
+    })
+}
+
+/// What is wrong with a text that is no JSON; where Go's decoder says it in a few words, as it does.
+fn in_go_words(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".to_string();
+    }
+    error.to_string()
 }
 
 /// JSON is YAML; plain JSON takes the stricter path.
@@ -180,14 +193,31 @@ fn parse_yaml(bytes: &[u8]) -> Result<decode::Decoded, String> {
     if let Ok(decoded) = decode::parse_json(bytes) {
         return Ok(decoded);
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
-    let value: Value = serde_saphyr::from_str(text)
-        .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
-    Ok(decode::Decoded {
-        value,
-        duplicates: Vec::new(),
-    })
+    let no_yaml =
+        |why: &dyn std::fmt::Display| format!("error converting YAML to JSON: yaml: {why}");
+    let text = std::str::from_utf8(bytes).map_err(|error| no_yaml(&error))?;
+    let strict = serde_saphyr::options! { with_snippet: false };
+    match serde_saphyr::from_str_with_options(text, strict) {
+        Ok(value) => Ok(decode::Decoded {
+            value,
+            duplicates: Vec::new(),
+        }),
+        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => {
+            let key = key.unwrap_or_default();
+            let line = location.line();
+            let first = format!("unmarshal errors:\n  line {line}: key {key:?} already set in map");
+            let lenient = serde_saphyr::options! {
+                with_snippet: false,
+                duplicate_keys: DuplicateKeyPolicy::LastWins,
+            };
+            let value = serde_saphyr::from_str_with_options(text, lenient);
+            Ok(decode::Decoded {
+                value: value.map_err(|error| no_yaml(&error))?,
+                duplicates: vec![no_yaml(&first)],
+            })
+        }
+        Err(error) => Err(no_yaml(&error)),
+    }
 }
 
 /// The client wants protobuf more than anything else that can be produced: errors too.
@@ -228,8 +258,9 @@ pub(crate) fn decode_patch_body(
             ));
         }
     };
-    let decoded = decode::parse_json(bytes)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    let decoded = decode::parse_json(bytes).map_err(|error| {
+        ApiError::bad_request(format!("error decoding patch: {}", in_go_words(&error)))
+    })?;
     Ok((patch_type, decoded))
 }
 

@@ -122,7 +122,9 @@ impl Output<'_> {
 
 /// Adds a `Warning` header, which kubectl shows to the user.
 pub(crate) fn add_warning(headers: &mut HeaderMap, warning: &str) {
-    let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+    // A header has one line.
+    let text = warning.replace(|c: char| c.is_control(), " ");
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
     if let Ok(value) = header::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
         headers.append(header::WARNING, value);
     }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use hull_store::{Revision, Store, StoreError, WatchEvent, prefix_range};
 
-use super::{CachedObject, WatchCache};
+use super::{CachedObject, WatchCache, revisions::Revisions};
 use crate::limits;
 
 const PREFIX: &str = "/registry/";
@@ -51,21 +50,30 @@ pub(crate) async fn run(cache: Arc<WatchCache>, store: Arc<dyn Store>, mut posit
 }
 
 async fn follow(cache: &WatchCache, store: &dyn Store, after: Revision) -> Result<(), StoreError> {
-    let mut events = store.watch(prefix_range(PREFIX), Some(after)).await?;
-    while let Some(event) = events.next().await {
-        let event = event?;
-        let revision = event.revision();
-        match event {
-            WatchEvent::Put { current, .. } => match CachedObject::new(&current) {
-                Ok(object) => cache.apply(&current.key, revision, Some(Arc::new(object))),
-                Err(error) => {
-                    tracing::error!(key = %current.key, %error, "stored object is not JSON, skipped");
-                }
-            },
-            WatchEvent::Delete { previous, .. } => cache.apply(&previous.key, revision, None),
-            WatchEvent::Progress(_) => {}
-        }
+    let events = store.watch(prefix_range(PREFIX), Some(after)).await?;
+    let mut revisions = Revisions::new(events);
+    while let Some(events) = revisions.next().await {
+        let events = events?;
+        let Some(revision) = events.first().map(WatchEvent::revision) else {
+            continue;
+        };
+        cache.apply(revision, events.into_iter().filter_map(change).collect());
         cache.advance(revision);
     }
     Ok(())
+}
+
+/// A key with the object that it has now, if any.
+fn change(event: WatchEvent) -> Option<(String, Option<Arc<CachedObject>>)> {
+    match event {
+        WatchEvent::Put { current, .. } => match CachedObject::new(&current) {
+            Ok(object) => Some((current.key, Some(Arc::new(object)))),
+            Err(error) => {
+                tracing::error!(key = %current.key, %error, "stored object is not JSON, skipped");
+                None
+            }
+        },
+        WatchEvent::Delete { previous, .. } => Some((previous.key, None)),
+        WatchEvent::Progress(_) => None,
+    }
 }

@@ -12,6 +12,7 @@
 //! the rings then start anew.
 
 mod feed;
+mod revisions;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 use crate::{limits, storage::codec};
 
 pub(crate) use feed::{load, run};
+pub(crate) use revisions::Revisions;
 
 /// An object as it was at some revision.
 #[derive(Debug)]
@@ -73,6 +75,26 @@ struct ResourceState {
     newest: Revision,
 }
 
+impl ResourceState {
+    fn apply(&mut self, key: String, revision: Revision, current: Option<Arc<CachedObject>>) {
+        let previous = match &current {
+            Some(object) => self.objects.insert(key, object.clone()),
+            None => self.objects.remove(&key),
+        };
+        self.newest = revision;
+        if self.ring.len() >= limits::WATCH_RING
+            && let Some(oldest) = self.ring.pop_front()
+        {
+            self.ring_start = oldest.revision;
+        }
+        self.ring.push_back(Arc::new(Change {
+            revision,
+            current,
+            previous,
+        }));
+    }
+}
+
 struct Resource {
     state: RwLock<ResourceState>,
     changed: watch::Sender<Revision>,
@@ -106,7 +128,7 @@ pub(crate) struct Snapshot {
     pub revision: Revision,
 }
 
-/// Changes given to a watcher at once.
+/// Changes given to a watcher at once, and what else the last one's transaction changed.
 const BATCH: usize = 256;
 
 pub(crate) struct WatchCache {
@@ -212,7 +234,7 @@ impl WatchCache {
         state.objects.get(key).cloned()
     }
 
-    /// Changes of a resource after `after`, at most [`BATCH`].
+    /// Changes of a resource after `after`, about [`BATCH`] at most.
     pub(crate) fn changes(&self, storage: &str, after: Revision) -> Changes {
         let Some(resource) = self.resource(storage) else {
             return Changes::Some(Vec::new());
@@ -224,7 +246,12 @@ impl WatchCache {
         let from = state
             .ring
             .partition_point(|change| change.revision <= after);
-        Changes::Some(state.ring.range(from..).take(BATCH).cloned().collect())
+        let mut later = state.ring.range(from..);
+        let mut changes: Vec<_> = later.by_ref().take(BATCH).cloned().collect();
+        if let Some(last) = changes.last().map(|change| change.revision) {
+            changes.extend(later.take_while(|one| one.revision == last).cloned());
+        }
+        Changes::Some(changes)
     }
 
     /// The revision of the newest change of a resource.
@@ -274,28 +301,29 @@ impl WatchCache {
         }
     }
 
-    fn apply(&self, key: &str, revision: Revision, current: Option<Arc<CachedObject>>) {
-        let Some(resource) = self.resource_of(key) else {
-            return;
-        };
-        let mut state = resource.state.write();
-        let previous = match &current {
-            Some(object) => state.objects.insert(key.to_string(), object.clone()),
-            None => state.objects.remove(key),
-        };
-        state.newest = revision;
-        if state.ring.len() >= limits::WATCH_RING
-            && let Some(oldest) = state.ring.pop_front()
-        {
-            state.ring_start = oldest.revision;
+    /// All that changed at a revision. Nobody sees a part of what changed of one resource.
+    fn apply(&self, revision: Revision, changes: Vec<(String, Option<Arc<CachedObject>>)>) {
+        let mut by_resource: Vec<(Arc<Resource>, Vec<_>)> = Vec::with_capacity(1);
+        for (key, current) in changes {
+            let Some(resource) = self.resource_of(&key) else {
+                continue;
+            };
+            let known = by_resource
+                .iter_mut()
+                .find(|(one, _)| Arc::ptr_eq(one, &resource));
+            match known {
+                Some((_, changes)) => changes.push((key, current)),
+                None => by_resource.push((resource, vec![(key, current)])),
+            }
         }
-        state.ring.push_back(Arc::new(Change {
-            revision,
-            current,
-            previous,
-        }));
-        drop(state);
-        resource.changed.send_replace(revision);
+        for (resource, changes) in by_resource {
+            let mut state = resource.state.write();
+            for (key, current) in changes {
+                state.apply(key, revision, current);
+            }
+            drop(state);
+            resource.changed.send_replace(revision);
+        }
     }
 
     /// Replaces everything, after a list of the store.

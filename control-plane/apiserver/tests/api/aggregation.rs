@@ -1,15 +1,19 @@
 //! A server that extends the API, over real TLS with the front proxy's certificate.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::{Method, Response};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::{
     dynamic_admission::eventually,
-    harness::{ApiClient, TestServer},
+    harness::{ApiClient, PATIENCE, TestServer},
     kubectl::Kubectl,
-    tls_server::{TlsServer, json_answer},
+    tls_server::{Silence, TlsServer, json_answer},
 };
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
@@ -110,7 +114,10 @@ async fn becomes(server: &TestServer, status: &str, reason: &str) {
 }
 
 async fn with_fish() -> (TestServer, TlsServer, Seen) {
-    let server = TestServer::start().await;
+    with_fish_on(TestServer::start().await).await
+}
+
+async fn with_fish_on(server: TestServer) -> (TestServer, TlsServer, Seen) {
     let (extension, seen) = extension(&server).await;
     with_service(&server).await;
     let object = registration(extension.port, &extension.bundle);
@@ -341,4 +348,35 @@ async fn an_extension_that_cannot_be_reached_says_why_and_comes_back() {
     becomes(&server, "True", "Passed").await;
     server.admin.delete(&path, &json!({})).await.ok();
     eventually(async || server.admin.get(FISH).await.code == 404).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_falls_silent_keeps_nobody_waiting() {
+    // Shorter than the client's patience; the default is longer.
+    let limit = Duration::from_millis(300);
+    let server = TestServer::start_with(|config| config.extension_timeout = limit).await;
+    let (server, extension, _) = with_fish_on(server).await;
+    for silence in [Silence::Connection, Silence::Answer] {
+        extension.fall(silence);
+        for query in ["", "?watch=1"] {
+            let answer = server.admin.get(&format!("{FISH}{query}")).await;
+            assert_eq!(
+                answer.refused(),
+                (
+                    503,
+                    "ServiceUnavailable".into(),
+                    "error trying to reach service: context deadline exceeded".into()
+                ),
+                "{silence:?} {query}"
+            );
+        }
+    }
+    extension.fall(Silence::Body);
+    let answer = server.admin.raw(Method::GET, FISH, &[], "").await;
+    assert_eq!(answer.status(), 200);
+    let rest = tokio::time::timeout(PATIENCE, answer.into_body().collect());
+    let rest = rest.await.expect("an end in time");
+    assert!(rest.is_err(), "a part does not look like the whole");
+    extension.fall(Silence::None);
+    server.admin.get(FISH).await.ok();
 }

@@ -111,7 +111,7 @@ async fn preconditions_protect_against_the_wrong_object() {
     let (code, _, message) = wrong.refused();
     assert_eq!(code, 409);
     assert!(
-        message.contains("Precondition failed: UID in precondition: other"),
+        message.contains("the UID in the precondition (other) does not match"),
         "{message}"
     );
     let uid = &created["metadata"]["uid"];

@@ -16,7 +16,7 @@ async fn bad_bodies_are_the_clients_fault() {
         ("application/json", b"".to_vec(), 400),
         ("application/json", b"{".to_vec(), 400),
         ("application/json", b"[]".to_vec(), 400),
-        ("application/json", b"null".to_vec(), 400),
+        ("application/json", b"null".to_vec(), 422),
         ("application/json", b"\"x\"".to_vec(), 400),
         ("application/json", b"{\"metadata\":5}".to_vec(), 400),
         (

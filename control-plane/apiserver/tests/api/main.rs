@@ -4,6 +4,7 @@
 mod admission;
 mod aggregation;
 mod audit;
+mod bad_requests;
 mod certificates;
 mod conversion;
 mod custom_definitions;
@@ -27,6 +28,7 @@ mod rbac;
 mod security;
 mod server_side_apply;
 mod services;
+mod tables;
 mod tls_server;
 mod tokens;
 mod watches;

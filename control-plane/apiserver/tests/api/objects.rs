@@ -84,27 +84,6 @@ async fn refusals_have_kubernetes_words() {
             "resourceVersion should not be set on objects to be created",
         ),
         (
-            CONFIG_MAPS,
-            pod("x"),
-            400,
-            "BadRequest",
-            "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (v1.ConfigMap): unknown conversion",
-        ),
-        (
-            CONFIG_MAPS,
-            deployment("x"),
-            400,
-            "BadRequest",
-            "the API version in the data (apps/v1) does not match the expected API version (v1)",
-        ),
-        (
-            CONFIG_MAPS,
-            with(config_map("x"), "/data/a", json!(5)),
-            400,
-            "BadRequest",
-            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
-        ),
-        (
             PODS,
             with(pod("x"), "/spec/containers", json!([])),
             422,

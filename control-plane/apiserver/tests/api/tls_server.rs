@@ -1,22 +1,38 @@
 //! An HTTPS server of the test: a webhook, or an extension of the API.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use http::{Response, request::Parts};
-use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use hyper::{body::Frame, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// Listens at 127.0.0.1 until the test ends.
 pub struct TlsServer {
     pub port: u16,
     /// Its certificate, which is its own authority: PEM in base64, as `caBundle` wants it.
     pub bundle: String,
+    silence: watch::Sender<Silence>,
+}
+
+/// How a server answers that is no more than half there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// It answers.
+    None,
+    /// It takes connections and never says a word.
+    Connection,
+    /// It reads requests.
+    Answer,
+    /// It begins to answer.
+    Body,
 }
 
 /// A JSON document with status 200.
@@ -52,7 +68,21 @@ fn settings(
         .unwrap()
 }
 
+/// The answer, or only a part of it.
+fn body(bytes: Bytes, silence: Silence) -> BoxBody<Bytes, Infallible> {
+    if silence != Silence::Body {
+        return BodyExt::boxed(Full::new(bytes));
+    }
+    let begin = stream::iter([Ok(Frame::data(Bytes::from_static(b"{")))]);
+    BodyExt::boxed(StreamBody::new(begin.chain(stream::pending())))
+}
+
 impl TlsServer {
+    /// From now on.
+    pub fn fall(&self, silence: Silence) {
+        self.silence.send_replace(silence);
+    }
+
     /// Serves `answer` under `names`; with `client_ca` only to clients that it signed.
     pub async fn start(
         names: &[&str],
@@ -68,19 +98,30 @@ impl TlsServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let answer = Arc::new(answer);
+        let (sender, silence) = watch::channel(Silence::None);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, answer) = (acceptor.clone(), answer.clone());
+                let silence = silence.clone();
                 tokio::spawn(async move {
+                    if *silence.borrow() == Silence::Connection {
+                        std::future::pending::<()>().await;
+                    }
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
                     let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
                         let answer = answer.clone();
+                        let silence = *silence.borrow();
                         async move {
-                            let (parts, body) = request.into_parts();
-                            let body = body.collect().await.unwrap().to_bytes();
-                            Ok::<_, std::convert::Infallible>(answer(&parts, &body))
+                            let (parts, sent) = request.into_parts();
+                            let sent = sent.collect().await.unwrap().to_bytes();
+                            if silence == Silence::Answer {
+                                std::future::pending::<()>().await;
+                            }
+                            let (head, full) = answer(&parts, &sent).into_parts();
+                            let full = full.collect().await.unwrap().to_bytes();
+                            Ok::<_, Infallible>(Response::from_parts(head, body(full, silence)))
                         }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -92,6 +133,7 @@ impl TlsServer {
         TlsServer {
             port,
             bundle: STANDARD.encode(certificate.pem()),
+            silence: sender,
         }
     }
 }

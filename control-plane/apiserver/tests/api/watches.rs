@@ -1,11 +1,11 @@
 //! WATCH: order, selectors, versions, bookmarks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hull_store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{CONFIG_MAPS, PATIENCE, PODS, TestServer, bind, config_map, pod};
+use crate::harness::{CONFIG_MAPS, PATIENCE, PODS, TestServer, WatchLines, bind, config_map, pod};
 
 fn pair(event: &str, name: &str) -> (String, String) {
     (event.to_string(), name.to_string())
@@ -141,5 +141,110 @@ async fn a_watch_ends_when_its_time_is_over() {
         .admin
         .watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"))
         .await;
+    assert_eq!(watch.next().await, None);
+}
+
+fn version(object: &Value) -> u64 {
+    let text = object["metadata"]["resourceVersion"].as_str().unwrap();
+    text.parse().unwrap()
+}
+
+/// A server whose bookmarks come all the time.
+async fn bookmarking() -> TestServer {
+    TestServer::start_with(|config| config.bookmark_interval = Duration::from_millis(1)).await
+}
+
+/// Reads a watch until the bookmark that shows `end`. Checks that no bookmark says more than was
+/// sent: whoever continues from it must get all that is still to come. Gives the names of the
+/// events and the number of bookmarks.
+async fn read_until(mut watch: WatchLines, end: u64) -> (Vec<String>, usize) {
+    let (mut names, mut bookmarks, mut marked) = (Vec::new(), 0, 0);
+    while marked < end {
+        let event = watch.next().await.expect("another event");
+        let at = version(&event["object"]);
+        if event["type"] == "BOOKMARK" {
+            assert!(
+                at >= marked,
+                "bookmarks do not go back: {at} after {marked}"
+            );
+            marked = at;
+            bookmarks += 1;
+        } else {
+            assert!(at > marked, "{event} after a bookmark of {marked}");
+            names.push(event["object"]["metadata"]["name"].as_str().unwrap().into());
+        }
+    }
+    (names, bookmarks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bookmarks_are_never_ahead_of_what_was_sent() {
+    const OBJECTS: usize = 150;
+    let server = bookmarking().await;
+    let client = &server.admin;
+    let start = version(&client.get(CONFIG_MAPS).await.ok());
+    let watch = format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&resourceVersion={start}");
+    let all = client.watch(&watch).await;
+    let selected = format!("{watch}&labelSelector=parity%3Deven");
+    let selected = client.watch(&selected).await;
+    let mut plain = client
+        .watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={start}"))
+        .await;
+    let write = async {
+        let mut last = 0;
+        for n in 0..OBJECTS {
+            let mut object = config_map(&format!("c{n:03}"));
+            object["metadata"]["labels"] =
+                json!({"parity": if n % 2 == 0 { "even" } else { "odd" }});
+            client.post(CONFIG_MAPS, &object).await.ok();
+            // Also when only others change, bookmarks go on.
+            object["kind"] = json!("Secret");
+            object["data"] = json!({});
+            let secrets = "/api/v1/namespaces/default/secrets";
+            last = version(&client.post(secrets, &object).await.ok());
+        }
+        last
+    };
+    let end = write.await;
+    let (all, bookmarks) = read_until(all, end).await;
+    let names = |step: usize| -> Vec<String> {
+        (0..OBJECTS)
+            .step_by(step)
+            .map(|n| format!("c{n:03}"))
+            .collect()
+    };
+    assert_eq!(all, names(1));
+    assert!(bookmarks > 1, "{bookmarks}");
+    assert_eq!(read_until(selected, end).await.0, names(2));
+    for name in names(1) {
+        assert_eq!(
+            plain.next_name().await,
+            pair("ADDED", &name),
+            "no bookmarks"
+        );
+    }
+    // Where a bookmark was, a watch goes on.
+    let again = format!("{CONFIG_MAPS}?watch=1&resourceVersion={end}");
+    let mut again = client.watch(&again).await;
+    client.post(CONFIG_MAPS, &config_map("later")).await.ok();
+    assert_eq!(again.next_name().await, pair("ADDED", "later"));
+    assert_eq!(plain.next_name().await, pair("ADDED", "later"));
+}
+
+#[tokio::test]
+async fn the_last_word_of_a_watch_with_bookmarks_is_one() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let mut watch = client
+        .watch(&format!(
+            "{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=1"
+        ))
+        .await;
+    let created = client.post(CONFIG_MAPS, &config_map("a")).await.ok();
+    assert_eq!(watch.next_name().await, pair("ADDED", "a"));
+    let bookmark = watch.next().await.unwrap();
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!(bookmark["object"]["kind"], "ConfigMap");
+    assert!(version(&bookmark["object"]) >= version(&created));
     assert_eq!(watch.next().await, None);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use hull_client::timeouts::scaled;
 use hull_tls::AnyCertificate;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::FromDer;
 
-/// How long the first connection may take.
+/// How long the first connection may take, before scaling.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFIX: &str = "sha256:";
 
@@ -47,10 +48,11 @@ pub async fn fetch(host: &str, port: u16, hash: &str) -> anyhow::Result<Option<V
         let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
         connector()?.connect(name, stream).await
     };
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, attempt)
+    let limit = scaled(CONNECT_TIMEOUT);
+    let stream = tokio::time::timeout(limit, attempt)
         .await
         .with_context(|| {
-            let seconds = CONNECT_TIMEOUT.as_secs();
+            let seconds = limit.as_secs();
             format!("the API server at {server} does not answer within {seconds} s")
         })?
         .with_context(|| format!("connect to the API server at {server}"))?;

@@ -58,7 +58,7 @@ pub struct ObservedContainer {
     pub finished_at: i64,
     /// Of the first process.
     pub exit_code: i32,
-    /// The runtime's word for why it ended (`Completed`, `Error`, `OOMKilled`, `VmmKilled` ...).
+    /// The runtime's word for why it ended (`Completed`, `Error`, `OOMKilled`, `VMMKilled` ...).
     pub reason: String,
     /// The runtime's explanation.
     pub message: String,

@@ -34,18 +34,17 @@ fn lost(status: &ContainerStatus) -> Option<ObservedContainer> {
     let id = status.container_id.as_deref().filter(|id| !id.is_empty())?;
     let ended =
         |state: &Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.clone());
-    // A waiting container shows its last end; one that ran has none to show.
-    let terminated = ended(&status.state).or_else(|| {
-        let waiting = status
-            .state
-            .as_ref()
-            .is_some_and(|state| state.waiting.is_some());
-        if waiting {
-            ended(&status.last_state)
-        } else {
-            None
-        }
-    });
+    let waiting = status
+        .state
+        .as_ref()
+        .is_some_and(|state| state.waiting.is_some());
+    let terminated = if waiting {
+        // It shows its last end. One that has none was created and never ran: nothing is lost.
+        Some(ended(&status.last_state)?)
+    } else {
+        // One that ran has no end to show.
+        ended(&status.state)
+    };
     let nanoseconds = |time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
         time.and_then(|time| i64::try_from(time.0.as_nanosecond()).ok())
             .unwrap_or(0)
@@ -66,11 +65,17 @@ fn lost(status: &ContainerStatus) -> Option<ObservedContainer> {
             0,
         ),
     };
+    // The last end may be that of the attempt before, when the newest one never ran.
+    let last = terminated
+        .as_ref()
+        .and_then(|end| end.container_id.as_deref());
+    let never_ran = i32::from(last.is_some_and(|last| last != id));
+    let id = last.unwrap_or(id);
     Some(ObservedContainer {
         id: id.rsplit("://").next().unwrap_or(id).to_owned(),
         name: status.name.clone(),
         sandbox_id: String::new(),
-        attempt: u32::try_from(status.restart_count).unwrap_or(0),
+        attempt: u32::try_from(status.restart_count - never_ran).unwrap_or(0),
         phase: ContainerPhase::Exited,
         created_at: started_at,
         started_at,
@@ -90,7 +95,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn running_without_a_record_counts_as_killed_and_ended_stays_ended() {
+    fn what_ran_without_a_record_counts_as_killed_and_what_ended_or_never_ran_does_not() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {}, "spec": {"containers": []},
             "status": {"containerStatuses": [
@@ -99,7 +104,20 @@ mod tests {
                 {"name": "done", "containerID": "hull://2", "image": "i", "imageID": "", "ready": false,
                  "restartCount": 0, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}},
                 {"name": "new", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-                 "state": {"waiting": {"reason": "ContainerCreating"}}}]}
+                 "state": {"waiting": {"reason": "ContainerCreating"}}},
+                {"name": "created", "containerID": "hull://4", "image": "i", "imageID": "",
+                 "ready": false, "restartCount": 0,
+                 "state": {"waiting": {"reason": "RunContainerError"}}},
+                {"name": "crashed", "containerID": "hull://5", "image": "i", "imageID": "",
+                 "ready": false, "restartCount": 2,
+                 "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                 "lastState": {"terminated": {"exitCode": 3, "reason": "Error",
+                    "containerID": "hull://5"}}},
+                {"name": "again", "containerID": "hull://7", "image": "i", "imageID": "",
+                 "ready": false, "restartCount": 2,
+                 "state": {"waiting": {"reason": "RunContainerError"}},
+                 "lastState": {"terminated": {"exitCode": 3, "reason": "Error",
+                    "containerID": "hull://6"}}}]}
         }))
         .unwrap();
         let mut observed = ObservedPod::default();
@@ -108,5 +126,10 @@ mod tests {
         assert_eq!((ran.exit_code, ran.attempt, ran.id.as_str()), (137, 3, "1"));
         assert_eq!(observed.latest("done").unwrap().exit_code, 0);
         assert!(observed.latest("new").is_none());
+        assert!(observed.latest("created").is_none(), "it never ran");
+        let crashed = observed.latest("crashed").unwrap();
+        assert_eq!((crashed.exit_code, crashed.attempt), (3, 2));
+        let again = observed.latest("again").unwrap();
+        assert_eq!((again.id.as_str(), again.attempt), ("6", 1));
     }
 }

@@ -365,6 +365,7 @@ impl Worker {
             if policy == PullPolicy::Never {
                 let message =
                     format!("Container image \"{image}\" is not present with pull policy of Never");
+                self.container_event(name, Warning, "ErrImageNeverPull", message.clone());
                 return Err(Failure::new(StartFailure::NeverPull, message).into());
             }
         }

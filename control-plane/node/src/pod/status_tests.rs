@@ -132,7 +132,7 @@ fn running_pod_is_ready_and_has_its_address() {
 #[test]
 fn crash_loop_shows_the_wait_the_last_end_and_the_count() {
     let mut ended = container(3, ContainerPhase::Exited, 137);
-    ended.reason = "VmmKilled".into();
+    ended.reason = "VMMKilled".into();
     ended.message = "hull-vmm was killed by signal 9".into();
     let mut plan = Plan::default();
     let wait = Waiting {
@@ -149,7 +149,7 @@ fn crash_loop_shows_the_wait_the_last_end_and_the_count() {
     let last = container.last_state.clone().unwrap().terminated.unwrap();
     assert_eq!(
         (last.exit_code, last.reason.as_deref()),
-        (137, Some("VmmKilled"))
+        (137, Some("VMMKilled"))
     );
     assert_eq!(
         last.message.as_deref(),

@@ -15,10 +15,11 @@ use super::worker::{PodUpdate, Worker};
 use crate::cri::{ContainerPhase, CriError, ObservedContainer, ObservedPod};
 use crate::events::EventType::Normal;
 use crate::volumes;
+use hull_client::timeouts::scaled;
 
 /// The delay between attempts while the runtime or the API server is away.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the final status may take before the object is deleted all the same.
+/// How long the final status may take before the object is deleted all the same, before scaling.
 const FINAL_STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a pod that was removed by force still gets to end by itself.
 const MIN_GRACE: Duration = Duration::from_secs(1);
@@ -80,7 +81,8 @@ impl Worker {
                     ..Plan::default()
                 },
             );
-            self.status.flush(FINAL_STATUS_TIMEOUT).await;
+            let limit = scaled(FINAL_STATUS_TIMEOUT);
+            self.status.flush(limit).await;
         }
         for container in observed
             .containers

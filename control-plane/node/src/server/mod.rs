@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 use crate::context::NodeContext;
 use crate::error::NodeError;
 use crate::manager::PodIndex;
+use hull_client::timeouts::scaled;
 
-/// How long a client may take for the TLS handshake.
+/// How long a client may take for the TLS handshake, before scaling.
 const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What handlers share.
@@ -162,7 +163,8 @@ async fn accept(
         let service = hyper_util::service::TowerToHyperService::new(router.clone());
         let stop = shutdown.clone();
         tokio::spawn(async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+            let handshake =
+                tokio::time::timeout(scaled(HANDSHAKE_TIMEOUT), acceptor.accept(stream));
             let stream = match handshake.await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {

@@ -12,8 +12,10 @@ use tokio::net::TcpStream;
 
 use super::{Refusal, Shared};
 use crate::cri::ContainerPhase;
+use hull_client::timeouts::scaled;
 
-/// How long the runtime's streaming server may take to accept and to answer the upgrade.
+/// How long the runtime's streaming server may take to accept and to answer the upgrade, before
+/// scaling.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Decodes a query string into its pairs; `+` is a space.
@@ -208,8 +210,9 @@ async fn splice(shared: Shared, mut request: Request, url: &str) -> Result<Respo
         authority.host().trim_matches(['[', ']']).to_owned(),
         authority.port_u16().unwrap_or(80),
     );
+    let limit = scaled(CONNECT_TIMEOUT);
     let connect = TcpStream::connect(address);
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+    let stream = tokio::time::timeout(limit, connect)
         .await
         .map_err(|_| gateway("connect timed out"))?
         .map_err(|error| gateway(format!("connect {authority}: {error}")))?;
@@ -228,7 +231,7 @@ async fn splice(shared: Shared, mut request: Request, url: &str) -> Result<Respo
     copy_headers(request.headers(), outgoing.headers_mut());
     let host = authority.as_str().parse().map_err(gateway)?;
     outgoing.headers_mut().insert(header::HOST, host);
-    let answer = tokio::time::timeout(CONNECT_TIMEOUT, sender.send_request(outgoing))
+    let answer = tokio::time::timeout(limit, sender.send_request(outgoing))
         .await
         .map_err(|_| gateway("no answer to the upgrade"))?
         .map_err(gateway)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{Cluster, NODE, container, eventually, phase};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -165,59 +165,6 @@ async fn run_to_completion_pod_ends_and_its_sandbox_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn image_that_cannot_be_pulled_backs_off_and_recovers() {
-    let cluster = Cluster::start().await;
-    cluster
-        .cri
-        .state
-        .lock()
-        .bad_images
-        .insert("gone:1".into(), "manifest unknown".into());
-    cluster
-        .create_pod(
-            "pull",
-            json!({"containers": [{"name": "c", "image": "gone:1"}]}),
-        )
-        .await;
-    let message = cluster.wait_waiting("pull", "ErrImagePull").await;
-    assert!(message.contains("manifest unknown"), "{message}");
-    let failed = cluster.wait_event("pull", "Failed").await;
-    assert!(failed.contains("manifest unknown"), "{failed}");
-    let message = cluster.wait_waiting("pull", "ImagePullBackOff").await;
-    assert!(message.contains("manifest unknown"), "{message}");
-    cluster.cri.state.lock().bad_images.clear();
-    cluster.wait_running("pull").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn image_pull_secret_reaches_the_runtime() {
-    let cluster = Cluster::start().await;
-    let image = "reg.example:5000/app:1";
-    let credentials = ("user".to_owned(), "word".to_owned());
-    cluster
-        .cri
-        .state
-        .lock()
-        .private_images
-        .insert(image.into(), credentials);
-    let docker = json!({"auths": {"reg.example:5000": {"username": "user", "password": "word"}}});
-    cluster
-        .create::<Secret>(
-            json!({"metadata": {"name": "pull"}, "type": "kubernetes.io/dockerconfigjson",
-            "stringData": {".dockerconfigjson": docker.to_string()}}),
-        )
-        .await;
-    cluster
-        .create_pod(
-            "private",
-            json!({"imagePullSecrets": [{"name": "pull"}],
-            "containers": [{"name": "c", "image": image}]}),
-        )
-        .await;
-    cluster.wait_running("private").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn command_that_does_not_exist_shows_the_cause() {
     let cluster = Cluster::start().await;
     cluster
@@ -328,38 +275,6 @@ async fn unimplemented_volume_type_says_so() {
         message.contains("unimplemented volume type nfs"),
         "{message}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_vm_is_reported_and_the_pod_restarts_in_a_new_sandbox() {
-    let cluster = Cluster::start().await;
-    cluster
-        .create_pod("vm", json!({"containers": [{"name": "c", "image": "i:1"}]}))
-        .await;
-    cluster.wait_running("vm").await;
-    cluster.cri.kill_vm("vm");
-    let pod = cluster
-        .wait_pod("vm", "restarted", |pod| {
-            container(pod).is_some_and(|status| status.restart_count == 1 && status.ready)
-        })
-        .await;
-    let last = container(&pod)
-        .unwrap()
-        .last_state
-        .clone()
-        .unwrap()
-        .terminated
-        .unwrap();
-    assert_eq!(
-        (last.exit_code, last.reason.as_deref()),
-        (137, Some("VmmKilled"))
-    );
-    assert_eq!(
-        last.message.as_deref(),
-        Some("hull-vmm was killed by signal 9")
-    );
-    assert_eq!(cluster.cri.called("RunPodSandbox"), 2);
-    cluster.wait_event("vm", "SandboxChanged").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,8 @@ mod agent;
 mod fake_cri;
 mod housekeeping;
 mod identity;
+mod images;
+mod killed_vm;
 mod lifecycle;
 mod pod_network;
 mod server;

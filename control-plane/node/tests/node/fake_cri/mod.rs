@@ -154,7 +154,7 @@ impl FakeCri {
         let id = id.clone();
         for container in state.containers.values_mut().filter(|c| c.sandbox_id == id) {
             if container.state == cri::ContainerState::ContainerRunning {
-                end(container, 137, "VmmKilled");
+                end(container, 137, "VMMKilled");
                 container.message = "hull-vmm was killed by signal 9".into();
             }
         }
