@@ -220,10 +220,7 @@ fn environment(
 ) -> Vec<(&'static str, OsString)> {
     let mark = (procfs::DIRECTORY_VARIABLE, Some(directory.into()));
     let log = ("HULL_LOG", variable(LOG_VARIABLE));
-    let scale = (
-        TIMEOUT_SCALE_VARIABLE,
-        variable(TIMEOUT_SCALE_VARIABLE),
-    );
+    let scale = (TIMEOUT_SCALE_VARIABLE, variable(TIMEOUT_SCALE_VARIABLE));
     [mark, log, scale]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
