@@ -6,8 +6,52 @@
 mod support;
 
 use hull_cri_api::v1::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Node, Settings, patience};
+
+/// Asserts that every thread of a VMM has no rights but those of its descriptors, and that it
+/// sees no files but its own socket; gives its user.
+fn locked_up(pid: u32) -> String {
+    let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+    let comm = std::fs::read_to_string(process.join("comm")).unwrap();
+    assert_eq!(comm.trim(), "hull-vmm");
+    let mut users = std::collections::BTreeSet::new();
+    for task in std::fs::read_dir(process.join("task")).unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim().to_owned()
+        };
+        for (name, value) in [
+            ("CapInh:", "0000000000000000"),
+            ("CapPrm:", "0000000000000000"),
+            ("CapEff:", "0000000000000000"),
+            ("CapBnd:", "0000000000000000"),
+            ("CapAmb:", "0000000000000000"),
+            ("NoNewPrivs:", "1"),
+            ("Seccomp:", "2"),
+            ("Groups:", ""),
+        ] {
+            assert_eq!(field(name), value, "{name} of {pid}");
+        }
+        // Real, effective, saved and of file systems, of the user and of the group.
+        users.extend(field("Uid:").split_whitespace().map(str::to_owned));
+        users.extend(field("Gid:").split_whitespace().map(str::to_owned));
+    }
+    assert_eq!(users.len(), 1, "{users:?}");
+    let user = users.pop_first().unwrap();
+    assert_ne!(user, "0");
+    let root = std::fs::read_dir(process.join("root")).unwrap();
+    for entry in root {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        let socket = std::os::unix::fs::FileTypeExt::is_socket(&kind);
+        assert!(socket, "{:?} in the root of {pid}", entry.file_name());
+    }
+    let mounts = std::fs::read_to_string(process.join("mountinfo")).unwrap();
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
+    user
+}
 
 #[tokio::test]
 #[ignore = "needs KVM: run in the testnode (make test does)"]
@@ -46,6 +90,14 @@ async fn node_a_pod_runs_a_container_to_its_end() {
     }
     let ip = status.status.unwrap().network.unwrap().ip;
     assert!(ip.starts_with("10.99."), "{ip}");
+
+    // A second pod beside it: each VMM is locked up by itself.
+    let second = node.ready_pod("second").await;
+    let vmms = node.vmm_pids();
+    assert_eq!(vmms.len(), 2, "{vmms:?}");
+    let users: std::collections::BTreeSet<String> = vmms.into_iter().map(locked_up).collect();
+    assert_eq!(users.len(), 2, "one user for two pods: {users:?}");
+    node.remove_pod(&second).await;
 
     node.remove_container(&container).await;
     node.stop_pod(&pod).await;
@@ -88,6 +140,25 @@ async fn node_a_command_that_does_not_exist_is_the_containers_error() {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
+/// The names of the guest's zombies.
+const ZOMBIES: &str =
+    "sed -n '/^Name:/h; /^State:.Z/{x;s/Name:.//p}' /proc/[0-9]*/status 2>/dev/null";
+
+/// Runs a script of the image's shell until it says `words`, and no more than that.
+async fn until_said(node: &mut Node, container: &str, script: &str, words: &str) {
+    let deadline = std::time::Instant::now() + patience();
+    loop {
+        let answer = node.exec(container, &["sh", "-c", script]).await.unwrap();
+        let said = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        if said == words {
+            return;
+        }
+        let in_time = std::time::Instant::now() < deadline;
+        assert!(in_time, "{script} says {said:?}, not {words:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs KVM: run in the testnode (make test does)"]
 async fn node_commands_are_executed_in_running_containers() {
@@ -122,11 +193,41 @@ async fn node_commands_are_executed_in_running_containers() {
         error.message()
     );
 
+    // The guest knows by how much time-outs are stretched here.
+    let answer = node.exec(&id, &["cat", "/proc/cmdline"]).await.unwrap();
+    let line = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let told = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("HULL_TIMEOUT_SCALE="));
+    let scale = hull_shim::timeouts::timeout_scale();
+    let expected = (scale != 1.0).then(|| scale.to_string());
+    assert_eq!(told, expected.as_deref(), "{line}");
+
     // Prefixes of ids do, unknown ones do not.
     let answer = node.exec(&id[..8], &["true"]).await.unwrap();
     assert_eq!(answer.exit_code, 0);
     let error = node.exec("nonsense", &["true"]).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::NotFound);
+
+    // Orphans: that of a container with processes of its own is its first process' to reap,
+    // which sleeps; that of one that shares the guest's goes to the agent.
+    let script = "sh -c 'sleep 3600 & echo $! > /tmp/orphan'; exec sleep 3600";
+    let mut config = node.container("shared", &["sh", "-c", script]);
+    let security = config.linux.as_mut().unwrap().security_context.as_mut();
+    let namespaces = security.unwrap().namespace_options.as_mut().unwrap();
+    namespaces.pid = NamespaceMode::Pod as i32;
+    let shared = node.running(&pod, config).await;
+    until_said(
+        &mut node,
+        &shared,
+        "cut -d' ' -f4 /proc/$(cat /tmp/orphan)/stat",
+        "1",
+    )
+    .await;
+    node.exec(&id, &["sh", "-c", "sleep 0 &"]).await.unwrap();
+    until_said(&mut node, &shared, ZOMBIES, "sleep").await;
+    let script = "kill -9 $(cat /tmp/orphan); while [ -e /proc/$(cat /tmp/orphan) ]; do usleep 20000; done; echo reaped";
+    until_said(&mut node, &shared, script, "reaped").await;
 
     node.stop_container(&id, 1).await;
     let status = node.exited(&id).await;
@@ -134,6 +235,7 @@ async fn node_commands_are_executed_in_running_containers() {
         status.exit_code, 137,
         "PID 1 without a handler ignores SIGTERM"
     );
+    until_said(&mut node, &shared, ZOMBIES, "").await;
     node.remove_pod(&pod).await;
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
@@ -274,6 +376,12 @@ async fn node_a_failing_network_takes_the_sandbox_down() {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
+/// What a failed start takes beside the time that the guest is given: network, scratch disk,
+/// VMM, and taking all of that away.
+fn around_a_boot() -> Duration {
+    hull_shim::timeouts::scaled(Duration::from_millis(1500))
+}
+
 /// An initramfs whose init is the given shell script.
 fn initramfs(directory: &std::path::Path, script: Option<&str>) -> std::path::PathBuf {
     let root = directory.join("root");
@@ -320,7 +428,14 @@ async fn node_a_guest_that_never_answers_fails_with_its_phase_and_console() {
         ..Default::default()
     };
     let mut node = Node::start_with(settings).await;
+    let began = Instant::now();
     let error = node.run_pod("p").await.unwrap_err();
+    let took = began.elapsed();
+    let limit = hull_shim::timeouts::scaled(Duration::from_secs(2));
+    assert!(
+        took >= limit && took < limit + around_a_boot(),
+        "{took:?} of {limit:?}"
+    );
     for word in ["phase kernel", "last phase", "here I hang"] {
         assert!(error.message().contains(word), "{}", error.message());
     }
@@ -336,8 +451,12 @@ async fn node_a_guest_that_panics_fails_with_its_console() {
         ..Default::default()
     };
     let mut node = Node::start_with(settings).await;
+    let began = Instant::now();
     let error = node.run_pod("p").await.unwrap_err();
-    for word in ["phase kernel", "GuestPanic", "panic"] {
+    // The end is seen, not waited for.
+    let limit = hull_shim::timeouts::scaled(Duration::from_secs(15));
+    assert!(began.elapsed() < limit, "{:?}", began.elapsed());
+    for word in ["phase kernel", "GuestPanic", "panic", "last phase"] {
         assert!(error.message().contains(word), "{}", error.message());
     }
     assert_eq!(node.leftovers(), Vec::<String>::new());
