@@ -4,7 +4,9 @@
 
 mod support;
 
-use hull_cri_api::v1::{ContainerConfig, Mount};
+use hull_cri_api::v1::{
+    ContainerConfig, ListPodSandboxRequest, Mount, PodSandboxState, RunPodSandboxRequest,
+};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use support::Node;
@@ -185,35 +187,67 @@ async fn node_real_programs_work_on_host_directories() {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
+/// kill -9 of the pod's file server.
+fn kill_file_server(node: &Node) {
+    let servers = file_servers(node);
+    assert_eq!(servers.len(), 1, "{servers:?}");
+    let server = nix::unistd::Pid::from_raw(servers[0] as i32);
+    nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
 #[tokio::test]
 #[ignore = "needs KVM: run in the testnode (make test does)"]
-async fn node_a_dead_file_server_costs_the_host_volumes_only() {
+async fn node_a_dead_file_server_ends_the_pod_with_that_reason() {
     let mut node = Node::start().await;
     node.pull("busybox").await;
     let data = node.path("data");
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("hello"), "x").unwrap();
-    let pod = node.ready_pod("p").await;
-    let mut config = node.container("main", &["/bin/sleep", "3600"]);
-    config.mounts = vec![mount(&data, "/data", false)];
-    let main = node.running(&pod, config).await;
-    assert_eq!(run(&mut node, &main, "cat /data/hello").await, "x");
-    let servers = file_servers(&node);
-    let server = nix::unistd::Pid::from_raw(servers[0] as i32);
-    nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL).unwrap();
-    let error = fails(&mut node, &main, "ls /data; cat /data/hello").await;
-    assert!(error.contains("not connected"), "{error}");
-    assert_eq!(
-        run(&mut node, &main, "echo alive > /tmp/x; cat /tmp/x").await,
-        "alive"
-    );
-    let mut config = node.container("other", &["/bin/sleep", "3600"]);
-    config.mounts = vec![mount(&data, "/data", false)];
-    let error = node.create(&pod, config).await.unwrap_err();
-    assert!(error.message().contains("hull-fsd"), "{}", error.message());
-    let config = node.container("without", &["/bin/sleep", "3600"]);
-    let without = node.running(&pod, config).await;
-    assert_eq!(run(&mut node, &without, "echo alive").await, "alive");
-    node.remove_pod(&pod).await;
+    // The same pod twice, as its owner makes it anew: the first loses its file server under
+    // a shim, the second while none runs.
+    for attempt in 0..2 {
+        let mut config = node.pod("p");
+        config.metadata.as_mut().unwrap().attempt = attempt;
+        let request = RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: String::new(),
+        };
+        let pod = node.runtime.run_pod_sandbox(request).await.unwrap();
+        let pod = pod.into_inner().pod_sandbox_id;
+        let mut config = node.container("main", &["/bin/sleep", "3600"]);
+        config.metadata.as_mut().unwrap().attempt = attempt;
+        config.mounts = vec![mount(&data, "/data", false)];
+        let main = node.running(&pod, config).await;
+        assert_eq!(run(&mut node, &main, "cat /data/hello").await, "x");
+        let mut config = node.container("without", &["/bin/sleep", "3600"]);
+        config.metadata.as_mut().unwrap().attempt = attempt;
+        let without = node.running(&pod, config).await;
+        let how = if attempt == 0 {
+            kill_file_server(&node);
+            "SIGKILL"
+        } else {
+            node.kill_shim();
+            kill_file_server(&node);
+            node.start_shim().await;
+            "hull-fsd"
+        };
+        for container in [&main, &without] {
+            let status = node.exited(container).await;
+            let told = (status.exit_code, status.reason.as_str());
+            assert_eq!(told, (137, "FileServerDied"), "{}", status.message);
+            for word in ["hull-fsd", "host volumes", how] {
+                assert!(status.message.contains(word), "{}", status.message);
+            }
+        }
+        let sandbox = node.sandbox_status(&pod).await.status.unwrap();
+        assert_eq!(sandbox.state, PodSandboxState::SandboxNotready as i32);
+        assert!(node.vmm_pids().is_empty());
+        node.stop_pod(&pod).await;
+    }
+    let list = ListPodSandboxRequest::default();
+    let list = node.runtime.list_pod_sandbox(list).await.unwrap();
+    for pod in list.into_inner().items {
+        node.remove_pod(&pod.id).await;
+    }
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }

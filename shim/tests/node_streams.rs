@@ -101,10 +101,32 @@ async fn node_exec_streams_both_ways_and_tells_the_exit_code() {
             .is_err()
     );
 
-    // v4 with a terminal whose size is set.
+    // v4 without a terminal. It has no way to close standard input: the command ends itself.
     let url = node
         .runtime
-        .exec(request("read line; stty size; echo got $line", true))
+        .exec(request(
+            "read line; echo got $line; echo err >&2; exit 5",
+            false,
+        ))
+        .await
+        .unwrap();
+    let mut socket = connect(&url.into_inner().url, "v4.channel.k8s.io").await;
+    socket.send(frame(0, b"words\n")).await.unwrap();
+    let channels = drain(&mut socket).await;
+    assert_eq!(channels[&1], b"got words\n");
+    assert_eq!(channels[&2], b"err\n");
+    assert_eq!(status(&channels)["reason"], "NonZeroExitCode");
+    assert_eq!(status(&channels)["details"]["causes"][0]["message"], "5");
+
+    // v4 with a terminal whose size is set, and set again: the command waits for each.
+    let url = node
+        .runtime
+        .exec(request(
+            "exec 2>/dev/null; until [ \"$(stty size)\" = '17 91' ]; do usleep 20000; done; echo first; \
+             until [ \"$(stty size)\" = '40 132' ]; do usleep 20000; done; stty size; \
+             read line; echo got $line",
+            true,
+        ))
         .await
         .unwrap();
     let mut socket = connect(&url.into_inner().url, "v4.channel.k8s.io").await;
@@ -112,11 +134,19 @@ async fn node_exec_streams_both_ways_and_tells_the_exit_code() {
         .send(frame(4, br#"{"Width":91,"Height":17}"#))
         .await
         .unwrap();
-    // A size is applied before input that follows it: give it no chance to be late.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let first = tokio::time::timeout(patience(), socket.next()).await;
+    let Ok(Some(Ok(Message::Binary(first)))) = first else {
+        panic!("the first size is not seen: {first:?}");
+    };
+    assert!(first[1..].starts_with(b"first"), "{first:?}");
+    socket
+        .send(frame(4, br#"{"Width":132,"Height":40}"#))
+        .await
+        .unwrap();
     socket.send(frame(0, b"words\n")).await.unwrap();
     let channels = drain(&mut socket).await;
     let text = String::from_utf8_lossy(&channels[&1]).into_owned();
+    assert!(text.contains("40 132"), "{text}");
     assert!(text.contains("got words"), "{text}");
     assert_eq!(status(&channels)["status"], "Success");
     node.remove_pod(&pod).await;

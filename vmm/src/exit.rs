@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_vmm_client::exit::{ExitReason, ExitRecord};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -54,17 +53,7 @@ impl ExitSignal {
 
 /// Writes the record of how the VM ended.
 pub fn write_record(file: &mut File, reason: ExitReason, message: &str) -> std::io::Result<()> {
-    let at_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| {
-            u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-        });
-    let record = ExitRecord {
-        reason,
-        message: message.to_owned(),
-        at_ms,
-    };
-    let mut text = serde_json::to_vec(&record)?;
+    let mut text = serde_json::to_vec(&ExitRecord::now(reason, message))?;
     text.push(b'\n');
     file.write_all(&text)
 }

@@ -76,6 +76,7 @@ pub fn exit_record(exit: &VmExit, console: &[String]) -> ExitRecord {
         ExitReason::VmmError => ("VMMError", 255),
         ExitReason::Stopped => ("VMMStopped", 137),
         ExitReason::Killed => ("VMMKilled", 137),
+        ExitReason::FileServerDied => ("FileServerDied", 137),
     };
     let mut message = format!("the pod's virtual machine ended: {}", exit.message);
     if !console.is_empty() {

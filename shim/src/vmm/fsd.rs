@@ -1,14 +1,21 @@
 //! hull-fsd: the process that serves directories of the host to one pod. It is started with
 //! the pod's first host volume, ends with the VMM, and carries the sandbox's mark as the VMM
 //! does, so that whatever ends the VMM's process ends it too.
+//!
+//! When it dies, the guest's open files mean nothing any more, and no second process could
+//! tell what they meant. So the VM is ended as well, with that reason: the pod's containers
+//! are reported dead, and their owner starts them anew in another sandbox.
 
 use super::paths::SandboxPaths;
 use super::process::{create, file_error, kill, listen, reap};
 use super::{Share, VmmError, VmmRecord, cgroup, procfs};
+use crate::timeouts::scaled;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::JailConfig;
 use hull_vmm_client::control::FsState;
+use hull_vmm_client::exit::{ExitReason, ExitRecord};
 use hull_vmm_client::fsd::{FsdClient, FsdConfig, spawn};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -23,6 +30,10 @@ pub const REQUEST_QUEUES: u16 = 2;
 const LAST_WORDS_CHARS: usize = 500;
 /// How often a process whose end cannot be followed is looked at.
 const REAP_PAUSE: Duration = Duration::from_secs(1);
+/// How long a VMM may take to see that its file server is gone, before [`scaled`].
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is asked.
+const NOTICE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How file servers are started.
 #[derive(Debug, Clone)]
@@ -94,6 +105,27 @@ impl FileServer {
         Ok(())
     }
 
+    /// Follows the one that an earlier shim started, if there is one, to its end.
+    pub async fn follow_adopted(&self) {
+        let vmm = ControlClient::new(&self.paths.control);
+        match vmm.state().await.map(|state| state.fs) {
+            Ok(Some(FsState::Attached)) => {}
+            Ok(Some(FsState::Broken)) => {
+                return end_vm("while no shim ran", self.vmm, &self.paths).await;
+            }
+            _ => return,
+        }
+        let is_server = |(pid, directory): &(u32, PathBuf)| {
+            *directory == self.paths.dir && *pid != self.vmm.pid
+        };
+        let mut processes = procfs::sandbox_processes(&self.servers.sandboxes_dir).into_iter();
+        match processes.find(is_server) {
+            Some((pid, _)) => follow(pid, self.vmm, self.paths.clone()).await,
+            // It went in this moment.
+            None => end_vm("nobody saw how", self.vmm, &self.paths).await,
+        }
+    }
+
     async fn start(&self, vmm: &ControlClient, uid: u32) -> Result<(), VmmError> {
         // One that an earlier shim started and did not get to connect.
         for (pid, directory) in procfs::sandbox_processes(&self.servers.sandboxes_dir) {
@@ -112,7 +144,7 @@ impl FileServer {
         if let Some(Err(error)) = cgroup.map(|cgroup| cgroup::place(&cgroup, pid)) {
             tracing::debug!(pid, %error, "a file server stays in the shim's cgroup");
         }
-        tokio::spawn(follow(pid, id.to_string_lossy().into_owned()));
+        tokio::spawn(follow(pid, self.vmm, self.paths.clone()));
         tracing::info!(sandbox_id = %id.to_string_lossy(), pid, "file server started");
         vmm.attach_fs(stream.as_fd())
             .await
@@ -170,8 +202,8 @@ fn remove(path: &Path) -> Result<(), VmmError> {
     }
 }
 
-/// Waits for the end of a child and says how it was.
-async fn follow(pid: u32, sandbox_id: String) {
+/// Waits for the end of a file server. If the VM outlives it, that ends too.
+async fn follow(pid: u32, vmm: VmmRecord, paths: SandboxPaths) {
     let target = rustix::process::Pid::from_raw(pid as i32);
     let flags = rustix::process::PidfdFlags::NONBLOCK;
     if let Some(Ok(pidfd)) = target.map(|pid| rustix::process::pidfd_open(pid, flags))
@@ -186,10 +218,133 @@ async fn follow(pid: u32, sandbox_id: String) {
     while procfs::start_ticks(pid).is_some() {
         tokio::time::sleep(REAP_PAUSE).await;
     }
-    match reap(pid) {
-        Some(status) if !status.success() => {
-            tracing::warn!(sandbox_id, pid, %status, "the pod's file server died");
+    let how = match reap(pid) {
+        Some(status) => status.to_string(),
+        // The child of an earlier shim.
+        None => "nobody saw how".to_owned(),
+    };
+    end_vm(&how, vmm, &paths).await;
+}
+
+/// Ends a VM that lost its file server, and writes down why.
+async fn end_vm(how: &str, vmm: VmmRecord, paths: &SandboxPaths) {
+    let sandbox_id = paths.dir.file_name().unwrap_or_default().to_string_lossy();
+    if !lost(paths).await {
+        tracing::debug!(%sandbox_id, how, "the pod's file server ended");
+        return;
+    }
+    let message = format!(
+        "its file server (hull-fsd) died ({how}), and with it the pod's host volumes; the last \
+         line of its log: {}",
+        last_words(&paths.fsd_log)
+    );
+    tracing::error!(%sandbox_id, pid = vmm.pid, message, "a VM is ended");
+    // Before the process goes: whoever finds it gone, this shim or the next, reads this.
+    let noted = write_exit(&paths.exit, &message);
+    let ended = match procfs::start_ticks(vmm.pid) == Some(vmm.start_ticks) {
+        true => kill(vmm.pid).await,
+        false => Ok(()),
+    };
+    for error in [noted.err(), ended.err()].into_iter().flatten() {
+        tracing::error!(%sandbox_id, pid = vmm.pid, %error, "ending a VM without file server");
+    }
+}
+
+/// Whether the VMM lives and has lost its file server: one that ends takes it along.
+async fn lost(paths: &SandboxPaths) -> bool {
+    let vmm = ControlClient::new(&paths.control);
+    let noticed = async {
+        loop {
+            match vmm.state().await.map(|state| state.fs) {
+                Ok(Some(FsState::Broken)) => return true,
+                Ok(Some(FsState::Attached)) => tokio::time::sleep(NOTICE_PAUSE).await,
+                // Never connected, which whoever wanted it was told; or the VMM is gone.
+                _ => return false,
+            }
         }
-        _ => tracing::debug!(sandbox_id, pid, "the pod's file server ended"),
+    };
+    tokio::time::timeout(scaled(NOTICE_TIMEOUT), noticed)
+        .await
+        .unwrap_or(false)
+}
+
+fn write_exit(path: &Path, message: &str) -> Result<(), VmmError> {
+    let record = ExitRecord::now(ExitReason::FileServerDied, message);
+    let write = || -> std::io::Result<()> {
+        let text = serde_json::to_vec(&record)?;
+        let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
+        file.write_all(&text)
+    };
+    write().map_err(file_error("writing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    /// A VMM that answers, one a request, with these states of its file server, and then is
+    /// gone from its socket; its process lives.
+    fn vmm(states: &'static [&str]) -> (tempfile::TempDir, SandboxPaths, std::process::Child) {
+        let directory = tempfile::tempdir().unwrap();
+        let (run_dir, state_dir) = (directory.path().join("run"), directory.path().join("state"));
+        let paths = SandboxPaths::new(&run_dir, &state_dir, "x1");
+        super::super::process::make_directories(&paths).unwrap();
+        std::fs::write(&paths.fsd_log, "earlier\nfarewell\n").unwrap();
+        std::fs::write(&paths.exit, "").unwrap();
+        let listener = UnixListener::bind(&paths.control).unwrap();
+        let control = paths.control.clone();
+        std::thread::spawn(move || {
+            for state in states {
+                let (mut stream, _) = listener.accept().unwrap();
+                BufReader::new(stream.try_clone().unwrap())
+                    .read_line(&mut String::new())
+                    .unwrap();
+                let answer = format!(
+                    "{{\"answer\":\"state\",\"id\":\"x1\",\"pid\":1,\"uptime_ms\":1,\
+                     \"running\":true,\"attached_disks\":[],\"fs\":\"{state}\"}}\n"
+                );
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            std::fs::remove_file(control).unwrap();
+        });
+        let process = std::process::Command::new("sleep").arg("60").spawn();
+        (directory, paths, process.unwrap())
+    }
+
+    fn record(process: &std::process::Child) -> VmmRecord {
+        VmmRecord {
+            pid: process.id(),
+            start_ticks: procfs::start_ticks(process.id()).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vm_that_lost_its_file_server_is_ended_with_that_reason() {
+        // It takes a moment to notice.
+        let (_directory, paths, mut process) = vmm(&["attached", "broken"]);
+        end_vm("signal: 9 (SIGKILL)", record(&process), &paths).await;
+        let ended = process.wait().unwrap();
+        assert!(!ended.success(), "{ended}");
+        let text = std::fs::read_to_string(&paths.exit).unwrap();
+        let record = hull_vmm_client::exit::read_record(&text, None);
+        assert_eq!(record.reason, ExitReason::FileServerDied);
+        for word in ["hull-fsd", "SIGKILL", "host volumes", "farewell"] {
+            assert!(record.message.contains(word), "{}", record.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_server_that_ends_with_its_vmm_is_no_reason() {
+        // The VMM is gone from its socket; then one that was never connected.
+        for states in [&["attached"] as &'static [&str], &["empty"]] {
+            let (_directory, paths, mut process) = vmm(states);
+            end_vm("exit status: 0", record(&process), &paths).await;
+            assert!(process.try_wait().unwrap().is_none());
+            process.kill().unwrap();
+            process.wait().unwrap();
+            assert_eq!(std::fs::read_to_string(&paths.exit).unwrap(), "");
+        }
     }
 }

@@ -282,11 +282,10 @@ impl VmmLauncher for HullVmm {
         if procfs::start_ticks(record.pid) != Some(record.start_ticks) {
             return Ok(Err(read_exit(&paths.exit, None)));
         }
-        Ok(Ok(Process::follow(
-            *record,
-            paths.clone(),
-            &self.file_servers,
-        )?))
+        let process = Process::follow(*record, paths.clone(), &self.file_servers)?;
+        let adopted = Arc::clone(&process);
+        tokio::spawn(async move { adopted.file_server.follow_adopted().await });
+        Ok(Ok(process))
     }
 
     async fn destroy(

@@ -14,6 +14,20 @@ pub struct ExitRecord {
     pub at_ms: u64,
 }
 
+impl ExitRecord {
+    /// An end that is seen at this moment.
+    pub fn now(reason: ExitReason, message: impl Into<String>) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self {
+            reason,
+            message: message.into(),
+            at_ms: now.map_or(0, |elapsed| {
+                u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+            }),
+        }
+    }
+}
+
 /// The distinct ways in which a VM ends.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq, Hash)]
 #[serde(rename_all = "kebab-case")]
@@ -28,6 +42,9 @@ pub enum ExitReason {
     Stopped,
     /// It vanished without a record: killed from outside. Never written by the VMM.
     Killed,
+    /// It was killed because hull-fsd, which served it directories of the host, had died.
+    /// Written by whoever started both.
+    FileServerDied,
 }
 
 impl ExitReason {
@@ -37,7 +54,7 @@ impl ExitReason {
             ExitReason::GuestShutdown | ExitReason::Stopped => 0,
             ExitReason::GuestPanic => 10,
             ExitReason::VmmError => 1,
-            ExitReason::Killed => 137,
+            ExitReason::Killed | ExitReason::FileServerDied => 137,
         }
     }
 }
@@ -49,10 +66,6 @@ pub fn read_record(text: &str, status: Option<std::process::ExitStatus>) -> Exit
     if let Ok(record) = serde_json::from_str(text) {
         return record;
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let at_ms = now.map_or(0, |elapsed| {
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-    });
     let message = match status.and_then(|status| status.signal()) {
         Some(libc::SIGSYS) => {
             "hull-vmm made a system call that its seccomp filter forbids (signal 31)".to_owned()
@@ -60,11 +73,7 @@ pub fn read_record(text: &str, status: Option<std::process::ExitStatus>) -> Exit
         Some(signal) => format!("hull-vmm was killed by signal {signal}"),
         None => "hull-vmm vanished without an exit record".to_owned(),
     };
-    ExitRecord {
-        reason: ExitReason::Killed,
-        message,
-        at_ms,
-    }
+    ExitRecord::now(ExitReason::Killed, message)
 }
 
 #[cfg(test)]
