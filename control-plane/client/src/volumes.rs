@@ -167,12 +167,11 @@ pub fn offered(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Opti
     }
 }
 
-/// The volume that was made for the claim, or the smallest that does. `node`: only those that can
-/// be used there. `prebound_only`: the scheduler will choose among the free ones.
+/// The volume that was made for the claim, or the smallest that does. `prebound_only`: the
+/// scheduler will choose among the free ones.
 pub fn find<'v, V>(
     volumes: impl IntoIterator<Item = &'v V>,
     claim: &PersistentVolumeClaim,
-    node: Option<&Node>,
     prebound_only: bool,
 ) -> Option<&'v V>
 where
@@ -180,9 +179,6 @@ where
 {
     let mut best: Option<(&V, Quantity)> = None;
     for volume in volumes {
-        if node.is_some_and(|node| !reaches(volume, node)) {
-            continue;
-        }
         match offered(volume, claim) {
             Some(Holder::Claim) => return Some(volume),
             Some(Holder::Nobody) if !prebound_only => {}
@@ -250,14 +246,14 @@ mod tests {
             ),
         ];
         assert_eq!(
-            name(find(&volumes, &claim(json!({})), None, false)),
+            name(find(&volumes, &claim(json!({})), false)),
             Some("right")
         );
-        assert_eq!(name(find(&volumes, &claim(json!({})), None, true)), None);
+        assert_eq!(name(find(&volumes, &claim(json!({})), true)), None);
         let chosen = claim(json!({"selector": {"matchLabels": {"size": "50Gi"}}}));
-        assert_eq!(name(find(&volumes, &chosen, None, false)), Some("big"));
+        assert_eq!(name(find(&volumes, &chosen, false)), Some("big"));
         let slow = claim(json!({"storageClassName": "slow"}));
-        assert_eq!(name(find(&volumes, &slow, None, false)), Some("slow"));
+        assert_eq!(name(find(&volumes, &slow, false)), Some("slow"));
     }
 
     #[test]
@@ -273,22 +269,23 @@ mod tests {
             Arc::new(going),
             volume("made", "90Gi", made),
         ];
-        assert_eq!(
-            name(find(&volumes, &claim(json!({})), None, true)),
-            Some("made")
-        );
+        assert_eq!(name(find(&volumes, &claim(json!({})), true)), Some("made"));
     }
 
     #[test]
-    fn only_volumes_that_the_node_reaches_do() {
-        let on = |node: &str| {
-            json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": "host", "operator": "In", "values": [node]}]}]}}})
+    fn a_volume_is_reached_by_the_nodes_of_any_of_its_terms() {
+        let term = |host: &str| json!({"matchExpressions": [{"key": "host", "operator": "In", "values": [host]}]});
+        let on = |terms: Value| json!({"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}});
+        let node = |host: &str| -> Node {
+            serde_json::from_value(json!({"metadata": {"labels": {"host": host}}})).unwrap()
         };
-        let volumes = [volume("a", "5Gi", on("a")), volume("b", "5Gi", on("b"))];
-        let node: Node =
-            serde_json::from_value(json!({"metadata": {"labels": {"host": "b"}}})).unwrap();
-        let found = find(&volumes, &claim(json!({})), Some(&node), false);
-        assert_eq!(name(found), Some("b"));
+        let local = volume("local", "5Gi", on(json!([term("a"), term("b")])));
+        let hosts = ["a", "b", "c"];
+        let reached = hosts.map(|host| reaches(&local, &node(host)));
+        assert_eq!(reached, [true, true, false]);
+        let anywhere = volume("anywhere", "5Gi", json!({}));
+        assert!(reaches(&anywhere, &node("c")));
+        let nowhere = volume("nowhere", "5Gi", on(json!([])));
+        assert!(!reaches(&nowhere, &node("a")));
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
     policy::v1::PodDisruptionBudget,
-    storage::v1::StorageClass,
+    storage::v1::{CSINode, StorageClass},
 };
 use rand::Rng;
 
@@ -297,6 +297,20 @@ impl Core {
                 volumes.apply_class(&name(&class), Some(class));
             }
             Change::Deleted(class) => volumes.apply_class(&name(&class), None),
+        }
+        self.wake(&Happening::VolumesChanged, now);
+    }
+
+    /// What a node's CSI drivers say of it.
+    pub fn observe_csi_node(&mut self, change: Change<CSINode>, now: Instant) {
+        let name = |node: &CSINode| node.metadata.name.clone().unwrap_or_default();
+        let volumes = self.cache.volumes_mut();
+        match change {
+            Change::ListBegins => return volumes.clear_csi_nodes(),
+            Change::Listed(node) => return volumes.apply_csi_node(&name(&node), Some(&node)),
+            Change::ListEnds => {}
+            Change::Applied(node) => volumes.apply_csi_node(&name(&node), Some(&node)),
+            Change::Deleted(node) => volumes.apply_csi_node(&name(&node), None),
         }
         self.wake(&Happening::VolumesChanged, now);
     }

@@ -333,3 +333,45 @@ fn an_event_wakes_only_pods_that_it_can_help() {
     bench.delete(on(pod("large-b", "1500m", json!({})), "b"));
     assert_eq!(bench.placed(), "b");
 }
+
+#[test]
+fn a_pod_that_names_its_node_is_never_placed_anew() {
+    let mut bench = Bench::with_nodes([node("a", "1", json!({})), node("b", "4", json!({}))]);
+    // More than a has; of a node that nobody knows; and one that was waiting for a place.
+    bench.pod(on(pod("large", "3", json!({})), "a"));
+    bench.pod(on(pod("lost", "1", json!({})), "gone"));
+    bench.pod(pod("late", "8", json!({})));
+    bench.refused();
+    bench.pod(on(pod("late", "8", json!({})), "b"));
+    assert_eq!(bench.decide(), None);
+    bench
+        .core
+        .observe_node(Change::Deleted(node("a", "1", json!({}))), bench.now);
+    bench.node(node("c", "64", json!({})));
+    bench.pass(Duration::from_secs(3600));
+    assert_eq!(
+        bench.decide(),
+        None,
+        "nor when its node goes and others come"
+    );
+    let sizes = bench.core.queue_sizes();
+    assert_eq!(
+        (sizes.active, sizes.backoff, sizes.unschedulable),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn nodes_that_a_pod_does_not_name_are_counted_as_such() {
+    let mut bench = Bench::with_nodes(["a", "b"].map(|name| node(name, "4", json!({}))));
+    // Past the queue, which takes no pod that has a node.
+    let info = PodInfo::new(on(pod("p", "1", json!({})), "gone")).unwrap();
+    bench
+        .core
+        .queue
+        .apply(Arc::new(info), (0, 0), false, bench.now);
+    assert_eq!(
+        bench.refused(),
+        "0/2 nodes are available: 2 node(s) didn't match the requested node name."
+    );
+}

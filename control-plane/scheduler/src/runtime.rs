@@ -12,7 +12,7 @@ use k8s_openapi::{
     api::{
         core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
         policy::v1::PodDisruptionBudget,
-        storage::v1::StorageClass,
+        storage::v1::{CSINode, StorageClass},
     },
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
@@ -64,6 +64,7 @@ enum Input {
     Claim(Box<Change<PersistentVolumeClaim>>),
     Volume(Box<Change<PersistentVolume>>),
     Class(Box<Change<StorageClass>>),
+    CsiNode(Box<Change<CSINode>>),
 }
 
 /// Runs the scheduler until `shutdown`, with leader election while this instance leads. An API
@@ -106,7 +107,7 @@ async fn work(
     }
     // Claims and volumes first: what is known of them when pods come is not asked twice.
     follow!(
-        StorageClass => Input::Class, PersistentVolume => Input::Volume,
+        StorageClass => Input::Class, CSINode => Input::CsiNode, PersistentVolume => Input::Volume,
         PersistentVolumeClaim => Input::Claim, Pod => Input::Pod, Node => Input::Node,
         Namespace => Input::Namespace, PodDisruptionBudget => Input::Budget
     );
@@ -249,6 +250,7 @@ impl Scheduler {
             Input::Claim(change) => self.core.observe_claim(*change, now),
             Input::Volume(change) => self.core.observe_volume(*change, now),
             Input::Class(change) => self.core.observe_class(*change, now),
+            Input::CsiNode(change) => self.core.observe_csi_node(*change, now),
         }
     }
 

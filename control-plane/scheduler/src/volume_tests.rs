@@ -278,3 +278,73 @@ fn a_claim_for_one_pod_has_one_pod() {
     bench.pass(Duration::from_secs(20));
     assert_eq!(bench.placed(), "b");
 }
+
+impl Bench {
+    /// A bound claim of a volume that a driver attaches.
+    fn attached(&mut self, claim: &str, driver: &str, handle: &str) {
+        let name = format!("pv-{claim}");
+        let volume = json!({"metadata": {"name": name}, "spec": {"storageClassName": "fast",
+            "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteMany"],
+            "csi": {"driver": driver, "volumeHandle": handle}}, "status": {"phase": "Bound"}});
+        let change = Change::Applied(serde_json::from_value(volume).unwrap());
+        self.core.observe_volume(change, self.now);
+        self.claim(claim, "fast", &name, "ReadWriteMany");
+    }
+
+    /// What `driver` can attach to a node.
+    fn limit(&mut self, node: &str, driver: &str, count: i32) {
+        let node = json!({"metadata": {"name": node}, "spec": {"drivers": [
+            {"name": driver, "nodeID": node, "allocatable": {"count": count}},
+            {"name": "unlimited.csi", "nodeID": node}]}});
+        let change = Change::Applied(serde_json::from_value(node).unwrap());
+        self.core.observe_csi_node(change, self.now);
+    }
+}
+
+const EXCEEDED: &str = "0/1 nodes are available: 1 node(s) exceed max volume count.";
+
+#[test]
+fn a_node_gets_no_more_volumes_than_its_drivers_can_attach() {
+    let mut bench = Bench::with_nodes([node("a", "64", json!({}))]);
+    bench.limit("a", "disk.csi", 2);
+    for claim in ["one", "two", "three"] {
+        bench.attached(claim, "disk.csi", claim);
+    }
+    bench.attached("again", "disk.csi", "one");
+    bench.attached("other", "unlimited.csi", "one");
+    for claim in ["one", "two"] {
+        bench.pod(with_claim(claim, claim));
+        assert_eq!(bench.placed(), "a");
+    }
+    bench.pod(with_claim("three", "three"));
+    assert_eq!(bench.refused(), EXCEEDED);
+    // Neither a volume that is there already counts, nor one of another driver, nor none.
+    for claim in ["again", "other"] {
+        bench.pod(with_claim(claim, claim));
+        assert_eq!(bench.placed(), "a");
+    }
+    bench.pod(pod("plain", "1", json!({})));
+    assert_eq!(bench.placed(), "a");
+    // A pod without volumes that goes is no help, one that frees its volume is.
+    bench.pass(Duration::from_secs(20));
+    bench.delete(on(pod("plain", "1", json!({})), "a"));
+    assert_eq!(bench.decide(), None);
+    bench.delete(on(with_claim("two", "two"), "a"));
+    assert_eq!(bench.placed(), "a");
+}
+
+#[test]
+fn a_volume_that_is_still_to_be_made_counts_by_its_class() {
+    let mut bench = Bench::with_nodes([zoned("a", "west")]);
+    bench.class("late", "disk.csi");
+    bench.limit("a", "disk.csi", 1);
+    bench.claim("new", "late", "", "ReadWriteOnce");
+    bench.claim("newer", "late", "", "ReadWriteOnce");
+    bench.pod(with_claim("p", "new"));
+    assert_eq!(bench.placed(), "a");
+    bench.pod(with_claim("q", "newer"));
+    assert_eq!(bench.refused(), EXCEEDED);
+    bench.pass(Duration::from_secs(20));
+    bench.limit("a", "disk.csi", 2);
+    assert_eq!(bench.placed(), "a", "once the driver can do more");
+}

@@ -13,7 +13,7 @@ use hull_client::volumes::{
 };
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
-    storage::v1::StorageClass,
+    storage::v1::{CSINode, StorageClass},
 };
 use parking_lot::Mutex;
 
@@ -32,14 +32,61 @@ pub enum Choice {
 /// What was chosen for pods whose binding is under way, by uid.
 pub type Choices = Arc<Mutex<HashMap<Arc<str>, Vec<Choice>>>>;
 
+/// The objects.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    claims: HashMap<ClaimKey, Arc<PersistentVolumeClaim>>,
+    volumes: HashMap<String, Arc<PersistentVolume>>,
+    classes: HashMap<String, Arc<StorageClass>>,
+    /// How many volumes of a driver a node can have attached: by node, then by driver.
+    limits: HashMap<String, HashMap<String, usize>>,
+}
+
+/// A volume of a CSI driver, as it counts on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Attachable {
+    /// The driver.
+    pub driver: String,
+    /// The same for all claims and pods that use the volume.
+    pub volume: String,
+}
+
+impl Known {
+    /// What a claim attaches to its pod's node, or will once it is bound; `None`: it is not known,
+    /// or no driver attaches it.
+    pub fn attachable(&self, namespace: &str, name: &str) -> Option<Attachable> {
+        let claim = self.claims.get(&(namespace.to_owned(), name.to_owned()))?;
+        let bound = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_deref());
+        if let Some(bound) = bound.filter(|bound| !bound.is_empty()) {
+            let source = self.volumes.get(bound)?.spec.as_ref()?.csi.as_ref()?;
+            return Some(Attachable {
+                driver: source.driver.clone(),
+                volume: source.volume_handle.clone(),
+            });
+        }
+        let class = self.classes.get(class_of(claim))?;
+        (class.provisioner != NO_PROVISIONER).then(|| Attachable {
+            driver: class.provisioner.clone(),
+            volume: format!("{namespace}/{name}"),
+        })
+    }
+
+    /// The limits of a node, by driver.
+    pub fn limits(&self, node: &str) -> Option<&HashMap<String, usize>> {
+        self.limits.get(node)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Volumes {
-    claims: HashMap<ClaimKey, Arc<PersistentVolumeClaim>>,
-    volumes: HashMap<String, Arc<PersistentVolume>>,
+    /// Shared with the decision under way.
+    known: Arc<Known>,
     /// Names by class.
     by_class: HashMap<String, BTreeMap<String, Arc<PersistentVolume>>>,
-    classes: HashMap<String, Arc<StorageClass>>,
     choices: Choices,
 }
 
@@ -56,15 +103,16 @@ fn class_of_volume(volume: &PersistentVolume) -> String {
 impl Volumes {
     /// Created, changed or (`None`) deleted.
     pub fn apply_claim(&mut self, key: ClaimKey, claim: Option<PersistentVolumeClaim>) {
+        let claims = &mut self.known_mut().claims;
         match claim {
-            Some(claim) => self.claims.insert(key, Arc::new(claim)),
-            None => self.claims.remove(&key),
+            Some(claim) => claims.insert(key, Arc::new(claim)),
+            None => claims.remove(&key),
         };
     }
 
     /// Created, changed or (`None`) deleted.
     pub fn apply_volume(&mut self, name: &str, volume: Option<PersistentVolume>) {
-        if let Some(old) = self.volumes.remove(name)
+        if let Some(old) = self.known_mut().volumes.remove(name)
             && let Some(of_class) = self.by_class.get_mut(&class_of_volume(&old))
         {
             of_class.remove(name);
@@ -72,27 +120,67 @@ impl Volumes {
         if let Some(volume) = volume.map(Arc::new) {
             let of_class = self.by_class.entry(class_of_volume(&volume)).or_default();
             of_class.insert(name.to_owned(), volume.clone());
-            self.volumes.insert(name.to_owned(), volume);
+            self.known_mut().volumes.insert(name.to_owned(), volume);
         }
     }
 
     /// Created, changed or (`None`) deleted.
     pub fn apply_class(&mut self, name: &str, class: Option<StorageClass>) {
+        let classes = &mut self.known_mut().classes;
         match class {
-            Some(class) => self.classes.insert(name.to_owned(), Arc::new(class)),
-            None => self.classes.remove(name),
+            Some(class) => classes.insert(name.to_owned(), Arc::new(class)),
+            None => classes.remove(name),
         };
+    }
+
+    /// What a node's drivers say of it: created, changed or (`None`) deleted.
+    pub fn apply_csi_node(&mut self, name: &str, node: Option<&CSINode>) {
+        let drivers = node.map(|node| node.spec.drivers.as_slice());
+        let limits: HashMap<String, usize> = drivers
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|driver| {
+                let count = driver.allocatable.as_ref()?.count?;
+                Some((driver.name.clone(), usize::try_from(count).ok()?))
+            })
+            .collect();
+        let all = &mut self.known_mut().limits;
+        if limits.is_empty() {
+            all.remove(name);
+        } else {
+            all.insert(name.to_owned(), limits);
+        }
+    }
+
+    /// No node has limits any more.
+    pub fn clear_csi_nodes(&mut self) {
+        self.known_mut().limits.clear();
+    }
+
+    /// The objects, for one decision.
+    pub fn known(&self) -> Arc<Known> {
+        self.known.clone()
+    }
+
+    /// Copies the objects only when a decision still has them, which none does between events.
+    fn known_mut(&mut self) -> &mut Known {
+        Arc::make_mut(&mut self.known)
     }
 
     /// Forgets what a new list does not have.
     pub fn retain_claims(&mut self, listed: &HashSet<String>) {
-        self.claims
+        self.known_mut()
+            .claims
             .retain(|(namespace, name), _| listed.contains(&format!("{namespace}/{name}")));
     }
 
     /// Forgets what a new list does not have.
     pub fn retain_volumes(&mut self, listed: &HashSet<String>) {
-        let gone = self.volumes.keys().filter(|name| !listed.contains(*name));
+        let gone = self
+            .known
+            .volumes
+            .keys()
+            .filter(|name| !listed.contains(*name));
         for name in gone.cloned().collect::<Vec<_>>() {
             self.apply_volume(&name, None);
         }
@@ -100,17 +188,18 @@ impl Volumes {
 
     /// One claim.
     pub fn claim(&self, namespace: &str, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
-        self.claims.get(&(namespace.to_owned(), name.to_owned()))
+        let key = (namespace.to_owned(), name.to_owned());
+        self.known.claims.get(&key)
     }
 
     /// One volume.
     pub fn volume(&self, name: &str) -> Option<&Arc<PersistentVolume>> {
-        self.volumes.get(name)
+        self.known.volumes.get(name)
     }
 
     /// The claim's class.
     pub fn class(&self, claim: &PersistentVolumeClaim) -> Option<&Arc<StorageClass>> {
-        self.classes.get(class_of(claim))
+        self.known.classes.get(class_of(claim))
     }
 
     /// Volumes that would do for the claim: the one that it was promised with another pod; else

@@ -270,7 +270,7 @@ impl ClaimBinderController {
             .is_some_and(|class| waits_for_consumer(class))
             && annotation(claim, SELECTED_NODE).is_none();
         let volumes = self.volumes.all();
-        if let Some(volume) = find(&volumes, claim, None, waits) {
+        if let Some(volume) = find(&volumes, claim, waits) {
             return self.bind(claim, volume).await;
         }
         match class {

@@ -10,11 +10,13 @@ mod node_ports;
 mod node_resources_balanced_allocation;
 mod node_resources_fit;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod priority_sort;
 mod scheduling_gates;
 mod taint_toleration;
 mod volume_binding;
+mod volume_events;
 mod volume_restrictions;
 mod volume_zone;
 
@@ -29,6 +31,7 @@ pub use node_ports::NodePorts;
 pub use node_resources_balanced_allocation::NodeResourcesBalancedAllocation;
 pub use node_resources_fit::{NodeResourcesFit, ScoringStrategy};
 pub use node_unschedulable::NodeUnschedulable;
+pub use node_volume_limits::NodeVolumeLimits;
 pub use pod_topology_spread::PodTopologySpread;
 pub use priority_sort::PrioritySort;
 pub use scheduling_gates::SchedulingGates;
@@ -47,6 +50,7 @@ pub fn default_framework(strategy: ScoringStrategy) -> Framework {
         pre_filters: vec![
             Box::new(NodeAffinity),
             Box::new(VolumeRestrictions),
+            Box::new(NodeVolumeLimits),
             Box::new(VolumeBinding),
             Box::new(PodTopologySpread),
             Box::new(InterPodAffinity),
@@ -59,6 +63,7 @@ pub fn default_framework(strategy: ScoringStrategy) -> Framework {
             Box::new(NodePorts),
             Box::new(NodeResourcesFit { strategy }),
             Box::new(VolumeRestrictions),
+            Box::new(NodeVolumeLimits),
             Box::new(VolumeBinding),
             Box::new(VolumeZone),
             Box::new(PodTopologySpread),

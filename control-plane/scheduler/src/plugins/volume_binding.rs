@@ -23,6 +23,7 @@ use crate::{
     framework::{
         BindError, CycleState, Event, Filter, Plugin, PreBind, PreFilter, Rejection, Reserve, Sees,
     },
+    plugins::volume_events,
     pod::PodInfo,
     volumes::{Choice, Choices, Waiting, choose},
 };
@@ -157,16 +158,11 @@ impl Filter for VolumeBinding {
     }
 
     fn ignores(&self, event: &Event<'_>) -> bool {
-        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
+        volume_events::ignores(event)
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
-        let cures = match event {
-            Event::VolumesChanged | Event::NodeAdded(_) => true,
-            Event::NodeUpdated { changes, .. } => changes.labels,
-            _ => false,
-        };
-        cures && !pod.claims.is_empty()
+        volume_events::cures(pod, event)
     }
 }
 

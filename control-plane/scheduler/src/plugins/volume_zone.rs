@@ -3,7 +3,7 @@
 use crate::{
     cache::NodeInfo,
     framework::{CycleState, Event, Filter, Plugin, Rejection, Sees},
-    plugins::volume_binding::PodVolumes,
+    plugins::{volume_binding::PodVolumes, volume_events},
     pod::PodInfo,
 };
 
@@ -51,15 +51,10 @@ impl Filter for VolumeZone {
     }
 
     fn ignores(&self, event: &Event<'_>) -> bool {
-        matches!(event, Event::PodAdded(_) | Event::PodRemoved { .. })
+        volume_events::ignores(event)
     }
 
     fn is_cured_by(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
-        let cures = match event {
-            Event::VolumesChanged | Event::NodeAdded(_) => true,
-            Event::NodeUpdated { changes, .. } => changes.labels,
-            _ => false,
-        };
-        cures && !pod.claims.is_empty()
+        volume_events::cures(pod, event)
     }
 }
