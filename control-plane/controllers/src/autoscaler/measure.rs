@@ -80,6 +80,18 @@ fn value_status(proposal: &Proposal, resource: &str) -> MetricValueStatus {
     }
 }
 
+/// What a metric asks for; its own part of the status is still to come.
+fn asked(metric: &MetricSpec, proposal: &Proposal, name: String) -> Asked {
+    Asked {
+        replicas: proposal.replicas,
+        name,
+        status: MetricStatus {
+            type_: metric.type_.clone(),
+            ..MetricStatus::default()
+        },
+    }
+}
+
 impl Subject<'_> {
     async fn proposal(
         &self,
@@ -139,19 +151,13 @@ impl Subject<'_> {
                 };
                 let found = self.proposal(wanted, &source.target, "FailedGetResourceMetric");
                 let (proposal, suffix) = found.await?;
-                let status = ResourceMetricStatus {
+                let name = format!("{} resource{suffix}", source.name);
+                let mut asked = asked(metric, &proposal, name);
+                asked.status.resource = Some(ResourceMetricStatus {
                     name: source.name.clone(),
                     current: value_status(&proposal, &source.name),
-                };
-                Ok(Asked {
-                    replicas: proposal.replicas,
-                    name: format!("{} resource{suffix}", source.name),
-                    status: MetricStatus {
-                        type_: metric.type_.clone(),
-                        resource: Some(status),
-                        ..MetricStatus::default()
-                    },
-                })
+                });
+                Ok(asked)
             }
             ("ContainerResource", _, Some(source)) => {
                 let wanted = Wanted {
@@ -160,20 +166,14 @@ impl Subject<'_> {
                 };
                 let reason = "FailedGetContainerResourceMetric";
                 let (proposal, suffix) = self.proposal(wanted, &source.target, reason).await?;
-                let status = ContainerResourceMetricStatus {
+                let name = format!("{} container resource{suffix}", source.name);
+                let mut asked = asked(metric, &proposal, name);
+                asked.status.container_resource = Some(ContainerResourceMetricStatus {
                     name: source.name.clone(),
                     container: source.container.clone(),
                     current: value_status(&proposal, &source.name),
-                };
-                Ok(Asked {
-                    replicas: proposal.replicas,
-                    name: format!("{} container resource{suffix}", source.name),
-                    status: MetricStatus {
-                        type_: metric.type_.clone(),
-                        container_resource: Some(status),
-                        ..MetricStatus::default()
-                    },
-                })
+                });
+                Ok(asked)
             }
             ("Pods", ..) => Err(unserved("FailedGetPodsMetric", "custom")),
             ("Object", ..) => Err(unserved("FailedGetObjectMetric", "custom")),

@@ -12,6 +12,8 @@ use crate::runtime::Key;
 struct Held {
     name: String,
     networks: Vec<IpNet>,
+    /// Networks that are larger than a node's share.
+    claims: Vec<IpNet>,
     /// The node was seen with them; otherwise they are meant for it.
     seen: bool,
 }
@@ -22,6 +24,15 @@ impl Held {
         let mut theirs = self.networks.iter();
         theirs.any(|a| networks.iter().any(|b| same(a, b)))
     }
+}
+
+/// What became of the networks that a node has, where it is worth a word.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Adopted {
+    /// Another node has part of them.
+    pub(super) shared_with: Option<String>,
+    /// They are larger than a node's share and do not count.
+    pub(super) refused: Vec<IpNet>,
 }
 
 /// What there is for a node.
@@ -75,6 +86,7 @@ impl Assignments {
         let held = Held {
             name: key.name.clone(),
             networks: networks.clone(),
+            claims: Vec::new(),
             seen: false,
         };
         self.held.insert(uid.to_owned(), held);
@@ -89,21 +101,19 @@ impl Assignments {
     }
 
     /// A node has these networks, whoever gave them. Those that are no part of the cluster's do
-    /// not count: 0.0.0.0/0 would leave nothing to anybody. What was meant for it otherwise is free
-    /// again, and what was meant for others of these. Gives the name of another node that has
-    /// part of them.
-    pub(super) fn adopt(
-        &mut self,
-        uid: &str,
-        key: &Key,
-        mut networks: Vec<IpNet>,
-    ) -> Option<String> {
+    /// not count: 0.0.0.0/0 would leave nothing to anybody. No more do those that are larger than
+    /// a node's share, though others get their parts last. What was meant for it otherwise is free
+    /// again, and what was meant for others of these.
+    pub(super) fn adopt(&mut self, uid: &str, key: &Key, mut networks: Vec<IpNet>) -> Adopted {
         networks.retain(|network| self.sets.iter().any(|set| set.contains(network)));
+        let too_large = |network: &IpNet| self.sets.iter().any(|set| set.is_too_small_for(network));
+        let (claims, networks): (Vec<_>, Vec<_>) = networks.into_iter().partition(too_large);
         if let Some(held) = self.held.get_mut(uid)
             && held.networks == networks
+            && held.claims == claims
         {
             held.seen = true;
-            return None;
+            return Adopted::default();
         }
         self.release(uid);
         self.waiting.remove(key);
@@ -124,13 +134,22 @@ impl Assignments {
                 set.occupy(*network);
             }
         }
+        for claim in &claims {
+            for set in &mut self.sets {
+                set.claim(*claim);
+            }
+        }
         let held = Held {
             name: key.name.clone(),
             networks,
+            claims: claims.clone(),
             seen: true,
         };
         self.held.insert(uid.to_owned(), held);
-        other
+        Adopted {
+            shared_with: other,
+            refused: claims,
+        }
     }
 
     /// The node went. Gives the nodes that may now get something.
@@ -141,6 +160,11 @@ impl Assignments {
         for network in held.networks {
             for set in &mut self.sets {
                 set.release(network);
+            }
+        }
+        for claim in held.claims {
+            for set in &mut self.sets {
+                set.unclaim(claim);
             }
         }
         self.waiting.iter().cloned().collect()

@@ -36,6 +36,8 @@ pub(super) struct CidrSet {
     mask: u8,
     blocks: u32,
     users: BTreeMap<u32, u32>,
+    /// Networks that are larger than a block: somebody may use any part of them.
+    claims: Vec<IpNet>,
     /// Where the search begins: blocks that were given back rest as long as others are free.
     next: u32,
 }
@@ -56,15 +58,24 @@ impl CidrSet {
             mask,
             blocks: 1 << bits,
             users: BTreeMap::new(),
+            claims: Vec::new(),
             next: 0,
         })
     }
 
-    /// Takes the next free block.
+    /// Takes the next free block; one that somebody claims only when there is no other.
     pub(super) fn take(&mut self) -> Option<IpNet> {
-        let block = (self.next..self.blocks)
-            .chain(0..self.next)
-            .find(|block| !self.users.contains_key(block))?;
+        let free = || {
+            let order = (self.next..self.blocks).chain(0..self.next);
+            order.filter(|block| !self.users.contains_key(block))
+        };
+        let claims: Vec<_> = self
+            .claims
+            .iter()
+            .filter_map(|one| self.touched(*one))
+            .collect();
+        let unclaimed = |block: &u32| !claims.iter().any(|claim| claim.contains(block));
+        let block = free().find(unclaimed).or_else(|| free().next())?;
         self.users.insert(block, 1);
         self.next = (block + 1) % self.blocks;
         self.block(block)
@@ -87,6 +98,24 @@ impl CidrSet {
                 }
             }
         }
+    }
+
+    /// Notes that somebody claims a network which is larger than a block. That keeps nobody from
+    /// its blocks, or one claim of everything would leave nothing to others.
+    pub(super) fn claim(&mut self, network: IpNet) {
+        self.claims.push(network);
+    }
+
+    /// Takes a claim back.
+    pub(super) fn unclaim(&mut self, network: IpNet) {
+        if let Some(at) = self.claims.iter().position(|one| *one == network) {
+            self.claims.swap_remove(at);
+        }
+    }
+
+    /// The network is a part of this one, and larger than a block.
+    pub(super) fn is_too_small_for(&self, network: &IpNet) -> bool {
+        self.contains(network) && network.prefix_len() < self.mask
     }
 
     /// The network is a part of this one.
@@ -184,6 +213,24 @@ mod tests {
         assert_eq!(set.take(), None);
         set.release(net("10.42.0.0/24"));
         assert_eq!(set.take(), Some(net("10.42.0.0/24")));
+    }
+
+    #[test]
+    fn what_is_claimed_goes_last() {
+        let mut set = set("10.42.0.0/22", 24);
+        set.claim(net("10.42.0.0/23"));
+        let taken: Vec<_> = (0..4).map(|_| set.take().unwrap()).collect();
+        let wanted = [
+            "10.42.2.0/24",
+            "10.42.3.0/24",
+            "10.42.0.0/24",
+            "10.42.1.0/24",
+        ];
+        assert_eq!(taken, wanted.map(net));
+        set.release(net("10.42.0.0/24"));
+        set.release(net("10.42.3.0/24"));
+        set.unclaim(net("10.42.0.0/23"));
+        assert_eq!(set.take(), Some(net("10.42.3.0/24")), "by its turn again");
     }
 
     #[test]

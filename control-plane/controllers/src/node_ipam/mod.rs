@@ -9,6 +9,9 @@
 //! What nodes have already is adopted as the informer tells of it, before the first block is
 //! given out. A block that was meant for a node stays its own until the node is seen with it, is
 //! seen with another, or is gone: an answer that got lost gives nothing away twice.
+//!
+//! A node that came with a network larger than its share does not get it reserved: it could have
+//! the whole cluster's. The parts of such a network go to other nodes last.
 
 mod assignments;
 mod cidr_set;
@@ -194,8 +197,20 @@ fn observe(
         queue.add(key);
         return;
     }
-    let shared = assignments.lock().adopt(uid, &key, networks_of(node));
-    if let Some(other) = shared {
+    let adopted = assignments.lock().adopt(uid, &key, networks_of(node));
+    for network in adopted.refused {
+        tracing::warn!(node = key.name, %network, "larger than a node's share, not counted");
+        recorder.event(
+            reference(&**node),
+            EventType::Warning,
+            "CIDRNotAvailable",
+            format!(
+                "The pod CIDR {network} is larger than a node's share and is not reserved: \
+                 other nodes may get parts of it"
+            ),
+        );
+    }
+    if let Some(other) = adopted.shared_with {
         tracing::error!(
             node = key.name,
             other,

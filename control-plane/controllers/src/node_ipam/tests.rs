@@ -77,17 +77,59 @@ async fn each_node_gets_one_network_per_ip_version() {
 async fn adopts_what_nodes_have_and_leaves_the_services_network_out() {
     let bench = Bench::new(&cidrs(&[("10.42.0.0/16", 24)], &["10.42.0.0/24"]));
     bench.node("old", json!({"podCIDR": "10.42.1.0/24"}));
-    bench.node("wide", json!({"podCIDRs": ["10.42.2.0/23"]}));
     bench.node("own", json!({"podCIDR": "10.99.0.0/24"}));
     bench.node("world", json!({"podCIDRs": ["0.0.0.0/0", "::/0"]}));
     bench.node("new", json!({}));
     bench.settle().await;
-    assert_eq!(bench.networks("new"), ["10.42.4.0/24"]);
+    assert_eq!(bench.networks("new"), ["10.42.2.0/24"]);
     assert_eq!(
         bench.api.take_requests(),
         ["patch nodes new"],
         "the others stay as they are"
     );
+}
+
+#[tokio::test]
+async fn a_node_cannot_reserve_more_than_its_share() {
+    let mut bench = Bench::new(&cidrs(&[("10.42.0.0/22", 24), ("fd42::/62", 64)], &[]));
+    bench.node("greedy", json!({"podCIDRs": ["10.42.0.0/22", "fd42::/62"]}));
+    bench.node("wide", json!({"podCIDRs": ["10.42.0.0/23"]}));
+    bench.api.pump(&bench.controller.nodes);
+    let mut told = Vec::new();
+    while let Ok(record) = bench.records.try_recv() {
+        assert_eq!(record.reason, "CIDRNotAvailable");
+        told.push((record.object.name.unwrap(), record.message));
+    }
+    let refused = |network: &str| {
+        format!(
+            "The pod CIDR {network} is larger than a node's share and is not reserved: other nodes may get parts of it"
+        )
+    };
+    assert_eq!(
+        told,
+        [
+            ("greedy".to_string(), refused("10.42.0.0/22")),
+            ("greedy".to_string(), refused("fd42::/62")),
+            ("wide".to_string(), refused("10.42.0.0/23")),
+        ]
+    );
+    // A heartbeat is no reason to say it again.
+    for node in bench.api.all::<Node>() {
+        let mut node = serde_json::to_value(node).unwrap();
+        node["metadata"]["labels"] = json!({"beat": "1"});
+        bench.api.seed::<Node>(node);
+    }
+    bench.api.pump(&bench.controller.nodes);
+    assert!(bench.records.try_recv().is_err(), "told once");
+    for name in ["a", "b", "c", "d"] {
+        bench.node(name, json!({}));
+    }
+    bench.settle().await;
+    let networks: BTreeSet<_> = ["a", "b", "c", "d"]
+        .into_iter()
+        .map(|name| bench.networks(name))
+        .collect();
+    assert_eq!(networks.len(), 4, "all blocks are given: {networks:?}");
 }
 
 #[tokio::test]
