@@ -6,6 +6,8 @@ use anyhow::{Result, bail};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(250);
+/// How often one that may pass is looked at.
+const CLOSE_POLL: Duration = Duration::from_millis(10);
 
 /// `HULL_TIMEOUT_SCALE`: how much slower than hardware this machine's VMs are.
 pub fn timeout_scale() -> f64 {
@@ -20,6 +22,24 @@ pub fn timeout_scale() -> f64 {
 pub fn until<T>(
     what: &str,
     seconds: u64,
+    look: impl FnMut() -> Result<Result<T, String>>,
+) -> Result<T> {
+    poll(what, seconds, POLL, look)
+}
+
+/// [`until`] for what holds for a moment only, and costs little to look at.
+pub fn closely<T>(
+    what: &str,
+    seconds: u64,
+    look: impl FnMut() -> Result<Result<T, String>>,
+) -> Result<T> {
+    poll(what, seconds, CLOSE_POLL, look)
+}
+
+fn poll<T>(
+    what: &str,
+    seconds: u64,
+    pause: Duration,
     mut look: impl FnMut() -> Result<Result<T, String>>,
 ) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(seconds).mul_f64(timeout_scale());
@@ -34,6 +54,6 @@ pub fn until<T>(
                 timeout_scale()
             );
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(pause);
     }
 }
