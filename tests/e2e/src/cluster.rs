@@ -18,8 +18,10 @@ use nix::{
 
 use crate::{
     guest::{self, Guest},
+    journal::{self, Noted},
     kubectl::Kubectl,
     leaks::Traces,
+    processes::{kill_named, pids_of},
     wait,
 };
 
@@ -196,6 +198,26 @@ impl Cluster {
         ["/var/lib/hull-e2e/data", "/var/lib/hull-e2e/run"]
     }
 
+    /// What hull-shim has on disk about the pods whose names begin so, now.
+    pub fn noted(&self, prefix: &str) -> Vec<Noted> {
+        journal::pods(&self.dir.join("data/shim/sandboxes"), prefix)
+    }
+
+    /// Waits until one of these pods is at a moment of its life, and tells which. Looks often:
+    /// moments pass.
+    pub fn pod_at(
+        &self,
+        prefix: &str,
+        what: &str,
+        moment: impl Fn(&Noted) -> bool,
+    ) -> Result<Noted> {
+        wait::closely(&format!("a pod {prefix}... {what}"), 60, || {
+            let all = self.noted(prefix);
+            let found = all.iter().find(|pod| moment(pod)).cloned();
+            Ok(found.ok_or_else(|| format!("{all:?}")))
+        })
+    }
+
     /// Follows a pod's log in the background.
     pub fn follow_logs(&self, pod: &str) -> Result<Follower> {
         let child = Command::new("kubectl")
@@ -319,47 +341,6 @@ fn registry(verb: &str) -> Result<()> {
     Ok(())
 }
 
-/// Processes whose program name is `name`.
-fn pids_of(name: &str) -> Result<Vec<Pid>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc").context("reading /proc")?.flatten() {
-        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        let zombie =
-            fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| stat.contains(") Z "));
-        if comm.trim() == name && !zombie {
-            pids.extend(
-                entry
-                    .file_name()
-                    .to_str()
-                    .and_then(|pid| pid.parse().ok())
-                    .map(Pid::from_raw),
-            );
-        }
-    }
-    Ok(pids)
-}
-
-/// kill -9 of every process of that name; how many there were.
-fn kill_named(name: &str) -> Result<usize> {
-    let pids = pids_of(name)?;
-    for pid in &pids {
-        // A process that has ended since is as dead as wanted.
-        let _ = kill(*pid, Signal::SIGKILL);
-    }
-    wait::until(&format!("{name} to die"), 5, || {
-        let left = pids_of(name)?
-            .into_iter()
-            .filter(|pid| pids.contains(pid))
-            .count();
-        Ok(if left == 0 {
-            Ok(())
-        } else {
-            Err(format!("{left} left"))
-        })
-    })?;
-    Ok(pids.len())
-}
-
 fn write_executable(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::write(path, text)?;
@@ -373,7 +354,7 @@ const CONFLIST: &str = r#"{
   "cniVersion": "0.4.0", "name": "e2e",
   "plugins": [{
     "type": "bridge", "bridge": "hull-e2e", "isGateway": true,
-    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.42.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    "ipam": {"type": "host-local", "dataDir": "/var/lib/hull-e2e/ipam", "ranges": [[{"subnet": "10.42.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
   }]
 }"#;
 

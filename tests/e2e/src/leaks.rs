@@ -1,19 +1,32 @@
 //! What is left of pods on the node: compared before and after, it must be equal.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
 use crate::wait;
 
 /// Below a data or run directory: what belongs to sandboxes.
-const STATE: [&str; 5] = [
+const STATE: [&str; 6] = [
     "sandboxes",
     "netns",
     "shim/sandboxes",
     "shim/scratch",
     "shim/cni",
+    "shim/images/spool",
 ];
+/// Where there is a file or directory for each pod, or for each of its addresses: the names of
+/// those count, their content may change while a pod runs.
+const PER_POD: [&str; 4] = [
+    "/var/log/pods",
+    "/var/lib/hull-e2e/data/node/pods",
+    "/var/lib/hull-e2e-second/data/node/pods",
+    "/var/lib/hull-e2e/ipam/e2e",
+];
+/// What host-local keeps beside the addresses.
+const NO_ADDRESS: [&str; 2] = ["lock", "last_reserved_ip"];
+/// How the addresses of all nodes' pods begin.
+const POD_ADDRESSES: &str = "10.42.";
 /// Where pods' cgroups are.
 const POD_CGROUPS: [&str; 2] = ["/sys/fs/cgroup/hull", "/sys/fs/cgroup/unified/hull"];
 
@@ -21,16 +34,54 @@ const POD_CGROUPS: [&str; 2] = ["/sys/fs/cgroup/hull", "/sys/fs/cgroup/unified/h
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Traces(BTreeSet<String>);
 
+/// What scratch disks are copied from: made for the first pod, kept for the next.
+const TEMPLATE: &str = "template-";
+
 /// Everything below the directory that is not itself a directory.
 fn add_files(dir: &Path, found: &mut BTreeSet<String>) {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()) {
         if path.is_dir() && !path.is_symlink() {
             add_files(&path, found);
-        } else {
+        } else if !entry_name(&path).starts_with(TEMPLATE) {
             found.insert(format!("file {}", path.display()));
         }
     }
+}
+
+fn entry_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The names of what is in directories with an entry for each pod.
+fn add_entries(found: &mut BTreeSet<String>) {
+    for dir in PER_POD {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry_name(&entry.path());
+            if !NO_ADDRESS.iter().any(|other| name.starts_with(other)) {
+                found.insert(format!("entry {dir}/{name}"));
+            }
+        }
+    }
+}
+
+/// Addresses of pods that the packet filter names.
+fn add_filtered(found: &mut BTreeSet<String>) -> Result<()> {
+    let ruleset = Command::new("nft")
+        .args(["--numeric", "list", "ruleset"])
+        .output()
+        .context("running nft")?;
+    let text = String::from_utf8_lossy(&ruleset.stdout).into_owned();
+    let words = text.split(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '/')));
+    for word in words.filter(|word| word.starts_with(POD_ADDRESSES)) {
+        // The bridge's own address is the node's; a network has a length.
+        if word.parse::<Ipv4Addr>().is_ok() && !word.ends_with(".0.1") {
+            found.insert(format!("packet filter {word}"));
+        }
+    }
+    Ok(())
 }
 
 impl Traces {
@@ -72,6 +123,8 @@ impl Traces {
                 add_files(&Path::new(dir).join(sub), &mut found);
             }
         }
+        add_entries(&mut found);
+        add_filtered(&mut found)?;
         for pods in POD_CGROUPS {
             let entries = std::fs::read_dir(pods).into_iter().flatten().flatten();
             let cgroups = entries.filter(|entry| entry.path().is_dir());

@@ -8,8 +8,7 @@
 
 use std::{
     fs::{self, File},
-    io,
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     os::fd::AsFd,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -26,13 +25,19 @@ use nix::{
 use crate::{
     cluster::{API_PORT, Cluster, REGISTRY, tail_of},
     kubectl::Kubectl,
-    wait,
+    leaks::Traces,
+    relay, wait,
 };
 
 /// The node's name.
 pub const NAME: &str = "second";
 const NAMESPACE: &str = "hull-second";
 const DIRECTORY: &str = "/var/lib/hull-e2e-second";
+/// Where it keeps what belongs to pods.
+const STATE_DIRS: [&str; 2] = [
+    "/var/lib/hull-e2e-second/data",
+    "/var/lib/hull-e2e-second/run",
+];
 /// Port of its node agent.
 const NODE_PORT: u16 = 20251;
 /// Seconds that it may take until it is ready, on hardware.
@@ -42,6 +47,8 @@ const READY_S: u64 = 30;
 pub struct SecondNode {
     hull: Child,
     kubectl: Kubectl,
+    /// Of `hull`.
+    arguments: Vec<String>,
 }
 
 fn ip(arguments: &str) -> Result<()> {
@@ -67,23 +74,34 @@ impl SecondNode {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(&directory)?;
-        let log = File::create(directory.join("hull.log"))?;
+        let listen = format!("0.0.0.0:{NODE_PORT}");
+        let own = [
+            ("--token", token.as_str()),
+            ("--ca-hash", hash.as_str()),
+            ("--node-name", NAME),
+            ("--node-ip", "172.30.0.2"),
+            ("--node-listen", &listen),
+            ("--pod-network", "routes"),
+        ];
+        let mut arguments = vec![
+            "node".to_owned(),
+            "join".to_owned(),
+            format!("https://{server}:{API_PORT}"),
+        ];
+        arguments.extend(
+            own.iter()
+                .flat_map(|(key, value)| [*key, *value])
+                .map(String::from),
+        );
+        arguments.extend(cluster.node_arguments(&directory)?);
         // The namespace has a /sys of its own, which lacks the cgroups.
-        let script = "mount -t cgroup2 none /sys/fs/cgroup; exec hull node join \"$@\"";
-        let hull = Command::new("ip")
-            .args(["netns", "exec", NAMESPACE, "sh", "-c", script, "hull"])
-            .arg(format!("https://{server}:{API_PORT}"))
-            .args(["--token", &token, "--ca-hash", &hash])
-            .args(["--node-name", NAME, "--node-ip", "172.30.0.2"])
-            .args(["--node-listen", &format!("0.0.0.0:{NODE_PORT}")])
-            .args(["--pod-network", "routes"])
-            .args(cluster.node_arguments(&directory)?)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting hull node join")?;
-        let mut second = SecondNode { hull, kubectl };
+        let script = "mount -t cgroup2 none /sys/fs/cgroup; exec hull \"$@\"";
+        let enter = ["netns", "exec", NAMESPACE, "sh", "-c", script, "hull"];
+        let mut second = SecondNode {
+            hull: spawn(Command::new("ip").args(enter).args(&arguments))?,
+            kubectl,
+            arguments,
+        };
         match second.ready() {
             Ok(()) => Ok(second),
             Err(error) => {
@@ -114,6 +132,37 @@ impl SecondNode {
         })
     }
 
+    /// kill -9 of its node agent and netd. The shim and the VMs go on.
+    pub fn kill(&mut self) -> Result<()> {
+        self.hull.kill().context("killing hull node join")?;
+        self.hull.wait().context("waiting for hull node join")?;
+        Ok(())
+    }
+
+    /// Starts them again, on the same machine: the mounts are those that the shim sees.
+    pub fn start_again(&mut self) -> Result<()> {
+        let shim = PathBuf::from(DIRECTORY).join("run/shim.pid");
+        let shim = fs::read_to_string(&shim).with_context(|| shim.display().to_string())?;
+        let mut enter = Command::new("nsenter");
+        enter
+            .arg(format!("--mount=/proc/{}/ns/mnt", shim.trim()))
+            .arg(format!("--net=/run/netns/{NAMESPACE}"))
+            .arg("hull")
+            .args(&self.arguments);
+        self.hull = spawn(&mut enter)?;
+        Ok(())
+    }
+
+    /// What pods leave on it, now.
+    pub fn traces(&self) -> Result<Traces> {
+        Traces::now(&STATE_DIRS)
+    }
+
+    /// Waits until nothing is left on it that was not there `before`.
+    pub fn wait_for_no_more(&self, before: &Traces) -> Result<()> {
+        before.wait_for_no_more(&STATE_DIRS)
+    }
+
     /// The newest lines of its log.
     pub fn log_tail(&self) -> String {
         let log = tail_of(&PathBuf::from(DIRECTORY).join("hull.log"));
@@ -130,6 +179,20 @@ impl SecondNode {
         ip("link del second")?;
         ip(&format!("netns del {NAMESPACE}"))
     }
+}
+
+/// Starts a program that logs where hull does.
+fn spawn(command: &mut Command) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(PathBuf::from(DIRECTORY).join("hull.log"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("starting hull node join")
 }
 
 /// A token and the hash of the cluster's CA.
@@ -174,25 +237,6 @@ fn lend_registry() -> Result<()> {
         bail!("the registry cannot be lent");
     };
     let listener = listener.context("lending the registry")?;
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let Ok(server) = TcpStream::connect(REGISTRY) else {
-                continue;
-            };
-            let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else {
-                continue;
-            };
-            pump(client, server);
-            pump(server_too, client_too);
-        }
-    });
+    relay::to_registry(listener);
     Ok(())
-}
-
-/// Copies until the sender is done, and says so to the receiver.
-fn pump(mut from: TcpStream, mut to: TcpStream) {
-    thread::spawn(move || {
-        let _ = io::copy(&mut from, &mut to);
-        let _ = to.shutdown(std::net::Shutdown::Write);
-    });
 }

@@ -7,7 +7,7 @@ use crate::{Scenario, pods::shell_pod};
 
 pub const ALL: &[Scenario] = &[
     (
-        "node_kubectl_debug_joins_a_running_pod",
+        "node_kubectl_debug_joins_a_running_pod_and_pulls_by_policy",
         debug_joins_a_running_pod,
     ),
     (
@@ -51,6 +51,7 @@ fn debug_joins_a_running_pod(cluster: &mut Cluster) -> Result<()> {
             Err(log)
         })
     })?;
+    pull_policies(cluster)?;
     let pod = cluster
         .kubectl
         .get("pod", "patient")?
@@ -61,6 +62,42 @@ fn debug_joins_a_running_pod(cluster: &mut Cluster) -> Result<()> {
         pod["status"]
     );
     cluster.kubectl.delete_pod("patient")
+}
+
+/// Further debuggers, whose images may not be pulled, or not without need.
+fn pull_policies(cluster: &Cluster) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let debug = |name: &str, image: &str, policy: &str| {
+        kubectl.run(&[
+            "debug",
+            "patient",
+            &format!("--container={name}"),
+            &format!("--image={image}"),
+            &format!("--image-pull-policy={policy}"),
+            "--",
+            "true",
+        ])
+    };
+    debug("frugal", "busybox", "IfNotPresent")?;
+    kubectl.event(
+        "patient",
+        "Pulled",
+        "Container image \"busybox\" already present on machine",
+    )?;
+    debug("abstinent", "test/plain", "Never")?;
+    let cause = "Container image \"test/plain\" is not present with pull policy of Never";
+    kubectl.event("patient", "ErrImageNeverPull", cause)?;
+    kubectl.pod_until("patient", "without an image", 30, |pod| {
+        let all = pod["status"]["ephemeralContainerStatuses"].as_array();
+        let mut all = all.into_iter().flatten();
+        let found = all.find(|status| status["name"] == "abstinent");
+        let waiting = found.map(|status| &status["state"]["waiting"]);
+        match waiting {
+            Some(w) if w["reason"] == "ErrImageNeverPull" && w["message"] == cause => Ok(()),
+            _ => Err(pod["status"].to_string()),
+        }
+    })?;
+    Ok(())
 }
 
 fn top_shows_what_a_pod_uses(cluster: &mut Cluster) -> Result<()> {

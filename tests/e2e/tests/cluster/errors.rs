@@ -42,6 +42,7 @@ fn waiting(pod: &Value) -> &Value {
 /// Creates a pod of this image; wants ErrImagePull with `cause`, then ImagePullBackOff,
 /// and nothing left after its deletion.
 fn refused_image(cluster: &mut Cluster, name: &str, image: &str, cause: &str) -> Result<()> {
+    ensure!(!image.contains(cause), "each event names the image");
     let before = cluster.traces()?;
     cluster
         .kubectl
@@ -70,7 +71,7 @@ fn registry_down(cluster: &mut Cluster) -> Result<()> {
         cluster,
         "down",
         "127.0.0.1:9/library/busybox",
-        "127.0.0.1:9",
+        "registry unavailable",
     )
 }
 
@@ -79,7 +80,7 @@ fn wrong_digest(cluster: &mut Cluster) -> Result<()> {
         cluster,
         "wrong",
         "docker.io/test/wrong-digest:latest",
-        "digest",
+        "digest mismatch",
     )
 }
 

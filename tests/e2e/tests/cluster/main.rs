@@ -10,6 +10,7 @@ mod identity;
 mod pods;
 mod scheduling;
 mod services;
+mod streams;
 mod two_nodes;
 mod volumes;
 

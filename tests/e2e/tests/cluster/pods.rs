@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use hull_e2e::{cluster::Cluster, wait};
 
-use crate::Scenario;
+use crate::{Scenario, streams};
 
 pub const ALL: &[Scenario] = &[
     (
@@ -112,6 +112,8 @@ fn logs_and_exec(cluster: &mut Cluster) -> Result<()> {
         printed.code != 0 && printed.stderr.contains("no-such-program"),
         "{printed:?}"
     );
+    streams::terminal_has_the_users_size(&cluster.kubectl, "talker")?;
+    streams::version_4_carries_streams_and_status(&cluster.kubectl, "talker")?;
     cluster.kubectl.delete_pod("talker")
 }
 
@@ -143,10 +145,19 @@ spec:
         "--",
         "sh",
         "-c",
-        "hostname; pwd; id -u; id -g; echo $PLAIN $POD",
+        "hostname; pwd; id -u; id -g; echo $PLAIN $POD; echo $EXPANDED",
     ])?;
     ensure!(
-        seen.lines().collect::<Vec<_>>() == ["somebody", "/tmp", "1234", "2345", "plain identity"],
+        seen.lines().collect::<Vec<_>>()
+            == [
+                "somebody",
+                "/tmp",
+                "1234",
+                "2345",
+                "plain identity",
+                // What is defined later cannot be referred to.
+                "plain-$(POD)"
+            ],
         "{seen}"
     );
     let pod = cluster

@@ -6,13 +6,16 @@ use hull_e2e::{
     second::{self, SecondNode},
 };
 
+use serde_json::Value;
+
 use crate::{
     Scenario,
+    crashes::container_of,
     services::{PORT, answered, page_pod, text},
 };
 
 pub const ALL: &[Scenario] = &[(
-    "node_that_joins_has_pods_that_reach_the_others",
+    "node_that_joins_has_pods_that_reach_the_others_and_outlive_its_agent",
     pods_of_two_nodes,
 )];
 
@@ -20,8 +23,10 @@ fn pods_of_two_nodes(cluster: &mut Cluster) -> Result<()> {
     cluster.open_to_others()?;
     let first = cluster.kubectl.list("nodes", &[])?.remove(0);
     let server = text(&first, "/status/addresses/0/address")?;
-    let second = SecondNode::join(cluster, server)?;
+    let mut second = SecondNode::join(cluster, server)?;
+    let before = second.traces()?;
     let met = meet(cluster, text(&first, "/metadata/name")?);
+    let met = met.and_then(|service| outlive(cluster, &mut second, &service));
     let met = met.with_context(|| second.log_tail());
     let pods = ["page-a", "page-b"];
     let delete = [
@@ -35,9 +40,11 @@ fn pods_of_two_nodes(cluster: &mut Cluster) -> Result<()> {
     }
     cluster
         .kubectl
-        .run(&["delete", "service", "far", "--ignore-not-found"])?;
+        .run(&["delete", "service", "far", "near", "--ignore-not-found"])?;
+    let clean = second.wait_for_no_more(&before);
     second.stop()?;
-    met
+    met?;
+    clean
 }
 
 /// A page pod that runs on this node.
@@ -45,7 +52,9 @@ fn page_on(name: &str, node: &str) -> String {
     page_pod(name).replace("spec:\n", &format!("spec:\n  nodeName: {node}\n"))
 }
 
-fn meet(cluster: &Cluster, first: &str) -> Result<()> {
+/// Pods of both nodes and the node itself reach each other. Returns the address of a Service of the
+/// second node's pod.
+fn meet(cluster: &Cluster, first: &str) -> Result<String> {
     let kubectl = &cluster.kubectl;
     kubectl.apply(&page_on("page-a", first))?;
     kubectl.apply(&page_on("page-b", second::NAME))?;
@@ -69,5 +78,26 @@ fn meet(cluster: &Cluster, first: &str) -> Result<()> {
     let address = text(&service, "/spec/clusterIP")?;
     answered(kubectl, "page-a", address, "page-b")?;
     // The second node's own services and DNS.
-    answered(kubectl, "page-b", "far.default", "page-b")
+    answered(kubectl, "page-b", "far.default", "page-b")?;
+    Ok(address.to_owned())
+}
+
+/// kill -9 of the second node's agent and netd: its pod goes on and is reached, and what they take
+/// care of is taken care of again once they are back.
+fn outlive(cluster: &Cluster, second: &mut SecondNode, service: &str) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    let container = || -> Result<[Value; 3]> { Ok(container_of(&kubectl.pod_ready("page-b")?)) };
+    let before = container()?;
+    second.kill()?;
+    answered(kubectl, "page-a", service, "page-b").context("without its agent")?;
+    // What it has not heard of when it comes back.
+    let port = format!("--target-port={PORT}");
+    let expose = ["expose", "pod", "page-a", "--name=near", "--port=80", &port];
+    kubectl.run(&[&expose[..], &["--selector=near=yes"]].concat())?;
+    kubectl.run(&["label", "pod", "page-a", "near=yes"])?;
+    second.start_again()?;
+    answered(kubectl, "page-b", "near.default", "page-a").context("with its agent again")?;
+    let after = container()?;
+    ensure!(before == after, "disturbed: {before:?}, {after:?}");
+    answered(kubectl, "page-a", service, "page-b")
 }
