@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 use hull_e2e::{
     kubectl::Kubectl,
     terminal::{Size, Terminal},
-    wait::timeout_scale,
 };
+use hull_timeouts::scaled;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::{
     self, Message, client::IntoClientRequest, protocol::WebSocket,
@@ -57,7 +57,7 @@ pub fn version_4_carries_streams_and_status(kubectl: &Kubectl, pod: &str) -> Res
     let headers = request.headers_mut();
     headers.insert("Sec-WebSocket-Protocol", protocol.parse()?);
     let stream = TcpStream::connect(&proxy.address)?;
-    stream.set_read_timeout(Some(MESSAGE_TIMEOUT.mul_f64(timeout_scale())))?;
+    stream.set_read_timeout(Some(scaled(MESSAGE_TIMEOUT)))?;
     let (mut socket, answer) =
         tungstenite::client(request, stream).context("opening the WebSocket")?;
     ensure!(
