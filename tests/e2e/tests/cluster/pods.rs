@@ -175,7 +175,9 @@ spec:
 fn ends_gracefully(cluster: &mut Cluster) -> Result<()> {
     let before = cluster.traces()?;
     let script = "trap 'echo told to stop; exit 0' TERM; echo up; while :; do sleep 1; done";
-    cluster.kubectl.apply(&shell_pod("polite", script))?;
+    let (short, long) = ("GracePeriodSeconds: 1", "GracePeriodSeconds: 5");
+    let yaml = shell_pod("polite", script).replace(short, long);
+    cluster.kubectl.apply(&yaml)?;
     cluster.kubectl.pod_ready("polite")?;
     let mut follow = cluster.follow_logs("polite")?;
     cluster.kubectl.delete_pod("polite")?;
@@ -241,7 +243,7 @@ apiVersion: v1
 kind: Pod
 metadata: {{name: {name}}}
 spec:
-  terminationGracePeriodSeconds: 5
+  terminationGracePeriodSeconds: 1
   containers:
   - name: main
     image: busybox

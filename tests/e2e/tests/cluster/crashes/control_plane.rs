@@ -10,7 +10,7 @@ use crate::{pods::shell_pod, services::text};
 
 /// Picks among the moments at which it is killed.
 const SEED: &str = "HULL_E2E_SEED";
-const REPLICAS: usize = 2;
+const REPLICAS: usize = 1;
 
 /// A moment in the life of a pod, told by what the runtime has noted.
 type Moment = (&'static str, fn(&Noted) -> bool);
@@ -39,8 +39,8 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {name: rolling}
 spec:
-  replicas: 2
-  strategy: {rollingUpdate: {maxSurge: 2, maxUnavailable: 0}}
+  replicas: 1
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
   selector: {matchLabels: {app: rolling}}
   template:
     metadata: {labels: {app: rolling}}
