@@ -5,7 +5,9 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use crate::timeouts::scaled;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 /// The mount points at which cgroup v2 is looked for.
@@ -15,6 +17,10 @@ const MOUNT_POINTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 const MADE: &str = "trusted.hull.made";
 /// How often a cgroup is made whose parent goes at the same time, with another sandbox.
 const ATTEMPTS: u32 = 3;
+/// How long the threads of killed processes may take to leave their cgroup.
+const EMPTY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest pause between two looks.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// The sandbox's own cgroup below the pod's, if the client named one that can be used.
 pub fn path(cgroup_parent: &str, id: &str) -> Option<PathBuf> {
@@ -94,9 +100,48 @@ pub fn remove(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// [`remove`] of a cgroup whose processes were killed: the last of their threads may still be on
+/// their way out.
+pub async fn remove_once_empty(directory: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + scaled(EMPTY_TIMEOUT);
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match remove(directory) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+            removed => return removed,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_cgroup_whose_processes_are_still_ending_is_waited_for() {
+        let Some(root) = root() else {
+            return;
+        };
+        let directory = root.join(name(&format!("ending{}", std::process::id())));
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        place(&directory, child.id()).unwrap();
+        let path = directory.clone();
+        let removal = tokio::spawn(async move { remove_once_empty(&path).await });
+        tokio::task::yield_now().await;
+        assert!(!removal.is_finished() && directory.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        removal.await.unwrap().unwrap();
+        assert!(!directory.exists());
+    }
 
     #[test]
     fn the_cgroup_of_a_process_is_found_if_it_is_the_sandboxs_own() {

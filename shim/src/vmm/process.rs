@@ -300,7 +300,8 @@ impl VmmLauncher for HullVmm {
             }
         }
         if let Some(directory) = cgroup::path(cgroup_parent, id) {
-            cgroup::remove(&directory).map_err(file_error("removing the cgroup", &directory))?;
+            let removed = cgroup::remove_once_empty(&directory).await;
+            removed.map_err(file_error("removing the cgroup", &directory))?;
         }
         Ok(())
     }
@@ -318,7 +319,9 @@ impl VmmLauncher for HullVmm {
             let cgroup = cgroup::of_process(pid, &id);
             match kill(pid).await {
                 Ok(()) => {
-                    if let Some(Err(error)) = cgroup.as_deref().map(cgroup::remove) {
+                    if let Some(directory) = cgroup
+                        && let Err(error) = cgroup::remove_once_empty(&directory).await
+                    {
                         tracing::error!(sandbox_id = id, %error, "an orphan's cgroup stays");
                     }
                     destroyed.push(id);
