@@ -194,6 +194,11 @@ impl Cluster {
         before.wait_for_no_more(&self.state_dirs())
     }
 
+    /// The same while the pod is there and waits for another sandbox.
+    pub fn wait_for_no_more_sandboxes(&self, before: &Traces) -> Result<()> {
+        before.wait_for_no_more_sandboxes(&self.state_dirs())
+    }
+
     fn state_dirs(&self) -> [&'static str; 2] {
         ["/var/lib/hull-e2e/data", "/var/lib/hull-e2e/run"]
     }

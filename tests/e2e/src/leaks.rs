@@ -15,14 +15,15 @@ const STATE: [&str; 6] = [
     "shim/cni",
     "shim/images/spool",
 ];
-/// Where there is a file or directory for each pod, or for each of its addresses: the names of
-/// those count, their content may change while a pod runs.
-const PER_POD: [&str; 4] = [
+/// Where there is a directory for each pod, sandbox or not: its name counts, its content may
+/// change.
+const PER_POD: [&str; 3] = [
     "/var/log/pods",
     "/var/lib/hull-e2e/data/node/pods",
     "/var/lib/hull-e2e-second/data/node/pods",
-    "/var/lib/hull-e2e/ipam/e2e",
 ];
+/// Where there is a file for each address.
+const PER_ADDRESS: &str = "/var/lib/hull-e2e/ipam/e2e";
 /// What host-local keeps beside the addresses.
 const NO_ADDRESS: [&str; 2] = ["lock", "last_reserved_ip"];
 /// How the addresses of all nodes' pods begin.
@@ -54,9 +55,15 @@ fn entry_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The names of what is in directories with an entry for each pod.
+/// What a pod has before its sandbox, and between two.
+fn is_of_pod(trace: &str) -> bool {
+    let entry = trace.strip_prefix("entry ");
+    entry.is_some_and(|path| PER_POD.iter().any(|dir| path.starts_with(dir)))
+}
+
+/// The names of what is in directories with an entry for each pod or address.
 fn add_entries(found: &mut BTreeSet<String>) {
-    for dir in PER_POD {
+    for dir in PER_POD.into_iter().chain([PER_ADDRESS]) {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         for entry in entries {
             let name = entry_name(&entry.path());
@@ -135,9 +142,19 @@ impl Traces {
 
     /// Waits until nothing is there that is not in `self`.
     pub fn wait_for_no_more(&self, state_dirs: &[&str]) -> Result<()> {
+        self.wait(state_dirs, |_| true)
+    }
+
+    /// The same for sandboxes alone: their pod is still there.
+    pub fn wait_for_no_more_sandboxes(&self, state_dirs: &[&str]) -> Result<()> {
+        self.wait(state_dirs, |trace| !is_of_pod(trace))
+    }
+
+    fn wait(&self, state_dirs: &[&str], counts: fn(&str) -> bool) -> Result<()> {
         wait::until("everything of the pod to be gone from the node", 15, || {
             let now = Traces::now(state_dirs)?;
-            let extra: Vec<_> = now.0.difference(&self.0).cloned().collect();
+            let extra = now.0.difference(&self.0).filter(|trace| counts(trace));
+            let extra: Vec<_> = extra.cloned().collect();
             Ok(if extra.is_empty() {
                 Ok(())
             } else {

@@ -129,7 +129,7 @@ fn failing_cni(cluster: &mut Cluster) -> Result<()> {
                 .kubectl
                 .event("netless", "FailedCreatePodSandBox", "broken on purpose")
         });
-    let undone = cluster.wait_for_no_more(&before);
+    let undone = cluster.wait_for_no_more_sandboxes(&before);
     cluster.mend_cni()?;
     seen?;
     undone?;
