@@ -48,7 +48,7 @@ spec:
       containers:
       - name: main
         image: busybox
-        command: [sh, -c, "trap 'sleep 4; exit 0' TERM; while :; do sleep 1; done"]
+        command: [sh, -c, "trap 'sleep 15; exit 0' TERM; while :; do sleep 1; done"]
 "#;
 
 const SERVICE: &str = r#"
