@@ -21,7 +21,7 @@ stage "optimised build" scripts/build.sh
 say_place
 stage "guest kernel and initramfs" scripts/guest.sh
 stage "sample images" scripts/images.sh
-stage "API server and scheduler, on this machine" scripts/bench-server.sh
+stage "control plane, on this machine" hull-bench control-plane
 if [ "$PLACE" = testnode ]; then
     trap 'hull-testnode --name "$NODE_NAME" down || true' EXIT
     stage "testnode" first_command

@@ -1,8 +1,7 @@
 //! The agent as PID 1 of a real guest under hull-vmm.
 //!
-//! Files: `HULL_VMM` (the program; default: beside this test's target directory) and
-//! `HULL_GUEST_DIR` (vmlinux and initramfs.cpio as images/guest.sh makes them; default:
-//! ~/.cache/hull/guest).
+//! `HULL_VMM` names the program (default: beside this test's target directory); kernel and
+//! initramfs are what images/guest.sh has left in the cache.
 
 // Helpers of tests, like tests, panic when something is wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -13,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::{PATIENCE, make_root, spec, wait_until};
@@ -23,6 +22,7 @@ use hull_agent_protocol::stream::Header;
 use hull_agent_protocol::v1::agent_client::AgentClient;
 use hull_agent_protocol::v1::*;
 use hull_agent_protocol::{BOOT_PORT, VERSION_MAJOR};
+use hull_testnode::guest::Guest as GuestFiles;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{BASE_COMMAND_LINE, BootConfig, DiskConfig, VmConfig, VsockConfig};
 use hull_vmm_client::exit::{ExitReason, read_record};
@@ -61,11 +61,8 @@ fn vmm_program() -> PathBuf {
     })
 }
 
-fn guest_file(name: &str) -> File {
-    let directory = path_from("HULL_GUEST_DIR", || {
-        PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/hull/guest")
-    });
-    File::open(directory.join(name)).expect("images/guest.sh has run")
+fn open(path: &Path) -> File {
+    File::open(path).expect("images/guest.sh has run")
 }
 
 impl Guest {
@@ -84,7 +81,8 @@ impl Guest {
         run(Command::new("mke2fs")
             .args(["-q", "-t", "ext4", "-F"])
             .arg(scratch_path));
-        let (kernel, initramfs) = (guest_file("vmlinux"), guest_file("initramfs.cpio"));
+        let files = GuestFiles::in_cache().unwrap();
+        let (kernel, initramfs) = (open(&files.kernel), open(&files.initramfs));
         let kvm = OpenOptions::new()
             .read(true)
             .write(true)

@@ -115,6 +115,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// When to try again; 0 says nothing.
     pub retry_after_seconds: u32,
+    /// Where a list may go on: the Status's `metadata.continue`; or empty.
+    pub continue_token: String,
 }
 
 /// A failed request.
@@ -278,7 +280,7 @@ impl ApiError {
                         field: error.field.clone(),
                     })
                     .collect(),
-                retry_after_seconds: 0,
+                ..Details::default()
             }),
         }
     }
@@ -314,8 +316,12 @@ impl ApiError {
             "reason": self.reason.as_str(),
             "code": self.code(),
         });
-        if *self.details != Details::default() {
-            status["details"] = self.details.to_value();
+        let details = self.details.to_value();
+        if details.as_object().is_some_and(|map| !map.is_empty()) {
+            status["details"] = details;
+        }
+        if !self.details.continue_token.is_empty() {
+            status["metadata"]["continue"] = json!(self.details.continue_token);
         }
         status
     }

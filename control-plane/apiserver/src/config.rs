@@ -78,6 +78,9 @@ pub mod limits {
     /// Changes kept per resource for watches that start in the past; older ones are read from
     /// the store's history.
     pub const WATCH_RING: usize = 4096;
+    /// Changes per resource that keep the frames they were sent as, for watches that come to
+    /// them later.
+    pub const CHANGES_WITH_FRAMES: usize = 64;
     /// Default of [`crate::ApiServerConfig::bookmark_interval`]; Kubernetes' interval.
     pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
     /// How long a watch lives when the client gives no time-out: a random time between this

@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     latency: Latency,
     in_flight: Gauge,
     watchers: Gauge,
+    watch_events: Counter,
     objects: Family<ResourceLabels, Gauge>,
 }
 
@@ -69,6 +70,7 @@ impl Metrics {
             latency: Family::new_with_constructor(latency_histogram as fn() -> Histogram),
             in_flight: Gauge::default(),
             watchers: Gauge::default(),
+            watch_events: Counter::default(),
             objects: Family::default(),
             registry: Arc::default(),
         };
@@ -93,6 +95,11 @@ impl Metrics {
             metrics.watchers.clone(),
         );
         registry.register(
+            "apiserver_watch_events_written",
+            "Changes written for watches, once for all that want the same form",
+            metrics.watch_events.clone(),
+        );
+        registry.register(
             "apiserver_storage_objects",
             "Objects by stored resource",
             metrics.objects.clone(),
@@ -109,6 +116,10 @@ impl Metrics {
     pub(crate) fn watcher(&self) -> GaugeGuard {
         self.watchers.inc();
         GaugeGuard(self.watchers.clone())
+    }
+
+    pub(crate) fn watch_event_written(&self) {
+        self.watch_events.inc();
     }
 
     /// Counts an answered request; `elapsed` is absent for those that last.

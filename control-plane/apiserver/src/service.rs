@@ -10,10 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use hull_api::{ApiError, registry::Subresource, selector::FieldSelector, status::Reason};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
+use tokio::sync::oneshot;
 
 use crate::{
     ApiBody, UserInfo,
@@ -27,8 +29,8 @@ use crate::{
     handlers::{self, Backend, Context, own_namespaces},
     health,
     http::{
-        Accept, Encoding, ExtensionTarget, RequestInfo, Target, accepts_gzip, add_warning,
-        compress, error_response, error_response_as, json_response, prefers_protobuf,
+        Accept, Encoding, ExtensionTarget, RequestInfo, Streamed, Target, accepts_gzip,
+        add_warning, compress, error_response, error_response_as, json_response, prefers_protobuf,
         text_response,
     },
     limits,
@@ -152,6 +154,12 @@ where
         response
     };
     drop(guard);
+    let response = match admitted {
+        Some(seat) if response.extensions().get::<Streamed>().is_some() => {
+            response.map(|body| keep_seat(body, seat))
+        }
+        _ => response,
+    };
     let (group, resource) = match &info.target {
         Target::Resource { kind, .. } => (kind.group, kind.plural),
         // The group is an APIService's; the resource is whatever the client wrote.
@@ -175,6 +183,22 @@ where
         "request"
     );
     response
+}
+
+/// An answer that is written while it is sent keeps its seat meanwhile, but no longer than a
+/// request may take: who does not read must not keep others out.
+fn keep_seat(body: ApiBody, seat: Admitted) -> ApiBody {
+    let (over, sent) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        // An error too says that the body is gone.
+        let _ = tokio::time::timeout(limits::REQUEST_TIMEOUT, sent).await;
+        drop(seat);
+    });
+    body.map_frame(move |frame| {
+        let _alive = &over;
+        frame
+    })
+    .boxed_unsync()
 }
 
 /// The answer, or an error when the request's time is over. A write may have happened all the

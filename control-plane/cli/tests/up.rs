@@ -4,8 +4,12 @@
 // Helpers of tests: a failed step is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "up/helm.rs"]
+mod helm;
 #[path = "up/join.rs"]
 mod join;
+#[path = "up/python.rs"]
+mod python;
 #[path = "up/store.rs"]
 mod store;
 

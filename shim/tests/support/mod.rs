@@ -6,6 +6,7 @@
 use hull_cri_api::v1::image_service_client::ImageServiceClient;
 use hull_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use hull_cri_api::v1::*;
+use hull_testnode::guest::Guest;
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -42,16 +43,6 @@ pub struct Settings {
     pub boot_timeout_seconds: Option<u64>,
     pub memory_mib: Option<u64>,
     pub disk_slots: Option<u8>,
-}
-
-fn guest_file(name: &str) -> PathBuf {
-    let cache = std::env::var_os("HULL_CACHE_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
-                .join(".cache/hull")
-        });
-    cache.join("guest").join(name)
 }
 
 /// The shim: Cargo names it to the tests of its own crate; to others it is where Cargo
@@ -116,10 +107,8 @@ impl Node {
 
     fn config(&self) -> String {
         let settings = &self.settings;
-        let initramfs = settings
-            .initramfs
-            .clone()
-            .unwrap_or_else(|| guest_file("initramfs.cpio"));
+        let guest = Guest::in_cache().unwrap();
+        let initramfs = settings.initramfs.clone().unwrap_or(guest.initramfs);
         format!(
             r#"
 state_dir = "{state}"
@@ -145,7 +134,7 @@ resync_interval_ms = 200
             state = self.path("state").display(),
             run = self.run_dir.display(),
             vmm = vmm_program().display(),
-            kernel = guest_file("vmlinux").display(),
+            kernel = guest.kernel.display(),
             initramfs = initramfs.display(),
             boot = settings.boot_timeout_seconds.unwrap_or(15),
             memory = settings.memory_mib.unwrap_or(256),

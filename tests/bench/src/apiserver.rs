@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::Options;
-use crate::load::{COLUMNS, Load, client, drive, make_namespace, remove_namespace};
+use crate::load::{Load, Runs, client, drive, make_namespace, remove_namespace};
 use crate::stats::Samples;
-use crate::table::{Report, Table};
+use crate::table::Report;
 
 /// Payload of one object, bytes.
-const OBJECT_BYTES: usize = 900;
+pub const OBJECT_BYTES: usize = 900;
 /// Full lists, and lists of one page.
 const LISTS: usize = 20;
 const PAGES: usize = 200;
@@ -40,23 +40,53 @@ struct Bench<'a> {
     objects: Api<ConfigMap>,
 }
 
+/// Measures the server of `KUBECONFIG`.
 pub async fn measure(options: &Options) -> anyhow::Result<Report> {
-    let client = client().await?;
-    let namespace = make_namespace(&client, "api").await?;
-    let bench = Bench {
-        path: format!("/api/v1/namespaces/{namespace}/configmaps"),
-        objects: Api::namespaced(client.clone(), &namespace),
-        client: client.clone(),
-        options,
-    };
-    let report = bench.run().await;
-    // Asked for in one request: removing object by object takes as long as making them.
-    let (all, none) = (ListParams::default(), DeleteParams::default());
-    if let Err(error) = bench.objects.delete_collection(&none, &all).await {
-        eprintln!("objects of {namespace} are left to its removal: {error}");
+    let runs = runs(&client().await?, options).await?;
+    let mut report = Report::new(&heading(options));
+    report.table(runs.table());
+    report.remark(remark(options));
+    Ok(report)
+}
+
+/// All requests, `options.runs` times, each time in a new namespace.
+pub async fn runs(client: &Client, options: &Options) -> anyhow::Result<Runs> {
+    let mut runs = Runs::default();
+    for _ in 0..options.runs {
+        let namespace = make_namespace(client, "api").await?;
+        let bench = Bench {
+            path: format!("/api/v1/namespaces/{namespace}/configmaps"),
+            objects: Api::namespaced(client.clone(), &namespace),
+            client: client.clone(),
+            options,
+        };
+        let result = bench.run(&mut runs).await;
+        // Asked for in one request: removing object by object takes as long as making them.
+        let (all, none) = (ListParams::default(), DeleteParams::default());
+        if let Err(error) = bench.objects.delete_collection(&none, &all).await {
+            eprintln!("objects of {namespace} are left to its removal: {error}");
+        }
+        remove_namespace(client, &namespace).await;
+        result?;
     }
-    remove_namespace(&client, &namespace).await;
-    report
+    Ok(runs)
+}
+
+/// What was measured.
+pub fn heading(options: &Options) -> String {
+    let objects = options.objects;
+    format!("API server at {objects} objects of {OBJECT_BYTES} bytes")
+}
+
+/// How it was measured, and the peer.
+pub fn remark(options: &Options) -> String {
+    let Options {
+        concurrency, runs, ..
+    } = options;
+    format!(
+        "{concurrency} requests at once over TLS from a client on the same machine (lists 4, \
+         patches 1); medians of {runs} runs. {PEER}"
+    )
 }
 
 /// Kubernetes' own server, measured once with this load; it does not run here.
@@ -65,39 +95,23 @@ const PEER: &str = "Peer, measured on such a machine on 2026-11-22 and not in th
     a second (p99 150 ms), 2362 gets (p99 73 ms), 64 lists of 500.";
 
 impl Bench<'_> {
-    async fn run(&self) -> anyhow::Result<Report> {
-        let Options {
-            objects,
-            concurrency,
-            ..
-        } = *self.options;
-        let mut table = Table::new(&COLUMNS);
-        self.create().await?.add_to(&mut table, "create");
-        self.get().await?.add_to(&mut table, "get");
+    async fn run(&self, runs: &mut Runs) -> anyhow::Result<()> {
+        runs.add("create", self.create().await?);
+        runs.add("get", self.get().await?);
         let all = ListParams::default();
-        self.list(LISTS, &all)
-            .await?
-            .add_to(&mut table, &format!("list all {objects}"));
+        let full = self.list(LISTS, &all).await?;
+        runs.add(&format!("list all {}", self.options.objects), full);
         let page = ListParams::default().limit(PAGE_OBJECTS);
-        self.list(PAGES, &page)
-            .await?
-            .add_to(&mut table, &format!("list a page of {PAGE_OBJECTS}"));
+        let pages = self.list(PAGES, &page).await?;
+        runs.add(&format!("list a page of {PAGE_OBJECTS}"), pages);
         let (update, delivery) = self.watch().await?;
         let watches = self.options.watches;
-        update.add_to(&mut table, &format!("patch, with {watches} watches open"));
-        delivery.add_to(
-            &mut table,
+        runs.add(&format!("patch, with {watches} watches open"), update);
+        runs.add(
             "watch events: from sending the patch to its event",
+            delivery,
         );
-        let mut report = Report::new(&format!(
-            "API server at {objects} objects of {OBJECT_BYTES} bytes"
-        ));
-        report.table(table);
-        report.remark(format!(
-            "{concurrency} requests at once over TLS from a client on the same machine (lists 4, \
-             patches 1). {PEER}"
-        ));
-        Ok(report)
+        Ok(())
     }
 
     async fn send(&self, request: http::Request<Vec<u8>>) -> anyhow::Result<()> {

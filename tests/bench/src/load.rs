@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::stats::{Samples, rate};
 use crate::table::{Table, milliseconds};
 
-/// Columns that [`Load::add_to`] fills.
-pub const COLUMNS: [&str; 6] = [
+/// Columns of [`Runs::table`].
+const COLUMNS: [&str; 6] = [
     "what",
     "requests",
     "per second",
@@ -28,17 +28,43 @@ pub struct Load {
     pub elapsed: Duration,
 }
 
-impl Load {
-    pub fn add_to(&self, table: &mut Table, name: &str) {
-        let Self { samples, elapsed } = self;
-        table.row([
-            name.to_owned(),
-            samples.len().to_string(),
-            format!("{:.0}", rate(samples.len(), *elapsed)),
-            milliseconds(samples.median()),
-            milliseconds(samples.percentile(99)),
-            milliseconds(samples.max()),
-        ]);
+/// The same measurements, taken several times.
+#[derive(Default)]
+pub struct Runs {
+    rows: Vec<(String, Vec<Load>)>,
+}
+
+impl Runs {
+    /// Adds one run's measurement to the row of this name.
+    pub fn add(&mut self, name: &str, load: Load) {
+        match self.rows.iter_mut().find(|(row, _)| row == name) {
+            Some((_, loads)) => loads.push(load),
+            None => self.rows.push((name.to_owned(), vec![load])),
+        }
+    }
+
+    /// A table of [`COLUMNS`]: each figure is the median of the runs' figures.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new(&COLUMNS);
+        for (name, loads) in &self.rows {
+            let over_runs = |figure: fn(&Load) -> Duration| {
+                let mut figures = Samples::default();
+                loads.iter().for_each(|load| figures.push(figure(load)));
+                milliseconds(figures.median())
+            };
+            let requests = loads.first().map_or(0, |load| load.samples.len());
+            let mut elapsed = Samples::default();
+            loads.iter().for_each(|load| elapsed.push(load.elapsed));
+            table.row([
+                name.clone(),
+                requests.to_string(),
+                format!("{:.0}", rate(requests, elapsed.median())),
+                over_runs(|load| load.samples.median()),
+                over_runs(|load| load.samples.percentile(99)),
+                over_runs(|load| load.samples.max()),
+            ]);
+        }
+        table
     }
 }
 
@@ -78,10 +104,11 @@ pub async fn client() -> anyhow::Result<Client> {
         .context("connecting to the cluster of KUBECONFIG")
 }
 
-/// Makes a namespace of a name that is not taken.
+/// Makes a namespace of a name that is not taken. One that was made before may still be on its
+/// way out.
 pub async fn make_namespace(client: &Client, purpose: &str) -> anyhow::Result<String> {
     let namespace: Namespace = serde_json::from_value(json!({
-        "metadata": {"name": format!("hull-bench-{purpose}-{}", std::process::id())},
+        "metadata": {"generateName": format!("hull-bench-{purpose}-")},
     }))?;
     let made = Api::all(client.clone())
         .create(&PostParams::default(), &namespace)

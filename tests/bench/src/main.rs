@@ -6,12 +6,14 @@
 //! memory     /proc          PSS of a pod's processes without guest RAM, and of the daemons
 //! apiserver  API server     requests per second, p50, p99 at many objects
 //! scheduler  API server     pods bound per second on many fake nodes
+//! control-plane          those two on a `hull server` of its own with each store, and its size
 //! engine     nothing        the same without API server and store, in the shapes of workload.rs
 //! ```
 //!
 //! `scripts/bench.sh` runs it where KVM is, with a cluster of its own.
 
 mod apiserver;
+mod control_plane;
 mod cri;
 mod engine;
 mod load;
@@ -52,9 +54,12 @@ enum Command {
     Apiserver(Options),
     /// Pods bound per second.
     Scheduler(Options),
+    /// A control plane started for the purpose: requests and bindings with each store, memory, idle
+    /// CPU, many watches, many pods.
+    ControlPlane(Options),
     /// Pods placed per second by the scheduler's engine alone.
     Engine(Options),
-    /// All of them, in this order.
+    /// All but the control plane, in this order.
     All(Options),
 }
 
@@ -85,6 +90,15 @@ pub struct Options {
     /// Changes made while the watches are open.
     #[arg(long, default_value_t = 200)]
     changes: usize,
+    /// How often the API server's requests are measured; figures are medians.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Watches that one change goes to.
+    #[arg(long, default_value_t = 10_000)]
+    watchers: usize,
+    /// Pods that one list returns.
+    #[arg(long, default_value_t = 100_000)]
+    listed_pods: usize,
     /// Fake nodes.
     #[arg(long, default_value_t = 1_000)]
     fake_nodes: usize,
@@ -121,6 +135,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Memory(options) => show("memory", memory::measure(&options).await),
         Command::Apiserver(options) => show("apiserver", apiserver::measure(&options).await),
         Command::Scheduler(options) => show("scheduler", scheduler::measure(&options).await),
+        Command::ControlPlane(options) => {
+            let reports = control_plane::measure(&options).await;
+            reports?.iter().for_each(|report| println!("{report}"));
+            Ok(())
+        }
         Command::Engine(options) => show("engine", engine::measure(&options)),
         Command::All(options) => {
             // One that cannot be measured does not keep the others from it.

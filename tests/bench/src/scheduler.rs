@@ -23,11 +23,15 @@ use crate::table::{Report, Table, milliseconds};
 const LABEL: &str = "hull-bench/fake";
 
 pub async fn measure(options: &Options) -> anyhow::Result<Report> {
-    let client = client().await?;
-    let namespace = make_namespace(&client, "scheduler").await?;
-    let report = run(&client, &namespace, options).await;
-    clean_up(&client, &namespace, options).await;
-    remove_namespace(&client, &namespace).await;
+    measure_at(&client().await?, options).await
+}
+
+/// Measures the cluster that this client speaks to.
+pub async fn measure_at(client: &Client, options: &Options) -> anyhow::Result<Report> {
+    let namespace = make_namespace(client, "scheduler").await?;
+    let report = run(client, &namespace, options).await;
+    clean_up(client, &namespace, options).await;
+    remove_namespace(client, &namespace).await;
     report
 }
 
@@ -114,7 +118,8 @@ async fn run(client: &Client, namespace: &str, options: &Options) -> anyhow::Res
     Ok(report)
 }
 
-async fn make_nodes(client: &Client, options: &Options) -> anyhow::Result<()> {
+/// Nodes that are ready, with nobody behind them.
+pub async fn make_nodes(client: &Client, options: &Options) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     drive(options.fake_nodes, options.concurrency, |number| {
         let nodes = &nodes;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use hull_testnode::guest::Guest as GuestFiles;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -129,7 +130,7 @@ impl Cluster {
 
     /// What every node of the cluster is started with, its files below `dir`.
     pub(crate) fn node_arguments(&self, dir: &Path) -> Result<Vec<String>> {
-        let cache = cache_dir()?;
+        let kernel = GuestFiles::in_cache()?.kernel.display().to_string();
         let path = |name: &str| dir.join(name).display().to_string();
         let initramfs = self.dir.join(guest::INITRAMFS).display().to_string();
         let arguments = [
@@ -138,7 +139,7 @@ impl Cluster {
             ("--cni-conf-dir", path("cni/net.d")),
             ("--cni-bin-dir", path("cni/bin")),
             ("--cni-bin-dir", "/usr/lib/cni".into()),
-            ("--guest-kernel", format!("{cache}/guest/vmlinux")),
+            ("--guest-kernel", kernel),
             ("--guest-initramfs", initramfs),
             ("--guest-boot-timeout", GUEST_BOOT_S.to_string()),
             ("--registry-mirror", format!("docker.io=http://{REGISTRY}")),
@@ -316,16 +317,6 @@ pub(crate) fn tail_of(path: &Path) -> String {
         .rev()
         .find(|n| log.len() - n >= LOG_TAIL_BYTES && log.is_char_boundary(*n));
     log[start.unwrap_or(0)..].to_owned()
-}
-
-pub(crate) fn cache_dir() -> Result<String> {
-    match std::env::var("HULL_CACHE_DIR") {
-        Ok(dir) => Ok(dir),
-        Err(_) => Ok(format!(
-            "{}/.cache/hull",
-            std::env::var("HOME").context("neither HULL_CACHE_DIR nor HOME is set")?
-        )),
-    }
 }
 
 /// `images/registry.sh VERB`.

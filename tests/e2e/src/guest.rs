@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::cache_dir;
+use hull_testnode::guest::Guest as GuestFiles;
 
 /// Name of the initramfs in the cluster's directory; replaced while the cluster runs.
 pub(crate) const INITRAMFS: &str = "initramfs.cpio";
@@ -33,7 +33,7 @@ impl Guest {
     pub(crate) fn install(self, dir: &Path) -> Result<()> {
         let next = dir.join("initramfs.next");
         match self {
-            Guest::Agent => symlink(format!("{}/guest/initramfs.cpio", cache_dir()?), &next)?,
+            Guest::Agent => symlink(GuestFiles::in_cache()?.initramfs, &next)?,
             Guest::Panicking => pack(dir, None, &next)?,
             Guest::Silent => {
                 let script =

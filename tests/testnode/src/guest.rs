@@ -21,6 +21,11 @@ use crate::modules::{Modules, ModulesError};
 
 /// Debian's kernel for virtual machines.
 const CLOUD_KERNEL: &str = "linux-image-cloud-amd64";
+/// Directory of the cache that all of this is in.
+const DIRECTORY: &str = "guest";
+/// Links in it to what pods boot today.
+const KERNEL_LINK: &str = "vmlinux";
+const INITRAMFS_LINK: &str = "initramfs.cpio";
 /// Where the initramfs lists its modules, one path a line, in the order of insertion.
 pub const MODULE_LIST: &str = "/etc/hull/modules";
 
@@ -73,9 +78,20 @@ pub struct Guest {
     pub initramfs: PathBuf,
 }
 
+impl Guest {
+    /// What [`prepare`] left in the cache last; whether it did is seen when a file is opened.
+    pub fn in_cache() -> Result<Self, CacheError> {
+        let directory = cache::directory()?.join(DIRECTORY);
+        Ok(Self {
+            kernel: directory.join(KERNEL_LINK),
+            initramfs: directory.join(INITRAMFS_LINK),
+        })
+    }
+}
+
 /// Debian's cloud kernel as an ELF image, beside its modules.
 pub fn cloud_kernel() -> Result<(PathBuf, Kernel), GuestError> {
-    let kernel = kernel::prepare(CLOUD_KERNEL, "guest")?;
+    let kernel = kernel::prepare(CLOUD_KERNEL, DIRECTORY)?;
     let vmlinux = kernel.image.with_file_name("vmlinux");
     if !vmlinux.exists() {
         let image = fs::read(&kernel.image).map_err(io_error("reading", &kernel.image))?;
@@ -91,7 +107,7 @@ pub fn cloud_kernel() -> Result<(PathBuf, Kernel), GuestError> {
 /// Packs the initramfs for `agent` and points the links at it and at the kernel:
 /// `built`, or the cloud kernel.
 pub fn prepare(agent: &Path, built: Option<&Path>) -> Result<Guest, GuestError> {
-    let directory = cache::directory()?.join("guest");
+    let directory = cache::directory()?.join(DIRECTORY);
     cache::create_directory(&directory)?;
     let program = fs::read(agent).map_err(io_error("reading the agent", agent))?;
     if !is_static_program(&program) {
@@ -116,8 +132,8 @@ pub fn prepare(agent: &Path, built: Option<&Path>) -> Result<Guest, GuestError> 
     }
     // The two links change one after the other. Hull's own kernel has no modules to
     // load, and modules of the other kernel fail to load with a message naming both.
-    cache::link_atomically(&vmlinux, &directory.join("vmlinux"))?;
-    cache::link_atomically(Path::new(&name), &directory.join("initramfs.cpio"))?;
+    cache::link_atomically(&vmlinux, &directory.join(KERNEL_LINK))?;
+    cache::link_atomically(Path::new(&name), &directory.join(INITRAMFS_LINK))?;
     remove_older(&directory, &name)?;
     Ok(Guest {
         kernel: vmlinux,

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use hull_testnode::guest::Guest;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
     BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VfioConfig,
@@ -114,7 +115,7 @@ impl Machine {
         });
         let kernel = options
             .kernel
-            .unwrap_or_else(|| File::open(guest_file("vmlinux")).unwrap());
+            .unwrap_or_else(|| File::open(Guest::in_cache().unwrap().kernel).unwrap());
         let config = VmConfig {
             id: "node-test".into(),
             kvm_fd: keep(
@@ -248,19 +249,10 @@ pub fn disk_file(directory: &Path, bytes: &[u8]) -> File {
     file
 }
 
-fn guest_file(name: &str) -> PathBuf {
-    let cache = std::env::var_os("HULL_CACHE_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/hull")
-        });
-    cache.join("guest").join(name)
-}
-
 /// The pods' initramfs, then an archive that puts the scenario in the place of its init.
 fn initramfs(directory: &Path, module: Option<&Path>) -> File {
     let path = directory.join("initramfs");
-    let mut bytes = fs::read(guest_file("initramfs.cpio")).unwrap();
+    let mut bytes = fs::read(Guest::in_cache().unwrap().initramfs).unwrap();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     let mut archive = Archive(bytes);
     for directory in ["bin", "lib", "lib/x86_64-linux-gnu", "lib64"] {

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use hull_testnode::cache;
 use hull_vmm_client::exit::ExitReason;
 use hull_vmm_client::vfio;
 
@@ -38,11 +39,7 @@ fn bind(vendor: &str, device: &str) -> String {
 
 /// A file below the cache directory.
 fn cached(name: &str) -> PathBuf {
-    let cache = std::env::var_os("HULL_CACHE_DIR").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/hull")
-    });
-    cache.join(name)
+    cache::directory().unwrap().join(name)
 }
 
 /// Debian's cloud kernel, which has the driver of NVMe disks.

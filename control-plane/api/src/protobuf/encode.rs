@@ -3,7 +3,11 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-use super::{ProtobufError, envelope::seal, leaf, wire};
+use super::{
+    ProtobufError,
+    envelope::{envelope_around, seal},
+    leaf, wire,
+};
 use crate::schema::{FieldType, JSON_SCHEMA, ObjectType, TypeId, WireNode, WireTree, schema};
 
 /// Writes the message of an object.
@@ -26,22 +30,31 @@ pub fn encode_object(object: &Value) -> Result<Vec<u8>, ProtobufError> {
     Ok(seal(api_version, kind, &encode(id, object)?))
 }
 
-/// Writes a list in its envelope: `KINDList` with these metadata and items.
-pub fn encode_list<'a>(
-    api_version: &str,
-    kind: &str,
+/// Writes one item of a list as it stands between [`list_envelope`]'s parts.
+pub fn encode_list_item(
     item_type: TypeId,
+    item: &Value,
+    out: &mut Vec<u8>,
+) -> Result<(), ProtobufError> {
+    wire::put_bytes(out, 2, &encode(item_type, item)?);
+    Ok(())
+}
+
+/// What goes before and after the items of a list, which are `items_bytes` bytes as
+/// [`encode_list_item`] writes them: the envelope of a `KINDList` and the list's metadata.
+pub fn list_envelope(
+    api_version: &str,
+    list_kind: &str,
     metadata: &Value,
-    items: impl Iterator<Item = &'a Value>,
-) -> Result<Vec<u8>, ProtobufError> {
-    let mut raw = Vec::new();
+    items_bytes: usize,
+) -> Result<(Vec<u8>, Vec<u8>), ProtobufError> {
+    let mut first = Vec::new();
     if let Some(id) = schema().id("meta.ListMeta") {
-        wire::put_bytes(&mut raw, 1, &encode(id, metadata)?);
+        wire::put_bytes(&mut first, 1, &encode(id, metadata)?);
     }
-    for item in items {
-        wire::put_bytes(&mut raw, 2, &encode(item_type, item)?);
-    }
-    Ok(seal(api_version, kind, &raw))
+    let (mut head, tail) = envelope_around(api_version, list_kind, first.len() + items_bytes);
+    head.extend_from_slice(&first);
+    Ok((head, tail))
 }
 
 /// Writes one frame of a watch: its length in four bytes, then a `WatchEvent` that holds the

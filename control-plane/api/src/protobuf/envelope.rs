@@ -71,14 +71,23 @@ pub fn open(body: &[u8]) -> Result<Envelope<'_>, ProtobufError> {
 
 /// Writes the envelope.
 pub(super) fn seal(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let (mut out, tail) = envelope_around(api_version, kind, raw.len());
+    out.reserve(raw.len() + tail.len());
+    out.extend_from_slice(raw);
+    out.extend_from_slice(&tail);
+    out
+}
+
+/// What an envelope has before and after its content of `length` bytes.
+pub(super) fn envelope_around(api_version: &str, kind: &str, length: usize) -> (Vec<u8>, Vec<u8>) {
     let mut type_meta = Vec::new();
     wire::put_bytes(&mut type_meta, 1, api_version.as_bytes());
     wire::put_bytes(&mut type_meta, 2, kind.as_bytes());
-    let mut out = Vec::with_capacity(raw.len() + type_meta.len() + 24);
-    out.extend_from_slice(&MAGIC);
-    wire::put_bytes(&mut out, 1, &type_meta);
-    wire::put_bytes(&mut out, 2, raw);
-    wire::put_bytes(&mut out, 3, b"");
-    wire::put_bytes(&mut out, 4, b"");
-    out
+    let mut head = MAGIC.to_vec();
+    wire::put_bytes(&mut head, 1, &type_meta);
+    wire::put_length(&mut head, 2, length);
+    let mut tail = Vec::new();
+    wire::put_bytes(&mut tail, 3, b"");
+    wire::put_bytes(&mut tail, 4, b"");
+    (head, tail)
 }

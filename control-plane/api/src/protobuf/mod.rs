@@ -22,7 +22,7 @@ mod tests;
 pub(crate) mod wire;
 
 pub use decode::decode;
-pub use encode::{encode, encode_list, encode_object, encode_watch_event};
+pub use encode::{encode, encode_list_item, encode_object, encode_watch_event, list_envelope};
 pub use envelope::{Envelope, MAGIC, open};
 
 /// The media type.

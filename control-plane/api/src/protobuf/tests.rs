@@ -203,15 +203,18 @@ fn objects_lists_and_watch_events_have_their_envelopes() {
         decode(id, envelope.raw).unwrap(),
         json!({"metadata": {"name": "a"}, "data": {"k": "v"}})
     );
-    let list = encode_list(
-        "v1",
-        "ConfigMapList",
-        id,
-        &json!({"resourceVersion": "7"}),
-        [&map, &map].into_iter(),
-    )
-    .unwrap();
-    assert_eq!(open(&list).unwrap().kind, "ConfigMapList");
+    let mut items = Vec::new();
+    for _ in 0..2 {
+        encode_list_item(id, &map, &mut items).unwrap();
+    }
+    let metadata = json!({"resourceVersion": "7"});
+    let (mut list, tail) = list_envelope("v1", "ConfigMapList", &metadata, items.len()).unwrap();
+    list.extend_from_slice(&items);
+    list.extend_from_slice(&tail);
+    let envelope = open(&list).unwrap();
+    assert_eq!(envelope.kind, "ConfigMapList");
+    // The second item ends the content: its length in the envelope is right.
+    assert!(envelope.raw.ends_with(&items));
     let frame = encode_watch_event("ADDED", &bytes);
     let length = u32::from_be_bytes(frame[..4].try_into().unwrap());
     assert_eq!(usize::try_from(length).unwrap(), frame.len() - 4);

@@ -123,8 +123,13 @@ pub(crate) fn put_fixed64(out: &mut Vec<u8>, number: u32, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+/// The beginning of a field of so many bytes.
+pub(crate) fn put_length(out: &mut Vec<u8>, number: u32, length: usize) {
     put_tag(out, number, LENGTH);
-    put_varint(out, bytes.len() as u64);
+    put_varint(out, length as u64);
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    put_length(out, number, bytes.len());
     out.extend_from_slice(bytes);
 }

@@ -14,7 +14,7 @@ use super::conversion_cache::Webhook;
 use crate::{
     handlers::Backend,
     limits,
-    watch_cache::{CachedObject, Change},
+    watch_cache::{CachedObject, Change, Frames},
 };
 
 /// Why objects were not converted, without the kind that it is about.
@@ -140,6 +140,7 @@ impl Backend {
                 revision: change.revision,
                 current: change.current.as_ref().and_then(|_| converted.next()),
                 previous: change.previous.as_ref().and_then(|_| converted.next()),
+                frames: Frames::default(),
             })
         });
         Ok(rebuilt.collect())

@@ -24,7 +24,7 @@ use crate::{
     http::{Accept, Encoding},
     limits,
     storage::{codec, store_error},
-    watch_cache::{CachedObject, Change, Changes, Revisions},
+    watch_cache::{CachedObject, Change, Changes, Form, Frames, Revisions},
 };
 
 /// Pieces that wait for a slow client before its watch waits.
@@ -69,7 +69,11 @@ pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
     } else if matches!(version, "" | "0") {
         context.backend.cache.revision()
     } else {
-        parse_version(version)?
+        let version = parse_version(version)?;
+        // Of a revision that never was here (the cluster moved to another store), a watch would
+        // be silent until there are as many.
+        context.backend.cache.wait_for(version).await?;
+        version
     };
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let watcher = Watcher {
@@ -365,17 +369,35 @@ impl Watcher {
                 })
                 .cloned()
         };
-        match (selected(&change.previous), selected(&change.current)) {
-            (None, None) => None,
-            (None, Some(object)) => Some(self.encoder.event("ADDED", &object)),
-            (Some(_), Some(object)) => Some(self.encoder.event("MODIFIED", &object)),
-            (Some(object), None) => {
-                // The last selected state, at the revision of the change.
-                let mut last = object.value.clone();
-                codec::set_revision(&mut last, change.revision);
-                Some(self.encoder.value_event("DELETED", last))
+        let (event, object) = match (selected(&change.previous), selected(&change.current)) {
+            (None, None) => return None,
+            (None, Some(object)) => ("ADDED", object),
+            (Some(_), Some(object)) => ("MODIFIED", object),
+            (Some(object), None) => ("DELETED", object),
+        };
+        let form = Form {
+            kind: self.kind,
+            accept: self.encoder.accept,
+            event,
+        };
+        let mut write = || {
+            if event != "DELETED" {
+                return self.encoder.event(event, &object);
             }
+            // The last selected state, at the revision of the change.
+            let mut last = object.value.clone();
+            codec::set_revision(&mut last, change.revision);
+            self.encoder.value_event(event, last)
+        };
+        // A table says how old things are, and its first event what its columns are.
+        if matches!(form.accept, Accept::Table(_)) {
+            return Some(write());
         }
+        let (frame, is_new) = change.frames.get_or_write(form, write);
+        if is_new {
+            self.backend.metrics.watch_event_written();
+        }
+        Some(frame)
     }
 }
 
@@ -432,5 +454,6 @@ fn convert(event: WatchEvent) -> Result<Change, ApiError> {
         revision,
         current,
         previous,
+        frames: Frames::default(),
     })
 }

@@ -65,6 +65,8 @@ impl Accept {
         kind: &Kind,
     ) -> Result<Self, ApiError> {
         let has_protobuf = schema().id(kind.schema).is_some();
+        // A review is answered, not kept: it has neither columns nor metadata.
+        let has_shapes = !kind.review;
         let text = headers
             .get(http::header::ACCEPT)
             .and_then(|value| value.to_str().ok())
@@ -82,7 +84,7 @@ impl Accept {
             let known = range.parameter("g") == "meta.k8s.io" && range.parameter("v") == "v1";
             match range.parameter("as") {
                 "" => return Ok(Accept::Object(encoding)),
-                "Table" if known && encoding == Encoding::Json => {
+                "Table" if known && has_shapes && encoding == Encoding::Json => {
                     let include = query.get("includeObject");
                     let include = IncludeObject::parse(include).ok_or_else(|| {
                         ApiError::bad_request(format!(
@@ -92,7 +94,7 @@ impl Accept {
                     return Ok(Accept::Table(include));
                 }
                 "PartialObjectMetadata" | "PartialObjectMetadataList"
-                    if known && encoding != Encoding::Yaml =>
+                    if known && has_shapes && encoding != Encoding::Yaml =>
                 {
                     return Ok(Accept::Metadata(encoding));
                 }

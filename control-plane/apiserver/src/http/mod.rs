@@ -13,6 +13,5 @@ pub(crate) use media::{
 pub(crate) use query::{Query, decode};
 pub(crate) use request::{ExtensionTarget, RequestInfo, Target};
 pub(crate) use respond::{
-    Output, add_warning, error_response, error_response_as, json_response, protobuf_response,
-    text_response,
+    Output, Streamed, add_warning, error_response, error_response_as, json_response, text_response,
 };

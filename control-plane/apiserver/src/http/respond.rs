@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use super::{Accept, Encoding};
 use crate::{ApiBody, body};
 
+/// Marks a response whose body is written while it is sent (`http::Extensions`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Streamed;
+
 fn with_type(
     status: StatusCode,
     media: &'static str,

@@ -12,6 +12,7 @@
 //! the rings then start anew.
 
 mod feed;
+mod frames;
 mod revisions;
 
 use std::{
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use crate::{limits, storage::codec};
 
 pub(crate) use feed::{load, run};
+pub(crate) use frames::{Form, Frames};
 pub(crate) use revisions::Revisions;
 
 /// An object as it was at some revision.
@@ -63,6 +65,8 @@ pub(crate) struct Change {
     pub current: Option<Arc<CachedObject>>,
     /// Before; `None`: created.
     pub previous: Option<Arc<CachedObject>>,
+    /// What watches sent of it.
+    pub frames: Frames,
 }
 
 #[derive(Default)]
@@ -91,7 +95,13 @@ impl ResourceState {
             revision,
             current,
             previous,
+            frames: Frames::default(),
         }));
+        // Of the others, watches that keep up have had theirs.
+        let old = self.ring.len().checked_sub(limits::CHANGES_WITH_FRAMES + 1);
+        if let Some(change) = old.and_then(|index| self.ring.get(index)) {
+            change.frames.forget();
+        }
     }
 }
 

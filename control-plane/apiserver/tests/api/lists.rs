@@ -1,5 +1,8 @@
 //! LIST: selectors, pages, versions, tables.
 
+use std::io::Read;
+
+use flate2::read::GzDecoder;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -86,6 +89,121 @@ async fn pages_show_one_moment() {
         ))
         .await;
     assert_eq!(other.code, 400);
+}
+
+/// What a stored token becomes when the store has forgotten its revision.
+#[tokio::test]
+async fn a_token_that_is_too_old_says_how_to_go_on() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    fill(client, 4).await;
+    let first = client.get(&format!("{CONFIG_MAPS}?limit=2")).await.ok();
+    let version = &first["metadata"]["resourceVersion"];
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    client.post(CONFIG_MAPS, &config_map("c99")).await.ok();
+    let newest = server.store.revision().await.unwrap();
+    server.store.compact(newest).await.unwrap();
+    let late = client
+        .get(&format!("{CONFIG_MAPS}?limit=2&continue={token}"))
+        .await;
+    let (code, reason, message) = late.refused();
+    assert_eq!((code, reason.as_str()), (410, "Expired"));
+    assert!(message.contains("inconsistent list"), "{message}");
+    let token = late.json()["metadata"]["continue"].clone();
+    let rest = client
+        .get(&format!(
+            "{CONFIG_MAPS}?limit=2&continue={}",
+            token.as_str().unwrap()
+        ))
+        .await
+        .ok();
+    assert_eq!(names(&rest), ["c02", "c03"]);
+    assert_ne!(&rest["metadata"]["resourceVersion"], version);
+    let token = rest["metadata"]["continue"].as_str().unwrap();
+    let last = client
+        .get(&format!("{CONFIG_MAPS}?continue={token}"))
+        .await
+        .ok();
+    assert_eq!(names(&last), ["c99"]);
+    let exact = client
+        .get(&format!(
+            "{CONFIG_MAPS}?resourceVersion={}&resourceVersionMatch=Exact",
+            version.as_str().unwrap()
+        ))
+        .await;
+    let (code, _, message) = exact.refused();
+    assert_eq!(
+        (code, message.as_str()),
+        (410, "The resourceVersion for the provided list is too old.")
+    );
+}
+
+/// Lists above the limit are written while they are sent; nobody must notice.
+#[tokio::test]
+async fn large_lists_are_whole_in_every_form() {
+    const COUNT: usize = 400;
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let payload = "x".repeat(4096);
+    for number in 0..COUNT {
+        let mut object = config_map(&format!("c{number:03}"));
+        object["data"] = json!({"payload": payload});
+        client.post(CONFIG_MAPS, &object).await.ok();
+    }
+    let get = |accept: &'static str, encoding: &'static str| async move {
+        let headers = [("accept", accept), ("accept-encoding", encoding)];
+        let answer = client.send(Method::GET, CONFIG_MAPS, &headers, "").await;
+        assert_eq!(answer.code, 200, "{}", answer.text);
+        answer
+    };
+    let expected: Vec<String> = (0..COUNT).map(|number| format!("c{number:03}")).collect();
+    let plain = get("application/json", "identity").await;
+    assert!(
+        !plain.headers.contains_key("content-length"),
+        "not streamed"
+    );
+    assert_eq!(names(&plain.json()), expected);
+    assert_eq!(plain.json()["items"][399]["data"]["payload"], payload);
+    let packed = get("application/json", "gzip").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    let mut unpacked = Vec::new();
+    GzDecoder::new(&packed.bytes[..])
+        .read_to_end(&mut unpacked)
+        .unwrap();
+    assert_eq!(unpacked, plain.bytes);
+    let table = get(TABLE, "identity").await.json();
+    assert_eq!(table["rows"].as_array().unwrap().len(), COUNT);
+    assert_eq!(table["rows"][399]["cells"][0], "c399");
+    assert_eq!(names(&get(METADATA, "identity").await.json()), expected);
+    let protobuf = get("application/vnd.kubernetes.protobuf", "identity").await;
+    let envelope = hull_api::protobuf::open(&protobuf.bytes).unwrap();
+    assert_eq!(envelope.kind, "ConfigMapList");
+    let raw = String::from_utf8_lossy(envelope.raw);
+    assert_eq!(raw.matches(&payload).count(), COUNT);
+    let yaml = get("application/yaml", "identity").await;
+    assert_eq!(yaml.text.matches("payload:").count(), COUNT);
+}
+
+#[tokio::test]
+async fn what_is_not_kept_has_no_table() {
+    let server = TestServer::start().await;
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let post = |accept: &'static str| {
+        let headers = [("accept", accept), ("content-type", "application/json")];
+        let body = review.to_string();
+        let client = &server.admin;
+        async move { client.send(Method::POST, path, &headers, body).await }
+    };
+    let table = TABLE.split(',').next().unwrap();
+    let (code, reason, _) = post(table).await.refused();
+    assert_eq!((code, reason.as_str()), (406, "NotAcceptable"));
+    let answer = post(TABLE).await.ok();
+    assert_eq!(answer["kind"], "SelfSubjectAccessReview");
 }
 
 #[tokio::test]

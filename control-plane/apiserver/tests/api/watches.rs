@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::Method;
+use http_body_util::BodyExt;
 use hull_store::Store;
 use serde_json::{Value, json};
 
@@ -132,6 +134,49 @@ async fn a_watch_from_before_the_start_of_the_server_expires() {
             .unwrap()
             .unwrap();
     }
+}
+
+/// Such a version comes from another store: a silent watch would never tell that it is of no use.
+#[tokio::test]
+async fn a_watch_from_a_version_that_never_was_is_refused() {
+    let server = TestServer::start().await;
+    let late = server
+        .admin
+        .get(&format!("{CONFIG_MAPS}?watch=1&resourceVersion=999999"))
+        .await;
+    let (code, reason, message) = late.refused();
+    assert_eq!((code, reason.as_str()), (504, "Timeout"));
+    assert!(message.starts_with("Too large resource version: 999999"));
+}
+
+/// 20 watches in each of two forms: a change is written twice.
+#[tokio::test]
+async fn a_change_is_written_once_for_all_watches_of_a_form() {
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let version = server.store.revision().await.unwrap();
+    let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}");
+    let mut watches = Vec::new();
+    for accept in ["application/json", PROTOBUF].repeat(20) {
+        let headers = [("accept", accept)];
+        let answer = client.raw(Method::GET, &path, &headers, "").await;
+        watches.push(answer.into_body());
+    }
+    let before = written(&server).await;
+    client.post(CONFIG_MAPS, &config_map("a")).await.ok();
+    for watch in &mut watches {
+        let frame = tokio::time::timeout(PATIENCE, watch.frame()).await.unwrap();
+        assert!(frame.unwrap().unwrap().data_ref().unwrap().len() > 20);
+    }
+    assert_eq!(written(&server).await - before, 2);
+}
+
+async fn written(server: &TestServer) -> u64 {
+    const NAME: &str = "apiserver_watch_events_written_total ";
+    let metrics = server.admin.get("/metrics").await.text;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(NAME));
+    value.unwrap().parse().unwrap()
 }
 
 #[tokio::test]

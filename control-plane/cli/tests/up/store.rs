@@ -12,7 +12,7 @@ use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
 use super::*;
 
 impl Setup {
-    fn server(&self, store: &str) -> Running {
+    pub(super) fn server(&self, store: &str) -> Running {
         Running(self.server_command(store).spawn().unwrap())
     }
 
