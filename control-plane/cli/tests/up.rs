@@ -4,6 +4,8 @@
 // Helpers of tests: a failed step is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "up/controller.rs"]
+mod controller;
 #[path = "up/helm.rs"]
 mod helm;
 #[path = "up/join.rs"]

@@ -99,6 +99,9 @@ pub struct Options {
     /// Pods that one list returns.
     #[arg(long, default_value_t = 100_000)]
     listed_pods: usize,
+    /// How long an idle control plane is looked at, seconds.
+    #[arg(long, default_value_t = 30)]
+    idle_seconds: u64,
     /// Fake nodes.
     #[arg(long, default_value_t = 1_000)]
     fake_nodes: usize,

@@ -279,6 +279,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// kill -9 of what serves host directories to VMs.
+    pub fn kill_file_servers(&self) -> Result<()> {
+        ensure!(kill_named("hull-fsd")? > 0, "no hull-fsd runs");
+        Ok(())
+    }
+
     /// kill -9 of the control plane and node agent.
     pub fn kill_hull(&mut self) -> Result<()> {
         let mut hull = self.hull.take().context("hull up does not run")?;

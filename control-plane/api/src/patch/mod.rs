@@ -3,6 +3,7 @@
 
 mod strategic;
 
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::schema::go_kind;
@@ -42,7 +43,31 @@ pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
             operations.0.len()
         )));
     }
-    json_patch::patch(object, &operations).map_err(PatchError::DoesNotApply)
+    let mut patched = object.clone();
+    for (index, operation) in operations.0.iter().enumerate() {
+        if tests_absence(&patched, operation) {
+            continue;
+        }
+        json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            PatchError::DoesNotApply(error)
+        })?;
+    }
+    *object = patched;
+    Ok(())
+}
+
+/// A `test` for null of a field that is not there, in an object that is: it holds in Kubernetes
+/// (its Go library knows no difference), though not by RFC 6902. Controllers rely on it when they
+/// add the first finalizer.
+fn tests_absence(object: &Value, operation: &PatchOperation) -> bool {
+    let PatchOperation::Test(test) = operation else {
+        return false;
+    };
+    let path = test.path.as_str();
+    let parent = path.rfind('/').map(|end| &path[..end]);
+    let parent = parent.and_then(|parent| object.pointer(parent));
+    test.value.is_null() && parent.is_some_and(Value::is_object) && object.pointer(path).is_none()
 }
 
 /// Applies a merge patch.
@@ -78,6 +103,31 @@ mod tests {
             ),
             Err(PatchError::DoesNotApply(_))
         ));
+        // What a controller sends for the first finalizer.
+        let first = json!([
+            {"op": "test", "path": "/a/c", "value": null},
+            {"op": "add", "path": "/a/c", "value": ["x"]},
+        ]);
+        json_patch(&mut object, &first).unwrap();
+        assert_eq!(object, json!({"a": {"b": 2, "c": ["x"]}}));
+        for (number, test) in [
+            ("/a/c", json!(null)),
+            ("/x/y", json!(null)),
+            ("/a/d", json!(1)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let patch = json!([
+                {"op": "add", "path": "/a/b", "value": number},
+                {"op": "test", "path": test.0, "value": test.1},
+            ]);
+            let Err(PatchError::DoesNotApply(error)) = json_patch(&mut object, &patch) else {
+                panic!("{test:?} holds");
+            };
+            assert_eq!(error.operation, 1);
+            assert_eq!(object["a"]["b"], 2, "half a patch stays");
+        }
         assert!(matches!(
             json_patch(&mut object, &json!({"op": "test"})),
             Err(PatchError::Malformed(_))

@@ -21,8 +21,6 @@ use crate::table::{Report, Table, milliseconds};
 use crate::{apiserver, scheduler};
 use process::{Place, Server};
 
-/// How long an idle server is looked at.
-const IDLE: Duration = Duration::from_secs(30);
 /// Pods beside [`Options::fake_nodes`] nodes when the memory is looked at.
 const PODS_FOR_MEMORY: usize = 10_000;
 
@@ -54,9 +52,10 @@ async fn small(options: &Options, size: &mut Table) -> anyhow::Result<Vec<Report
     add("start to ready, empty store, ms", milliseconds(server.took));
     add("RSS when ready, MiB", mib(server.resident_kib()?));
     let before = server.cpu_time()?;
-    tokio::time::sleep(IDLE).await;
+    let idle = Duration::from_secs(options.idle_seconds);
+    tokio::time::sleep(idle).await;
     let used = server.cpu_time()?.saturating_sub(before).as_secs_f64();
-    let percent = 100.0 * used / IDLE.as_secs_f64();
+    let percent = 100.0 * used / idle.as_secs_f64();
     add("idle CPU, % of one core", format!("{percent:.2}"));
     add("RSS when idle, MiB", mib(server.resident_kib()?));
     let runs = apiserver::runs(&server.client, options).await?;

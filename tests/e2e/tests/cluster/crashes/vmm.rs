@@ -1,4 +1,4 @@
-//! kill -9 of hull-vmm.
+//! kill -9 of hull-vmm, and of hull-fsd beside it.
 
 use anyhow::{Context, Result, ensure};
 use hull_e2e::cluster::Cluster;
@@ -14,7 +14,11 @@ const VICTIMS: [(&str, &str); 3] = [
     ("victim-never", "Never"),
 ];
 
-/// Each policy does with its pod what it says, and each pod tells why.
+/// The pod whose file server dies.
+const WITH_FILES: &str = "victim-files";
+
+/// Each policy does with its pod what it says, and each pod tells why. Where hull-fsd dies, only
+/// its own pod starts anew.
 pub fn killed(cluster: &mut Cluster) -> Result<()> {
     let kubectl = cluster.kubectl.clone();
     for (name, policy) in VICTIMS {
@@ -22,25 +26,45 @@ pub fn killed(cluster: &mut Cluster) -> Result<()> {
             .replace("spec:", &format!("spec:\n  restartPolicy: {policy}"));
         kubectl.apply(&yaml)?;
     }
+    kubectl.apply(&with_host_directory())?;
     let mut before = Vec::new();
     for (name, _) in VICTIMS {
         before.push(kubectl.pod_ready(name)?);
     }
+    let with_files = kubectl.pod_ready(WITH_FILES)?;
+    cluster.kill_file_servers()?;
+    let ended = restarted(cluster, WITH_FILES, &with_files)?;
+    ensure!(ended["reason"] == "FileServerDied", "{ended}");
+    kubectl.run(&["exec", WITH_FILES, "--", "ls", "/host/bin"])?;
     cluster.kill_vmms()?;
     for ((name, policy), before) in VICTIMS.into_iter().zip(&before) {
         match policy {
             "Never" => failed(cluster, name),
-            _ => restarted(cluster, name, before),
+            _ => restarted(cluster, name, before).and_then(|ended| check_reason(&ended)),
         }
         .with_context(|| format!("restartPolicy {policy}"))?;
     }
-    for (name, _) in VICTIMS {
+    let names = VICTIMS
+        .map(|(name, _)| name)
+        .into_iter()
+        .chain([WITH_FILES]);
+    for name in names.clone() {
         kubectl.run(&["delete", "pod", name, "--wait=false"])?;
     }
-    for (name, _) in VICTIMS {
+    for name in names {
         kubectl.delete_pod(name)?;
     }
     Ok(())
+}
+
+/// A pod with a directory of the host, which hull-fsd serves.
+fn with_host_directory() -> String {
+    let pod = shell_pod(WITH_FILES, "exec sleep 100000");
+    let volume = "spec:\n  volumes: [{name: host, hostPath: {path: /usr}}]";
+    let mount =
+        "image: busybox\n    volumeMounts: [{name: host, mountPath: /host, readOnly: true}]";
+    pod.replace("spec:", volume)
+        .replace("image: busybox", mount)
 }
 
 /// The container ended because its VM was killed.
@@ -54,7 +78,8 @@ fn check_reason(terminated: &Value) -> Result<()> {
     Ok(())
 }
 
-fn restarted(cluster: &Cluster, name: &str, before: &Value) -> Result<()> {
+/// How the container ended before it ran again.
+fn restarted(cluster: &Cluster, name: &str, before: &Value) -> Result<Value> {
     let after = cluster.kubectl.pod_until(name, "restarted", 60, |now| {
         let status = &now["status"]["containerStatuses"][0];
         if status["restartCount"] == 1 && status["ready"] == true {
@@ -67,7 +92,7 @@ fn restarted(cluster: &Cluster, name: &str, before: &Value) -> Result<()> {
         container_id(before) != container_id(&after),
         "the container is the same"
     );
-    check_reason(&after["status"]["containerStatuses"][0]["lastState"]["terminated"])
+    Ok(after["status"]["containerStatuses"][0]["lastState"]["terminated"].clone())
 }
 
 fn failed(cluster: &Cluster, name: &str) -> Result<()> {
