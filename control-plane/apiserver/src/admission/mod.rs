@@ -51,16 +51,19 @@ pub(crate) async fn admit_create(
 }
 
 /// Checks a change of an object, whole or of a subresource.
-pub(crate) fn admit_update(
+pub(crate) async fn admit_update(
     context: &Context<'_>,
     new: &Value,
     old: &Value,
 ) -> Result<(), ApiError> {
+    limit_range::check_update(context, new, old)?;
+    pod_security::check_update(context, new, old).await?;
     certificates::check_update(context, new, old)?;
     node_restriction::check_update(context, new, old)
 }
 
 /// Checks that an object may be deleted or evicted.
 pub(crate) fn admit_delete(context: &Context<'_>, object: &Value) -> Result<(), ApiError> {
+    namespace::check_delete(context.kind, object)?;
     node_restriction::check_delete(context, object)
 }

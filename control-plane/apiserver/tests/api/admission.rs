@@ -71,6 +71,105 @@ async fn pods_that_their_namespace_forbids_are_refused_with_every_reason() {
 }
 
 #[tokio::test]
+async fn what_a_running_pod_gets_later_obeys_its_namespace_too() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    admin.post(PODS, &pod("p")).await.ok();
+    let labels = |level: &str| json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
+    let namespace = "/api/v1/namespaces/default";
+    admin
+        .patch(namespace, "merge-patch", &labels("baseline"))
+        .await
+        .ok();
+    let debug = |name: &str, privileged: bool| {
+        json!({"spec": {"ephemeralContainers": [{"name": name, "image": "busybox",
+            "securityContext": {"privileged": privileged}}]}})
+    };
+    let parts = format!("{PODS}/p/ephemeralcontainers");
+    let patch = debug("bad", true);
+    let refused = admin.patch(&parts, "strategic-merge-patch", &patch).await;
+    assert_eq!(
+        refused.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": privileged (container \"bad\" must not set securityContext.privileged=true)".into()
+        )
+    );
+    let patch = debug("good", false);
+    let added = admin.patch(&parts, "strategic-merge-patch", &patch).await;
+    assert_eq!(added.ok()["spec"]["ephemeralContainers"][0]["name"], "good");
+    admin
+        .patch(namespace, "merge-patch", &labels("restricted"))
+        .await
+        .ok();
+    let path = format!("{PODS}/p");
+    let image = json!({"spec": {"containers": [{"name": "web", "image": "nginx:2"}]}});
+    let refused = admin.patch(&path, "strategic-merge-patch", &image).await;
+    let (code, _, message) = refused.refused();
+    assert_eq!(code, 403);
+    assert!(message.contains("\"restricted:latest\""), "{message}");
+    // What says nothing of its security goes on.
+    let label = json!({"metadata": {"labels": {"x": "y"}}});
+    admin.patch(&path, "merge-patch", &label).await.ok();
+    let running = json!({"status": {"phase": "Running"}});
+    let status = format!("{path}/status");
+    admin.patch(&status, "merge-patch", &running).await.ok();
+}
+
+#[tokio::test]
+async fn limit_ranges_bound_what_grows_later() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}});
+    admin.post(CLAIMS, &claim).await.ok();
+    let claim = format!("{CLAIMS}/c");
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}});
+    let status = format!("{claim}/status");
+    admin.patch(&status, "merge-patch", &bound).await.ok();
+    let object = with_resources("p", json!({"limits": {"memory": "512Mi"}}));
+    admin.post(PODS, &object).await.ok();
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [
+            {"type": "Container", "max": {"memory": "1Gi"}},
+            {"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}}]}});
+    admin.post(LIMITS, &range).await.ok();
+    seen(&server, LIMITS).await;
+    let grow = |storage: &str| json!({"spec": {"resources": {"requests": {"storage": storage}}}});
+    assert_eq!(
+        admin.patch(&claim, "merge-patch", &grow("11Gi")).await.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "persistentvolumeclaims \"c\" is forbidden: maximum storage usage per PersistentVolumeClaim is 10Gi, but request is 11Gi".into()
+        )
+    );
+    admin.patch(&claim, "merge-patch", &grow("9Gi")).await.ok();
+    let resize = format!("{PODS}/p/resize");
+    let memory = |amount: &str| {
+        json!({"spec": {"containers": [{"name": "web",
+            "resources": {"limits": {"memory": amount}, "requests": {"memory": amount}}}]}})
+    };
+    let refused = admin
+        .patch(&resize, "strategic-merge-patch", &memory("2Gi"))
+        .await;
+    assert_eq!(
+        refused.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "pods \"p\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi"
+                .into()
+        )
+    );
+    admin
+        .patch(&resize, "strategic-merge-patch", &memory("1Gi"))
+        .await
+        .ok();
+}
+
+#[tokio::test]
 async fn limit_ranges_give_defaults_and_set_bounds() {
     let server = TestServer::start().await;
     let admin = &server.admin;

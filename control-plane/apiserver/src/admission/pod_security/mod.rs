@@ -5,10 +5,10 @@
 mod baseline;
 mod restricted;
 
-use hull_api::{ApiError, ObjectExt, kinds};
+use hull_api::{ApiError, ObjectExt, kinds, registry::Subresource};
 use serde_json::Value;
 
-use crate::storage::Storage;
+use crate::{handlers::Context, storage::Storage};
 
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
@@ -93,6 +93,38 @@ pub(super) async fn check_pod(storage: &Storage, pod: &Value) -> Result<(), ApiE
         pod.name(),
         &format!("violates {}", sentence(level, &violations)),
     ))
+}
+
+/// Refuses a change of a pod that its namespace forbids. Only what a change can make worse is
+/// looked at: a pod that was there before its namespace became strict can still be labelled.
+pub(super) async fn check_update(
+    context: &Context<'_>,
+    new: &Value,
+    old: &Value,
+) -> Result<(), ApiError> {
+    let concerned = context.kind.schema == kinds::PODS.schema
+        && context.subresource != Some(Subresource::Status);
+    if !concerned || !is_significant(new, old) {
+        return Ok(());
+    }
+    check_pod(&context.backend.storage, new).await
+}
+
+/// There is a container that was not there before, or one with another image.
+fn is_significant(new: &Value, old: &Value) -> bool {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .into_iter()
+        .any(|list| {
+            let pointer = format!("/spec/{list}");
+            let before = old.list_at(&pointer);
+            new.list_at(&pointer).iter().any(|container| {
+                let same = |one: &&Value| one.str_at("/name") == container.str_at("/name");
+                before
+                    .iter()
+                    .find(same)
+                    .is_none_or(|one| one.str_at("/image") != container.str_at("/image"))
+            })
+        })
 }
 
 /// All containers of a pod.
