@@ -12,6 +12,7 @@ pub(crate) mod resource_quota;
 mod resources;
 mod runtime_class;
 mod service_account;
+mod storage_class;
 
 use hull_api::{ApiError, kinds};
 use serde_json::Value;
@@ -33,10 +34,11 @@ pub(crate) async fn admit_create(
         if context.backend.service_account_admission {
             service_account::admit_pod(storage, object).await?;
         }
-        priority::resolve_priority(storage, object).await?;
+        priority::resolve_priority(context.backend, object).await?;
         runtime_class::apply_runtime_class(storage, object).await?;
         kinds::pod::default_tolerations(object);
     }
+    storage_class::set_default(context.backend, kind, object);
     limit_range::admit(context.backend, kind, object)?;
     if dynamic::mutate(context, dynamic::Operation::Create, object, None, dry_run).await? {
         context.complete(object)?;
@@ -46,6 +48,7 @@ pub(crate) async fn admit_create(
     if kind.schema == kinds::PODS.schema {
         pod_security::check_pod(storage, object).await?;
     }
+    priority::check_default(context, object)?;
     certificates::check_create(context, object)?;
     node_restriction::check_create(context, object)
 }
@@ -58,6 +61,7 @@ pub(crate) async fn admit_update(
 ) -> Result<(), ApiError> {
     limit_range::check_update(context, new, old)?;
     pod_security::check_update(context, new, old).await?;
+    priority::check_default(context, new)?;
     certificates::check_update(context, new, old)?;
     node_restriction::check_update(context, new, old)
 }

@@ -170,6 +170,51 @@ async fn limit_ranges_bound_what_grows_later() {
 }
 
 #[tokio::test]
+async fn a_claim_without_a_class_gets_the_newest_default_at_once() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    let class = |name: &str, default: &str| {
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/p",
+            "metadata": {"name": name,
+                "annotations": {"storageclass.kubernetes.io/is-default-class": default}}})
+    };
+    let claim = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}})
+    };
+    let dry = format!("{CLAIMS}?dryRun=All");
+    admin.post(classes, &class("other", "false")).await.ok();
+    seen(&server, classes).await;
+    let plain = admin.post(&dry, &claim("a")).await.ok();
+    assert!(plain["spec"].get("storageClassName").is_none());
+    // Of the same second: the first by its name.
+    for name in ["b", "a"] {
+        admin.post(classes, &class(name, "true")).await.ok();
+    }
+    let class_of = async |claim: &Value| {
+        let made = admin.post(&dry, claim).await.ok();
+        made["spec"]["storageClassName"].clone()
+    };
+    crate::dynamic_admission::eventually(async || !class_of(&claim("a")).await.is_null()).await;
+    let hard = json!({"a.storageclass.storage.k8s.io/persistentvolumeclaims": "1",
+        "b.storageclass.storage.k8s.io/persistentvolumeclaims": "1"});
+    admin.post(QUOTAS, &quota("q", hard)).await.ok();
+    seen(&server, QUOTAS).await;
+    let made = admin.post(CLAIMS, &claim("a")).await.ok();
+    let chosen = made["spec"]["storageClassName"].as_str().unwrap();
+    assert!(chosen == "a" || chosen == "b", "{chosen}");
+    let (code, _, message) = admin.post(CLAIMS, &claim("b")).await.refused();
+    assert_eq!(code, 403, "the class counts in quotas: {message}");
+    let mut none = claim("none");
+    none["spec"]["storageClassName"] = json!("");
+    assert_eq!(class_of(&none).await, "");
+    let mut old = claim("old");
+    old["metadata"]["annotations"] = json!({"volume.beta.kubernetes.io/storage-class": "x"});
+    assert!(class_of(&old).await.is_null());
+}
+
+#[tokio::test]
 async fn limit_ranges_give_defaults_and_set_bounds() {
     let server = TestServer::start().await;
     let admin = &server.admin;
