@@ -2,6 +2,7 @@
 //! file per rule, named as Kubernetes names its admission plugins.
 
 mod certificates;
+mod connect;
 pub(crate) mod dynamic;
 mod limit_range;
 mod namespace;
@@ -13,6 +14,8 @@ mod resources;
 mod runtime_class;
 mod service_account;
 mod storage_class;
+
+pub(crate) use connect::admit_connect;
 
 use hull_api::{ApiError, kinds};
 use serde_json::Value;
