@@ -48,9 +48,7 @@ pub(crate) async fn admit_create(
         limit_range::admit(context.backend, kind, object)?;
     }
     // After the webhooks: what they add must be allowed too.
-    if kind.schema == kinds::PODS.schema {
-        pod_security::check_pod(storage, object).await?;
-    }
+    pod_security::check_create(context, object).await?;
     priority::check_default(context, object)?;
     certificates::check_create(context, object)?;
     node_restriction::check_create(context, object)

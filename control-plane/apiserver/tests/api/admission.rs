@@ -117,6 +117,87 @@ async fn what_a_running_pod_gets_later_obeys_its_namespace_too() {
     admin.patch(&status, "merge-patch", &running).await.ok();
 }
 
+fn warnings(answer: &crate::harness::Answer) -> Vec<String> {
+    let all = answer.headers.get_all("warning").iter();
+    all.map(|one| one.to_str().unwrap().to_string()).collect()
+}
+
+#[tokio::test]
+async fn namespaces_warn_of_pods_and_templates_that_they_would_forbid() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let namespace = "/api/v1/namespaces/default";
+    let labels = |labels: Value| json!({"metadata": {"labels": labels}});
+    let wrong = labels(json!({"pod-security.kubernetes.io/enforce": "strict",
+        "pod-security.kubernetes.io/audit-version": "1.30"}));
+    let refused = admin.patch(namespace, "merge-patch", &wrong).await;
+    let (code, reason, message) = refused.refused();
+    assert_eq!((code, reason.as_str()), (422, "Invalid"));
+    assert_eq!(
+        message,
+        "Namespace \"default\" is invalid: [metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted, metadata.labels[pod-security.kubernetes.io/audit-version]: Invalid value: \"1.30\": must be \"latest\" or \"v1.x\"]"
+    );
+    let new = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n",
+        "labels": {"pod-security.kubernetes.io/warn": "x"}}});
+    assert_eq!(admin.post("/api/v1/namespaces", &new).await.code, 422);
+    let host = |name: &str| {
+        let mut object = pod(name);
+        object["spec"]["hostNetwork"] = json!(true);
+        object["spec"]["containers"][0]["ports"] = json!([]);
+        object
+    };
+    let warn = labels(json!({"pod-security.kubernetes.io/warn": "baseline",
+        "pod-security.kubernetes.io/warn-version": "v1.30"}));
+    admin.patch(namespace, "merge-patch", &warn).await.ok();
+    let quiet = admin.post(PODS, &pod("quiet")).await;
+    assert!(warnings(&quiet).is_empty(), "{:?}", warnings(&quiet));
+    let words = "299 - \"would violate PodSecurity \\\"baseline:v1.30\\\": host namespaces (hostNetwork=true)\"";
+    for name in ["a", "b"] {
+        let made = admin.post(PODS, &host(name)).await;
+        made.ok();
+        assert_eq!(warnings(&made), [words]);
+    }
+    let mut template = crate::harness::deployment("d");
+    template["spec"]["template"]["spec"]["hostNetwork"] = json!(true);
+    let made = admin.post(crate::harness::DEPLOYMENTS, &template).await;
+    made.ok();
+    assert_eq!(warnings(&made), [words]);
+    let started = std::time::Instant::now();
+    while admin.get(&format!("{PODS}?resourceVersion=0")).await.ok()["items"]
+        .as_array()
+        .unwrap()
+        .len()
+        < 3
+    {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    let enforce = labels(json!({"pod-security.kubernetes.io/enforce": "baseline"}));
+    let changed = admin.patch(namespace, "merge-patch", &enforce).await;
+    changed.ok();
+    assert_eq!(
+        warnings(&changed),
+        [
+            "299 - \"existing pods in namespace \\\"default\\\" violate the new PodSecurity enforce level \\\"baseline:latest\\\"\"",
+            "299 - \"a (and 1 other pod): host namespaces\"",
+        ]
+    );
+    // Said once: the level is no stricter than before.
+    let again = admin.patch(namespace, "merge-patch", &enforce).await;
+    assert!(warnings(&again).is_empty());
+    let mut probing = pod("probing");
+    probing["spec"]["containers"][0]["livenessProbe"] =
+        json!({"httpGet": {"port": 80, "host": "169.254.169.254"}});
+    let (code, _, message) = admin.post(PODS, &probing).await.refused();
+    assert_eq!(code, 403);
+    assert!(
+        message.contains("probe or lifecycle host \"169.254.169.254\""),
+        "{message}"
+    );
+    let older = labels(json!({"pod-security.kubernetes.io/enforce-version": "v1.33"}));
+    admin.patch(namespace, "merge-patch", &older).await.ok();
+    admin.post(PODS, &probing).await.ok();
+}
+
 #[tokio::test]
 async fn limit_ranges_bound_what_grows_later() {
     let server = TestServer::start().await;
