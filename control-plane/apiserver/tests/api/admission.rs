@@ -394,6 +394,123 @@ async fn of_many_requests_at_once_exactly_those_that_fit_succeed() {
 }
 
 #[tokio::test]
+async fn quotas_with_scopes_count_the_pods_in_them() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": "high"}, "value": 1000});
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    admin.post(classes, &class).await.ok();
+    let scoped = |name: &str, scopes: Value| {
+        let mut object = quota(name, json!({"pods": "1"}));
+        object["spec"]["scopes"] = scopes;
+        object
+    };
+    let mut high = quota("high", json!({"pods": "1"}));
+    high["spec"]["scopeSelector"] = json!({"matchExpressions": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]});
+    let quotas = [
+        scoped("effortless", json!(["BestEffort"])),
+        scoped("ending", json!(["Terminating", "NotBestEffort"])),
+        high,
+    ];
+    for object in &quotas {
+        admin.post(QUOTAS, object).await.ok();
+    }
+    let listed = format!("{QUOTAS}?resourceVersion=0");
+    crate::dynamic_admission::eventually(async || {
+        admin.get(&listed).await.ok()["items"]
+            .as_array()
+            .unwrap()
+            .len()
+            == quotas.len()
+    })
+    .await;
+    let requests = || json!({"requests": {"cpu": "1m"}});
+    let ending = |name: &str| {
+        let mut object = with_resources(name, requests());
+        object["spec"]["activeDeadlineSeconds"] = json!(60);
+        object
+    };
+    let important = |name: &str| {
+        let mut object = with_resources(name, requests());
+        object["spec"]["priorityClassName"] = json!("high");
+        object
+    };
+    for (quota, first, second) in [
+        ("effortless", pod("a"), pod("b")),
+        ("ending", ending("c"), ending("d")),
+        ("high", important("e"), important("f")),
+    ] {
+        admin.post(PODS, &first).await.ok();
+        let (code, _, message) = admin.post(PODS, &second).await.refused();
+        assert_eq!(code, 403);
+        let expected =
+            format!("exceeded quota: {quota}, requested: pods=1, used: pods=1, limited: pods=1");
+        assert!(message.ends_with(&expected), "{message}");
+        let shown = admin.get(&format!("{QUOTAS}/{quota}")).await.ok();
+        assert_eq!(shown["status"]["used"], json!({"pods": "1"}));
+    }
+    // In no scope.
+    for name in ["g", "h"] {
+        let object = with_resources(name, requests());
+        admin.post(PODS, &object).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn quotas_count_what_grows_later() {
+    const SERVICES: &str = "/api/v1/namespaces/default/services";
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let hard = json!({"requests.memory": "1Gi", "services.loadbalancers": "0",
+        "requests.storage": "10Gi"});
+    admin.post(QUOTAS, &quota("q", hard)).await.ok();
+    seen(&server, QUOTAS).await;
+    let memory =
+        |amount: &str| json!({"requests": {"memory": amount}, "limits": {"memory": "2Gi"}});
+    let object = with_resources("p", memory("512Mi"));
+    admin.post(PODS, &object).await.ok();
+    let resize = async |amount: &str| {
+        let change =
+            json!({"spec": {"containers": [{"name": "web", "resources": memory(amount)}]}});
+        let path = format!("{PODS}/p/resize");
+        admin.patch(&path, "strategic-merge-patch", &change).await
+    };
+    let (code, _, message) = resize("1025Mi").await.refused();
+    assert_eq!(code, 403);
+    assert!(
+        message.ends_with("exceeded quota: q, requested: requests.memory=513Mi, used: requests.memory=512Mi, limited: requests.memory=1Gi"),
+        "{message}"
+    );
+    resize("1Gi").await.ok();
+    let shown = admin.get(&format!("{QUOTAS}/q")).await.ok();
+    assert_eq!(shown["status"]["used"]["requests.memory"], "1Gi");
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": 80}]}});
+    admin.post(SERVICES, &service).await.ok();
+    let path = format!("{SERVICES}/s");
+    let change = json!({"spec": {"type": "LoadBalancer"}});
+    let (code, _, message) = admin.patch(&path, "merge-patch", &change).await.refused();
+    assert_eq!(code, 403);
+    assert!(
+        message.contains("requested: services.loadbalancers=1"),
+        "{message}"
+    );
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}});
+    admin.post(CLAIMS, &claim).await.ok();
+    let path = format!("{CLAIMS}/c");
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}});
+    let status = format!("{path}/status");
+    admin.patch(&status, "merge-patch", &bound).await.ok();
+    let grow = |storage: &str| json!({"spec": {"resources": {"requests": {"storage": storage}}}});
+    let refused = admin.patch(&path, "merge-patch", &grow("11Gi")).await;
+    assert_eq!(refused.refused().0, 403);
+    admin.patch(&path, "merge-patch", &grow("10Gi")).await.ok();
+}
+
+#[tokio::test]
 async fn pods_need_their_service_account_and_get_its_token() {
     let server = TestServer::start_with(|config| config.service_account_admission = true).await;
     let admin = &server.admin;

@@ -7,7 +7,8 @@ use hull_store::Write;
 use serde_json::{Value, json};
 
 use crate::{
-    dynamic_admission::{REGISTRATION, create, eventually},
+    custom_resources::{TABS, tab, with_tabs},
+    dynamic_admission::{REGISTRATION, bind_mutating, create, eventually, mutating},
     harness::{CONFIG_MAPS, PODS, TestServer, bind, config_map, pod},
     tls_server::{TlsServer, json_answer},
 };
@@ -530,4 +531,97 @@ async fn a_webhook_behind_a_service_is_reached_at_a_ready_endpoint() {
         refused.text.contains("service \\\"hook\\\" not found")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_see_again_what_webhooks_changed() {
+    let server = TestServer::start().await;
+    let expression = "[JSONPatch{op: 'add', path: '/data/seen', value: 'yes'}]";
+    let mutations = json!([{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]);
+    let mut policy = mutating("again", mutations);
+    policy["spec"]["reinvocationPolicy"] = json!("IfNeeded");
+    policy["spec"]["matchConstraints"]["resourceRules"] = json!([{"apiGroups": [""],
+        "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]);
+    policy["spec"]["matchConditions"] =
+        json!([{"name": "stamped", "expression": "'stamp' in object.data"}]);
+    create(&server.admin, "mutatingadmissionpolicies", policy).await;
+    bind_mutating(&server.admin, "again").await;
+    let stamp = json!([{"op": "add", "path": "/data/stamp", "value": "yes"}]);
+    let (port, bundle, _) = webhook(&["127.0.0.1"], move |_| patching(&stamp)).await;
+    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
+    let object = configuration("MutatingWebhookConfiguration", "stamp", client);
+    create(&server.admin, "mutatingwebhookconfigurations", object).await;
+    let dry = format!("{CONFIG_MAPS}?dryRun=All");
+    let made = async || server.admin.post(&dry, &config_map("a")).await.ok()["data"].clone();
+    eventually(async || made().await["stamp"] == "yes").await;
+    assert_eq!(
+        made().await,
+        json!({"a": "1", "stamp": "yes", "seen": "yes"})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_guard_custom_resources_too() {
+    let server = with_tabs().await;
+    let admin = &server.admin;
+    let rules = |object: &mut Value| {
+        object["webhooks"][0]["rules"] = json!([{"apiGroups": ["stable.example.com"],
+            "apiVersions": ["v1"], "operations": ["*"], "resources": ["crontabs"]}]);
+    };
+    let (port, bundle, _) = webhook(&["127.0.0.1"], |request| {
+        if request["operation"] == "DELETE" {
+            return json!({"allowed": true});
+        }
+        // A replaced default, and a field that the definition does not have.
+        patching(
+            &json!([{"op": "replace", "path": "/spec/image", "value": "changed"},
+            {"op": "add", "path": "/spec/unknown", "value": 1}]),
+        )
+    })
+    .await;
+    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
+    let mut object = configuration("MutatingWebhookConfiguration", "change", client);
+    rules(&mut object);
+    create(admin, "mutatingwebhookconfigurations", object).await;
+    let (port, bundle, seen) = webhook(&["127.0.0.1"], |request| {
+        let red = request["object"]["spec"]["color"] == "red";
+        let kept = request["operation"] == "DELETE" && request["name"] == "kept";
+        json!({"allowed": !red && !kept, "status": {"code": 403, "message": "no"}})
+    })
+    .await;
+    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
+    let mut object = configuration("ValidatingWebhookConfiguration", "judge", client);
+    rules(&mut object);
+    create(admin, "validatingwebhookconfigurations", object).await;
+    let dry = format!("{TABS}?dryRun=All");
+    eventually(async || {
+        admin.post(&dry, &tab("probe")).await;
+        !seen.lock().unwrap().is_empty()
+    })
+    .await;
+    let made = admin.post(TABS, &tab("kept")).await.ok();
+    assert_eq!(made["spec"]["image"], "changed");
+    assert!(made["spec"].get("unknown").is_none(), "pruned: {made}");
+    let review = seen.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(
+        (&review["kind"]["kind"], &review["object"]["spec"]["image"]),
+        (&json!("CronTab"), &json!("changed"))
+    );
+    let mut red = tab("red");
+    red["spec"]["color"] = json!("red");
+    assert_eq!(admin.post(TABS, &red).await.refused().0, 403);
+    let path = format!("{TABS}/kept");
+    let change = json!({"spec": {"color": "red"}});
+    let refused = admin.patch(&path, "merge-patch", &change).await;
+    assert_eq!(refused.refused().0, 403);
+    let review = seen.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(review["operation"], "UPDATE");
+    assert!(review["oldObject"]["spec"].get("color").is_none());
+    assert_eq!(admin.delete(&path, &json!({})).await.refused().0, 403);
+    // Of a collection each object is asked about.
+    let all = admin.delete(TABS, &json!({})).await;
+    assert_eq!(all.refused().0, 403);
+    admin.get(&path).await.ok();
+    admin.post(TABS, &tab("free")).await.ok();
+    admin.delete(&format!("{TABS}/free"), &json!({})).await.ok();
 }
