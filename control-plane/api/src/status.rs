@@ -117,6 +117,8 @@ pub struct Details {
     pub retry_after_seconds: u32,
     /// Where a list may go on: the Status's `metadata.continue`; or empty.
     pub continue_token: String,
+    /// The `Status` that somebody else made of it, answered in place of one of ours.
+    pub given: Option<Value>,
 }
 
 /// A failed request.
@@ -285,6 +287,23 @@ impl ApiError {
         }
     }
 
+    /// A failure that another program found, with its whole `Status`: code, reason and details
+    /// are those it says, also ones that no error of ours has.
+    pub fn given(status: Value) -> Self {
+        let text = |pointer: &str| {
+            let found = status.pointer(pointer).and_then(Value::as_str);
+            found.unwrap_or_default().to_string()
+        };
+        let retry = status.pointer("/details/retryAfterSeconds");
+        let retry = retry.and_then(Value::as_u64);
+        let mut error = Self::new(Reason::Forbidden, text("/message"));
+        error.details.retry_after_seconds = retry
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .unwrap_or(0);
+        error.details.given = Some(status);
+        error
+    }
+
     /// 504: the asked version has not been seen in time.
     pub fn too_large_resource_version(asked: u64, current: u64) -> Self {
         let mut error = Self::new(
@@ -302,11 +321,18 @@ impl ApiError {
 
     /// The HTTP status code.
     pub fn code(&self) -> u16 {
-        self.reason.code()
+        let given = self.details.given.as_ref();
+        given
+            .and_then(|status| status.get("code")?.as_u64())
+            .and_then(|code| u16::try_from(code).ok())
+            .unwrap_or_else(|| self.reason.code())
     }
 
     /// The `Status` object.
     pub fn to_value(&self) -> Value {
+        if let Some(status) = &self.details.given {
+            return status.clone();
+        }
         let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",

@@ -1,6 +1,11 @@
 //! What every cluster has from its first moment.
 
-use hull_api::{ApiError, ObjectExt, kinds, meta, registry::Kind};
+use hull_api::{
+    ApiError, ObjectExt,
+    kinds::{self, SYSTEM_CLASSES},
+    meta,
+    registry::Kind,
+};
 use serde_json::{Value, json};
 
 use crate::storage::Storage;
@@ -22,6 +27,30 @@ pub(crate) async fn create_namespaces(storage: &Storage) -> Result<(), ApiError>
         create_default_account(storage, name).await?;
     }
     Ok(())
+}
+
+/// Creates the priority classes of the system that are missing.
+pub(crate) async fn create_priority_classes(storage: &Storage) -> Result<(), ApiError> {
+    for class in priority_classes() {
+        create_missing(storage, &kinds::PRIORITY_CLASSES, class).await?;
+    }
+    Ok(())
+}
+
+fn priority_classes() -> impl Iterator<Item = Value> {
+    SYSTEM_CLASSES.into_iter().map(|(name, value)| {
+        let stays = match name {
+            "system-node-critical" => "must stay on their node",
+            _ => "must run in the cluster, on whatever node",
+        };
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+            "description": format!("For pods of the system that {stays}."),
+        })
+    })
 }
 
 /// The account that pods have when they name none: other namespaces get theirs from its
@@ -65,4 +94,16 @@ pub(crate) fn assert_valid(kind: &Kind, object: &Value) {
     meta::validate(kind, &object, &mut errors);
     kind.strategy.validate(&object, &mut errors);
     assert!(errors.is_empty(), "{object}: {:?}", errors.into_vec());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_priority_classes_of_the_system_are_valid() {
+        for class in priority_classes() {
+            assert_valid(&kinds::PRIORITY_CLASSES, &class);
+        }
+    }
 }

@@ -59,6 +59,9 @@ impl ApiServer {
         bootstrap::create_namespaces(&storage)
             .await
             .map_err(ServerError::Bootstrap)?;
+        bootstrap::create_priority_classes(&storage)
+            .await
+            .map_err(ServerError::Bootstrap)?;
         authorization::reconcile(&storage)
             .await
             .map_err(ServerError::Bootstrap)?;

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     ApiBody, UserInfo,
+    admission::admit_connect,
     aggregation::{self, Forwarded},
     audit::{Audit, Recorder},
     auth::{self, tokens::Tokens},
@@ -29,7 +30,7 @@ use crate::{
     handlers::{self, Backend, Context, own_namespaces},
     health,
     http::{
-        Accept, Encoding, ExtensionTarget, RequestInfo, Streamed, Target, accepts_gzip,
+        Accept, Encoding, ExtensionTarget, Query, RequestInfo, Streamed, Target, accepts_gzip,
         add_warning, compress, error_response, error_response_as, json_response, prefers_protobuf,
         text_response,
     },
@@ -363,13 +364,35 @@ where
             return Err(ApiError::method_not_allowed(Some(kind.resource())));
         }
         let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let changed = match subresource {
+            Subresource::Log => None,
+            _ => {
+                let context = Context {
+                    backend: &shared.backend,
+                    user,
+                    kind,
+                    custom: None,
+                    namespace,
+                    name,
+                    subresource: Some(subresource),
+                    through: info.subresource(),
+                    query: &info.query,
+                    headers: &parts.headers,
+                    body: Bytes::new(),
+                    accept: Accept::Object(Encoding::Json),
+                    warnings: &Mutex::default(),
+                };
+                admit_connect(&context).await?
+            }
+        };
+        let changed_query = changed.as_deref().map(Query::parse);
         let proxied = Proxied {
             namespace,
             name,
             subresource,
             method: parts.method.clone(),
-            query: &info.query,
-            raw_query: parts.uri.query().unwrap_or(""),
+            query: changed_query.as_ref().unwrap_or(&info.query),
+            raw_query: changed.as_deref().or(parts.uri.query()).unwrap_or(""),
             headers: &parts.headers,
             upgrade,
         };

@@ -1,55 +1,91 @@
 //! LimitRange: defaults and bounds for containers, pods and volume claims of a namespace.
 
+use std::sync::Arc;
+
 use hull_api::{
     ApiError, Kind, ObjectExt,
     amounts::{Amounts, amounts, pod_amounts},
     kinds,
     quantity::Quantity,
+    registry::Subresource,
 };
 use serde_json::{Map, Value};
 
 use super::resources::cached_in_namespace;
-use crate::handlers::Backend;
+use crate::{
+    handlers::{Backend, Context},
+    watch_cache::CachedObject,
+};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
-/// Applies the ranges of the object's namespace.
+/// Gives a new object what the ranges of its namespace say, and holds it to their bounds.
 pub(super) fn admit(backend: &Backend, kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
-    let is_pod = kind.schema == kinds::PODS.schema;
-    if !is_pod && kind.schema != kinds::PERSISTENT_VOLUME_CLAIMS.schema {
-        return Ok(());
-    }
-    let ranges = cached_in_namespace(backend, &kinds::LIMIT_RANGES, object.namespace());
-    let mut problems = Vec::new();
-    for range in &ranges {
-        if is_pod {
+    let ranges = ranges_for(backend, kind, object);
+    if kind.schema == kinds::PODS.schema {
+        for range in &ranges {
             apply_defaults(&range.value, object);
         }
     }
-    for range in &ranges {
-        for item in range.value.list_at("/spec/limits") {
-            match (item.str_at("/type"), is_pod) {
-                ("Container", true) => {
-                    for field in ["/spec/initContainers", "/spec/containers"] {
-                        for container in object.list_at(field) {
-                            let resources = container.get("resources");
-                            check(item, "Container", &Used::of(resources), &mut problems);
-                        }
+    check_bounds(&ranges, kind, object)
+}
+
+/// Holds what grows to the bounds: claims, and pods whose containers are resized. Nothing else
+/// that ranges are about can change.
+pub(super) fn check_update(
+    context: &Context<'_>,
+    new: &Value,
+    old: &Value,
+) -> Result<(), ApiError> {
+    let kind = context.kind;
+    let is_pod = kind.schema == kinds::PODS.schema;
+    let resources = "/spec/resources";
+    let grows = match context.subresource {
+        None => !is_pod && new.pointer(resources) != old.pointer(resources),
+        Some(Subresource::Resize) => is_pod,
+        Some(_) => false,
+    };
+    if !grows || new.is_deleting() {
+        return Ok(());
+    }
+    check_bounds(&ranges_for(context.backend, kind, new), kind, new)
+}
+
+/// The ranges of the object's namespace, if they are about such objects.
+fn ranges_for(backend: &Backend, kind: &Kind, object: &Value) -> Vec<Arc<CachedObject>> {
+    let limited = [kinds::PODS.schema, kinds::PERSISTENT_VOLUME_CLAIMS.schema];
+    if !limited.contains(&kind.schema) {
+        return Vec::new();
+    }
+    cached_in_namespace(backend, &kinds::LIMIT_RANGES, object.namespace())
+}
+
+fn check_bounds(ranges: &[Arc<CachedObject>], kind: &Kind, object: &Value) -> Result<(), ApiError> {
+    let is_pod = kind.schema == kinds::PODS.schema;
+    let mut problems = Vec::new();
+    let items = ranges.iter();
+    for item in items.flat_map(|range| range.value.list_at("/spec/limits")) {
+        match (item.str_at("/type"), is_pod) {
+            ("Container", true) => {
+                for field in ["/spec/initContainers", "/spec/containers"] {
+                    for container in object.list_at(field) {
+                        let resources = container.get("resources");
+                        check(item, "Container", &Used::of(resources), &mut problems);
                     }
                 }
-                ("Pod", true) => {
-                    let used = Used {
-                        requests: pod_amounts(object, "requests"),
-                        limits: pod_amounts(object, "limits"),
-                    };
-                    check(item, "Pod", &used, &mut problems);
-                }
-                ("PersistentVolumeClaim", false) => {
-                    let used = Used::of(object.pointer("/spec/resources"));
-                    check_claim(item, &used, &mut problems);
-                }
-                _ => {}
             }
+            ("Pod", true) => {
+                let used = Used {
+                    requests: pod_amounts(object, "requests"),
+                    limits: pod_amounts(object, "limits"),
+                };
+                check(item, "Pod", &used, &mut problems);
+            }
+            ("PersistentVolumeClaim", false) => {
+                let used = Used::of(object.pointer("/spec/resources"));
+                check_claim(item, &used, &mut problems);
+            }
+            _ => {}
         }
     }
     let words = match problems.as_slice() {

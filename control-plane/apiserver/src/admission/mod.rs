@@ -2,6 +2,7 @@
 //! file per rule, named as Kubernetes names its admission plugins.
 
 mod certificates;
+mod connect;
 pub(crate) mod dynamic;
 mod limit_range;
 mod namespace;
@@ -12,6 +13,9 @@ pub(crate) mod resource_quota;
 mod resources;
 mod runtime_class;
 mod service_account;
+mod storage_class;
+
+pub(crate) use connect::admit_connect;
 
 use hull_api::{ApiError, kinds};
 use serde_json::Value;
@@ -33,34 +37,38 @@ pub(crate) async fn admit_create(
         if context.backend.service_account_admission {
             service_account::admit_pod(storage, object).await?;
         }
-        priority::resolve_priority(storage, object).await?;
+        priority::resolve_priority(context.backend, object).await?;
         runtime_class::apply_runtime_class(storage, object).await?;
         kinds::pod::default_tolerations(object);
     }
+    storage_class::set_default(context.backend, kind, object);
     limit_range::admit(context.backend, kind, object)?;
     if dynamic::mutate(context, dynamic::Operation::Create, object, None, dry_run).await? {
         context.complete(object)?;
         limit_range::admit(context.backend, kind, object)?;
     }
     // After the webhooks: what they add must be allowed too.
-    if kind.schema == kinds::PODS.schema {
-        pod_security::check_pod(storage, object).await?;
-    }
+    pod_security::check_create(context, object).await?;
+    priority::check_default(context, object)?;
     certificates::check_create(context, object)?;
     node_restriction::check_create(context, object)
 }
 
 /// Checks a change of an object, whole or of a subresource.
-pub(crate) fn admit_update(
+pub(crate) async fn admit_update(
     context: &Context<'_>,
     new: &Value,
     old: &Value,
 ) -> Result<(), ApiError> {
+    limit_range::check_update(context, new, old)?;
+    pod_security::check_update(context, new, old).await?;
+    priority::check_default(context, new)?;
     certificates::check_update(context, new, old)?;
     node_restriction::check_update(context, new, old)
 }
 
 /// Checks that an object may be deleted or evicted.
 pub(crate) fn admit_delete(context: &Context<'_>, object: &Value) -> Result<(), ApiError> {
+    namespace::check_delete(context.kind, object)?;
     node_restriction::check_delete(context, object)
 }

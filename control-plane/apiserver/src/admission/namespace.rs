@@ -1,4 +1,5 @@
-//! Nothing new in a namespace that is not there, or that is being terminated.
+//! Nothing new in a namespace that is not there, or that is being terminated; and namespaces that
+//! stay.
 
 use hull_api::{ApiError, Kind, ObjectExt, kinds};
 use serde_json::Value;
@@ -7,6 +8,20 @@ use crate::storage::Storage;
 
 /// The phase of a namespace in which nothing new is accepted.
 const TERMINATING: &str = "Terminating";
+/// Namespaces that a cluster cannot do without.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Refuses the end of a namespace that the cluster needs.
+pub(super) fn check_delete(kind: &Kind, object: &Value) -> Result<(), ApiError> {
+    if kind.storage != kinds::NAMESPACES.storage || !IMMORTAL.contains(&object.name()) {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(
+        kind.resource(),
+        object.name(),
+        "this namespace may not be deleted",
+    ))
+}
 
 pub(super) async fn require_namespace(
     storage: &Storage,

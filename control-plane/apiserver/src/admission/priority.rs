@@ -1,51 +1,127 @@
-//! `spec.priority` of a pod.
+//! `spec.priority` of a pod, and the class of pods that name none.
+
+use std::sync::Arc;
 
 use hull_api::{
     ApiError, ObjectExt,
-    kinds::{self, SYSTEM_CLASSES},
-    object::{default_text, default_to},
+    kinds::{self, PRIORITY_CLASSES, SYSTEM_CLASSES},
 };
 use serde_json::Value;
 
-use crate::storage::Storage;
+use super::resources::cached_in_namespace;
+use crate::{
+    handlers::{Backend, Context},
+    watch_cache::CachedObject,
+};
 
-/// `spec.priority` follows from the class.
-pub(super) async fn resolve_priority(storage: &Storage, pod: &mut Value) -> Result<(), ApiError> {
-    let class_name = pod.str_at("/spec/priorityClassName").to_string();
+const DEFAULT_POLICY: &str = "PreemptLowerPriority";
+
+/// What a pod gets from a class.
+struct Resolved {
+    priority: i64,
+    policy: String,
+}
+
+impl Resolved {
+    fn of(class: &Value) -> Self {
+        let policy = match class.str_at("/preemptionPolicy") {
+            "" => DEFAULT_POLICY,
+            policy => policy,
+        };
+        Resolved {
+            priority: class.int_at("/value").unwrap_or(0),
+            policy: policy.to_string(),
+        }
+    }
+
+    fn without_class(priority: i64) -> Self {
+        Resolved {
+            priority,
+            policy: DEFAULT_POLICY.to_string(),
+        }
+    }
+}
+
+/// `spec.priority` and `spec.preemptionPolicy` follow from the class, which is the default one
+/// when the pod names none.
+pub(super) async fn resolve_priority(backend: &Backend, pod: &mut Value) -> Result<(), ApiError> {
+    let found = resolve(backend, pod).await?;
     let refuse =
         |pod: &Value, why: &str| Err(ApiError::forbidden(kinds::PODS.resource(), pod.name(), why));
-    let mut policy = "PreemptLowerPriority".to_string();
-    let priority = if class_name.is_empty() {
-        0
-    } else if let Some((_, value)) = SYSTEM_CLASSES.iter().find(|(name, _)| *name == class_name) {
-        *value
-    } else {
-        let Some(class) = storage
-            .get(&kinds::PRIORITY_CLASSES, "", &class_name)
-            .await?
-        else {
-            return refuse(
-                pod,
-                &format!("no PriorityClass with name {class_name} was found"),
-            );
-        };
-        policy = class.object.str_at("/preemptionPolicy").to_string();
-        class.object.int_at("/value").unwrap_or(0)
-    };
-    if pod
-        .int_at("/spec/priority")
-        .is_some_and(|given| given != priority)
+    if let Some(given) = pod.int_at("/spec/priority")
+        && given != found.priority
     {
         return refuse(
             pod,
             &format!(
-                "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name",
-                pod.int_at("/spec/priority").unwrap_or(0)
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name",
+                found.priority
             ),
         );
     }
-    let spec = pod.map_mut(&["spec"]);
-    default_to(spec, "priority", priority);
-    default_text(spec, "preemptionPolicy", &policy);
+    let given = pod.str_at("/spec/preemptionPolicy");
+    if !given.is_empty() && given != found.policy {
+        return refuse(
+            pod,
+            &format!(
+                "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name",
+                found.policy
+            ),
+        );
+    }
+    pod.set_at(&["spec", "priority"], Value::from(found.priority));
+    pod.set_at(&["spec", "preemptionPolicy"], Value::from(found.policy));
     Ok(())
+}
+
+async fn resolve(backend: &Backend, pod: &mut Value) -> Result<Resolved, ApiError> {
+    let name = pod.str_at("/spec/priorityClassName").to_string();
+    if name.is_empty() {
+        let Some(class) = default_class(backend) else {
+            return Ok(Resolved::without_class(0));
+        };
+        let name = Value::from(class.value.name());
+        pod.set_at(&["spec", "priorityClassName"], name);
+        return Ok(Resolved::of(&class.value));
+    }
+    // A pod of the system starts also when somebody deleted its class.
+    if let Some((_, value)) = SYSTEM_CLASSES.iter().find(|(class, _)| *class == name) {
+        return Ok(Resolved::without_class(*value));
+    }
+    let found = backend.storage.get(&PRIORITY_CLASSES, "", &name).await?;
+    match found {
+        Some(class) => Ok(Resolved::of(&class.object)),
+        None => Err(ApiError::forbidden(
+            kinds::PODS.resource(),
+            pod.name(),
+            &format!("no PriorityClass with name {name} was found"),
+        )),
+    }
+}
+
+/// The class of pods that name none; should there be several, the one of least priority.
+fn default_class(backend: &Backend) -> Option<Arc<CachedObject>> {
+    cached_in_namespace(backend, &PRIORITY_CLASSES, "")
+        .into_iter()
+        .filter(|class| class.value.bool_at("/globalDefault"))
+        .min_by_key(|class| class.value.int_at("/value").unwrap_or(0))
+}
+
+/// Only one class is the default.
+pub(super) fn check_default(context: &Context<'_>, class: &Value) -> Result<(), ApiError> {
+    let kind = context.kind;
+    if kind.storage != PRIORITY_CLASSES.storage || !class.bool_at("/globalDefault") {
+        return Ok(());
+    }
+    match default_class(context.backend) {
+        Some(other) if other.value.name() != class.name() => Err(ApiError::forbidden(
+            kind.resource(),
+            class.name(),
+            &format!(
+                "PriorityClass {} is already marked as default. Only one default can exist",
+                other.value.name()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }

@@ -6,10 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, HandlerResult, list, read_body::read_delete_options, selection::Selection};
 use crate::{
-    admission::{
-        self,
-        dynamic::{self, Operation},
-    },
+    admission::{self, dynamic},
     http::{Output, json_response},
     limits,
     storage::{Outcome, Storage, Stored},
@@ -191,15 +188,25 @@ pub(super) async fn delete_object(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<Deletion, ApiError> {
-    let admit = |object: &Value| admission::admit_delete(context, object);
     let storage = &context.backend.storage;
     if dynamic::is_asked(context) {
         let stored = storage.must_get(context.kind, namespace, name).await?;
         let old = context.backend.to_served(context.kind, stored.object);
         let old = old.await?;
-        let delete = Operation::Delete;
-        dynamic::validate(context, delete, None, Some(&old), options.dry_run).await?;
+        dynamic::check_delete(context, &old, options.dry_run).await?;
     }
+    delete_unasked(context, namespace, name, options).await
+}
+
+/// Deletes an object whose deletion policies and webhooks have nothing to say about.
+pub(super) async fn delete_unasked(
+    context: &Context<'_>,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deletion, ApiError> {
+    let admit = |object: &Value| admission::admit_delete(context, object);
+    let storage = &context.backend.storage;
     delete_admitted(storage, context.kind, (namespace, name), options, admit).await
 }
 

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::{
     Context, HandlerResult,
-    delete::{DeleteOptions, delete_object},
+    delete::{DeleteOptions, delete_unasked},
     list::wait_for_newest,
-    read_body::{Expected, read_as},
-    subresources::created,
+    read_body::{check_namespace, read_as},
+    subresources::{EVICTION, admit_part, created},
 };
 use crate::{
     admission, limits,
@@ -27,11 +27,10 @@ const MAX_DISRUPTED_PODS: usize = 2000;
 /// When to come back while a budget is not counted yet, in seconds.
 const RETRY_SECONDS: u32 = 10;
 
-const EVICTION: Expected<'static> = Expected::built_in("Eviction", "policy/v1", "policy.Eviction");
-
 /// Deletes a pod if its disruption budget allows it.
 pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
-    let eviction = read_as(context, &EVICTION)?.object;
+    let mut eviction = read_as(context, &EVICTION)?.object;
+    check_namespace(context.kind, context.namespace, &mut eviction)?;
     if !eviction.name().is_empty() && eviction.name() != context.name {
         return Err(ApiError::bad_request(format!(
             "name in URL does not match name in Eviction object: {:?} is not {:?}",
@@ -39,12 +38,14 @@ pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
             eviction.name()
         )));
     }
-    let options = eviction
-        .map_at("/deleteOptions")
-        .cloned()
-        .unwrap_or_default();
-    let options = DeleteOptions::from_map(context, options)?;
-    let dry_run = options.dry_run || context.query.dry_run("CreateOptions", context.name)?;
+    let read_options = |eviction: &Value| {
+        let options = eviction.map_at("/deleteOptions").cloned();
+        DeleteOptions::from_map(context, options.unwrap_or_default())
+    };
+    let dry_run = context.query.dry_run("CreateOptions", context.name)?;
+    let dry_run = dry_run || read_options(&eviction)?.dry_run;
+    admit_part(context, &EVICTION, &mut eviction, dry_run).await?;
+    let options = read_options(&eviction)?;
     let pod = context
         .backend
         .storage
@@ -57,7 +58,8 @@ pub(super) async fn evict(context: &Context<'_>) -> HandlerResult {
     if !dry_run {
         mark_disrupted(context, pod).await?;
     }
-    delete_object(context, context.namespace, context.name, &options).await?;
+    // Policies and webhooks were asked about the eviction: it is no delete to them.
+    delete_unasked(context, context.namespace, context.name, &options).await?;
     Ok(created(context))
 }
 

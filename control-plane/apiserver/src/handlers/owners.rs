@@ -8,7 +8,10 @@ use hull_api::{
     registry::Subresource,
 };
 
-use super::Context;
+use super::{
+    Context,
+    subresources::{BINDING, EVICTION, TOKEN_REQUEST},
+};
 
 /// The manager of a write, with everything the entry in `managedFields` says.
 pub(super) struct Owner {
@@ -111,6 +114,17 @@ impl<'a> Context<'a> {
         match &self.custom {
             Some(custom) => TypeRef::CustomRoot(&custom.schema),
             None => TypeRef::named(self.kind.schema),
+        }
+    }
+
+    /// How the fields of the object in the request merge; `None`: it has no type of its own.
+    pub(crate) fn body_type(&self) -> Option<TypeRef<'_>> {
+        match self.subresource {
+            Some(Subresource::Binding) => Some(TypeRef::named(BINDING.type_name)),
+            Some(Subresource::Eviction) => Some(TypeRef::named(EVICTION.type_name)),
+            Some(Subresource::Token) => Some(TypeRef::named(TOKEN_REQUEST.type_name)),
+            Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward) => None,
+            _ => Some(self.type_ref()),
         }
     }
 

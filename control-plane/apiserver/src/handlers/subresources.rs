@@ -1,4 +1,4 @@
-//! `pods/binding`.
+//! What is created through subresources, and the first of them: `pods/binding`.
 
 use http::StatusCode;
 use hull_api::{
@@ -12,17 +12,48 @@ use serde_json::{Value, json};
 
 use super::{
     Context, HandlerResult,
-    read_body::{Expected, read_as},
+    read_body::{Expected, check_namespace, read_as},
     update::failed_precondition,
 };
-use crate::{http::Output, limits, storage::Outcome};
+use crate::{
+    admission::dynamic::{self, Operation},
+    http::Output,
+    limits,
+    storage::Outcome,
+};
 
 const BINDINGS: ResourceName<'static> = ResourceName {
     group: "",
     resource: "pods/binding",
 };
 
-const BINDING: Expected<'static> = Expected::built_in("Binding", "v1", "core.Binding");
+pub(super) const BINDING: Expected<'static> = Expected::built_in("Binding", "v1", "core.Binding");
+pub(super) const EVICTION: Expected<'static> =
+    Expected::built_in("Eviction", "policy/v1", "policy.Eviction");
+pub(super) const TOKEN_REQUEST: Expected<'static> = Expected::built_in(
+    "TokenRequest",
+    "authentication.k8s.io/v1",
+    "authentication.TokenRequest",
+);
+
+/// Lets policies and webhooks change and judge an object that is created through a subresource.
+pub(super) async fn admit_part(
+    context: &Context<'_>,
+    expected: &Expected<'_>,
+    object: &mut Value,
+    dry_run: bool,
+) -> Result<(), ApiError> {
+    let create = Operation::Create;
+    if dynamic::mutate(context, create, object, None, dry_run).await? {
+        expected.conform(object).map_err(|error| {
+            ApiError::internal(format!(
+                "an admission webhook made a wrong object: {}",
+                error.0
+            ))
+        })?;
+    }
+    dynamic::validate(context, create, Some(object), None, dry_run).await
+}
 
 fn success() -> Value {
     json!({
@@ -48,7 +79,10 @@ pub(super) fn created(context: &Context<'_>) -> http::Response<crate::ApiBody> {
 
 /// The scheduler's decision: sets `spec.nodeName`, once.
 pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
-    let binding = read_as(context, &BINDING)?.object;
+    let mut binding = read_as(context, &BINDING)?.object;
+    check_namespace(context.kind, context.namespace, &mut binding)?;
+    let dry_run = context.query.dry_run("CreateOptions", context.name)?;
+    admit_part(context, &BINDING, &mut binding, dry_run).await?;
     let node = binding.str_at("/target/name");
     let mut errors = Errors::default();
     if !matches!(binding.str_at("/target/kind"), "" | "Node") {
@@ -69,7 +103,6 @@ pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
             errors.into_vec(),
         ));
     }
-    let dry_run = context.query.dry_run("CreateOptions", context.name)?;
     let storage = &context.backend.storage;
     for _ in 0..limits::UPDATE_RETRIES {
         let mut stored = storage

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::{
     Context, HandlerResult,
-    read_body::{Expected, read_as},
+    read_body::{check_namespace, read_as},
+    subresources::{TOKEN_REQUEST, admit_part},
 };
 use crate::{
     auth::tokens::{Binding, Claims, ISSUER, Issue},
@@ -18,19 +19,15 @@ use crate::{
     http::Output,
 };
 
-const KIND: &str = "TokenRequest";
-const API_VERSION: &str = "authentication.k8s.io/v1";
 /// Lifetime of a token whose request names none.
 const DEFAULT_LIFETIME_SECONDS: i64 = 3600;
 const MIN_LIFETIME_SECONDS: i64 = 600;
 const MAX_LIFETIME_SECONDS: i64 = 1 << 32;
 
 pub(super) async fn create_token(context: &Context<'_>) -> HandlerResult {
-    let input = read_as(
-        context,
-        &Expected::built_in(KIND, API_VERSION, "authentication.TokenRequest"),
-    )?;
+    let input = read_as(context, &TOKEN_REQUEST)?;
     let mut request = input.object;
+    check_namespace(context.kind, context.namespace, &mut request)?;
     let name = request.name();
     if !name.is_empty() && name != context.name {
         return Err(ApiError::bad_request(format!(
@@ -43,6 +40,9 @@ pub(super) async fn create_token(context: &Context<'_>) -> HandlerResult {
         .must_get(context.kind, context.namespace, context.name)
         .await?
         .object;
+    request.set_at(&["metadata", "name"], Value::from(context.name));
+    let dry_run = context.query.dry_run("CreateOptions", context.name)?;
+    admit_part(context, &TOKEN_REQUEST, &mut request, dry_run).await?;
     let lifetime = request
         .int_at("/spec/expirationSeconds")
         .unwrap_or(DEFAULT_LIFETIME_SECONDS);
@@ -67,7 +67,6 @@ pub(super) async fn create_token(context: &Context<'_>) -> HandlerResult {
     bind(context, &request, &mut issue).await?;
     restrict_node(context, &request, &issue).await?;
     let claims = Claims::new(issue, jiff::Timestamp::now());
-    let dry_run = context.query.dry_run("CreateOptions", context.name)?;
     let token = if dry_run {
         String::new()
     } else {
@@ -118,7 +117,7 @@ fn check_lifetime(context: &Context<'_>, seconds: i64) -> Result<(), ApiError> {
     }
     Err(ApiError::invalid(
         "authentication.k8s.io",
-        KIND,
+        TOKEN_REQUEST.kind,
         context.name,
         errors.into_vec(),
     ))

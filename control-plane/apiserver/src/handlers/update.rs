@@ -131,7 +131,7 @@ pub(super) async fn apply(
         &new,
         Some(&old),
     )?;
-    admission::admit_update(context, &new, &old)?;
+    admission::admit_update(context, &new, &old).await?;
     dynamic::validate(context, update, Some(&new), Some(&old), dry_run).await?;
     match (ownership, given) {
         (Ownership::Track, given) => {

@@ -71,6 +71,231 @@ async fn pods_that_their_namespace_forbids_are_refused_with_every_reason() {
 }
 
 #[tokio::test]
+async fn what_a_running_pod_gets_later_obeys_its_namespace_too() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    admin.post(PODS, &pod("p")).await.ok();
+    let labels = |level: &str| json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
+    let namespace = "/api/v1/namespaces/default";
+    admin
+        .patch(namespace, "merge-patch", &labels("baseline"))
+        .await
+        .ok();
+    let debug = |name: &str, privileged: bool| {
+        json!({"spec": {"ephemeralContainers": [{"name": name, "image": "busybox",
+            "securityContext": {"privileged": privileged}}]}})
+    };
+    let parts = format!("{PODS}/p/ephemeralcontainers");
+    let patch = debug("bad", true);
+    let refused = admin.patch(&parts, "strategic-merge-patch", &patch).await;
+    assert_eq!(
+        refused.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": privileged (container \"bad\" must not set securityContext.privileged=true)".into()
+        )
+    );
+    let patch = debug("good", false);
+    let added = admin.patch(&parts, "strategic-merge-patch", &patch).await;
+    assert_eq!(added.ok()["spec"]["ephemeralContainers"][0]["name"], "good");
+    admin
+        .patch(namespace, "merge-patch", &labels("restricted"))
+        .await
+        .ok();
+    let path = format!("{PODS}/p");
+    let image = json!({"spec": {"containers": [{"name": "web", "image": "nginx:2"}]}});
+    let refused = admin.patch(&path, "strategic-merge-patch", &image).await;
+    let (code, _, message) = refused.refused();
+    assert_eq!(code, 403);
+    assert!(message.contains("\"restricted:latest\""), "{message}");
+    // What says nothing of its security goes on.
+    let label = json!({"metadata": {"labels": {"x": "y"}}});
+    admin.patch(&path, "merge-patch", &label).await.ok();
+    let running = json!({"status": {"phase": "Running"}});
+    let status = format!("{path}/status");
+    admin.patch(&status, "merge-patch", &running).await.ok();
+}
+
+fn warnings(answer: &crate::harness::Answer) -> Vec<String> {
+    let all = answer.headers.get_all("warning").iter();
+    all.map(|one| one.to_str().unwrap().to_string()).collect()
+}
+
+#[tokio::test]
+async fn namespaces_warn_of_pods_and_templates_that_they_would_forbid() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let namespace = "/api/v1/namespaces/default";
+    let labels = |labels: Value| json!({"metadata": {"labels": labels}});
+    let wrong = labels(json!({"pod-security.kubernetes.io/enforce": "strict",
+        "pod-security.kubernetes.io/audit-version": "1.30"}));
+    let refused = admin.patch(namespace, "merge-patch", &wrong).await;
+    let (code, reason, message) = refused.refused();
+    assert_eq!((code, reason.as_str()), (422, "Invalid"));
+    assert_eq!(
+        message,
+        "Namespace \"default\" is invalid: [metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted, metadata.labels[pod-security.kubernetes.io/audit-version]: Invalid value: \"1.30\": must be \"latest\" or \"v1.x\"]"
+    );
+    let new = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n",
+        "labels": {"pod-security.kubernetes.io/warn": "x"}}});
+    assert_eq!(admin.post("/api/v1/namespaces", &new).await.code, 422);
+    let host = |name: &str| {
+        let mut object = pod(name);
+        object["spec"]["hostNetwork"] = json!(true);
+        object["spec"]["containers"][0]["ports"] = json!([]);
+        object
+    };
+    let warn = labels(json!({"pod-security.kubernetes.io/warn": "baseline",
+        "pod-security.kubernetes.io/warn-version": "v1.30"}));
+    admin.patch(namespace, "merge-patch", &warn).await.ok();
+    let quiet = admin.post(PODS, &pod("quiet")).await;
+    assert!(warnings(&quiet).is_empty(), "{:?}", warnings(&quiet));
+    let words = "299 - \"would violate PodSecurity \\\"baseline:v1.30\\\": host namespaces (hostNetwork=true)\"";
+    for name in ["a", "b"] {
+        let made = admin.post(PODS, &host(name)).await;
+        made.ok();
+        assert_eq!(warnings(&made), [words]);
+    }
+    let mut template = crate::harness::deployment("d");
+    template["spec"]["template"]["spec"]["hostNetwork"] = json!(true);
+    let made = admin.post(crate::harness::DEPLOYMENTS, &template).await;
+    made.ok();
+    assert_eq!(warnings(&made), [words]);
+    let started = std::time::Instant::now();
+    while admin.get(&format!("{PODS}?resourceVersion=0")).await.ok()["items"]
+        .as_array()
+        .unwrap()
+        .len()
+        < 3
+    {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    let enforce = labels(json!({"pod-security.kubernetes.io/enforce": "baseline"}));
+    let changed = admin.patch(namespace, "merge-patch", &enforce).await;
+    changed.ok();
+    assert_eq!(
+        warnings(&changed),
+        [
+            "299 - \"existing pods in namespace \\\"default\\\" violate the new PodSecurity enforce level \\\"baseline:latest\\\"\"",
+            "299 - \"a (and 1 other pod): host namespaces\"",
+        ]
+    );
+    // Said once: the level is no stricter than before.
+    let again = admin.patch(namespace, "merge-patch", &enforce).await;
+    assert!(warnings(&again).is_empty());
+    let mut probing = pod("probing");
+    probing["spec"]["containers"][0]["livenessProbe"] =
+        json!({"httpGet": {"port": 80, "host": "169.254.169.254"}});
+    let (code, _, message) = admin.post(PODS, &probing).await.refused();
+    assert_eq!(code, 403);
+    assert!(
+        message.contains("probe or lifecycle host \"169.254.169.254\""),
+        "{message}"
+    );
+    let older = labels(json!({"pod-security.kubernetes.io/enforce-version": "v1.33"}));
+    admin.patch(namespace, "merge-patch", &older).await.ok();
+    admin.post(PODS, &probing).await.ok();
+}
+
+#[tokio::test]
+async fn limit_ranges_bound_what_grows_later() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}});
+    admin.post(CLAIMS, &claim).await.ok();
+    let claim = format!("{CLAIMS}/c");
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}});
+    let status = format!("{claim}/status");
+    admin.patch(&status, "merge-patch", &bound).await.ok();
+    let object = with_resources("p", json!({"limits": {"memory": "512Mi"}}));
+    admin.post(PODS, &object).await.ok();
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [
+            {"type": "Container", "max": {"memory": "1Gi"}},
+            {"type": "PersistentVolumeClaim", "max": {"storage": "10Gi"}}]}});
+    admin.post(LIMITS, &range).await.ok();
+    seen(&server, LIMITS).await;
+    let grow = |storage: &str| json!({"spec": {"resources": {"requests": {"storage": storage}}}});
+    assert_eq!(
+        admin.patch(&claim, "merge-patch", &grow("11Gi")).await.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "persistentvolumeclaims \"c\" is forbidden: maximum storage usage per PersistentVolumeClaim is 10Gi, but request is 11Gi".into()
+        )
+    );
+    admin.patch(&claim, "merge-patch", &grow("9Gi")).await.ok();
+    let resize = format!("{PODS}/p/resize");
+    let memory = |amount: &str| {
+        json!({"spec": {"containers": [{"name": "web",
+            "resources": {"limits": {"memory": amount}, "requests": {"memory": amount}}}]}})
+    };
+    let refused = admin
+        .patch(&resize, "strategic-merge-patch", &memory("2Gi"))
+        .await;
+    assert_eq!(
+        refused.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "pods \"p\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi"
+                .into()
+        )
+    );
+    admin
+        .patch(&resize, "strategic-merge-patch", &memory("1Gi"))
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn a_claim_without_a_class_gets_the_newest_default_at_once() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    let class = |name: &str, default: &str| {
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "example.com/p",
+            "metadata": {"name": name,
+                "annotations": {"storageclass.kubernetes.io/is-default-class": default}}})
+    };
+    let claim = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}})
+    };
+    let dry = format!("{CLAIMS}?dryRun=All");
+    admin.post(classes, &class("other", "false")).await.ok();
+    seen(&server, classes).await;
+    let plain = admin.post(&dry, &claim("a")).await.ok();
+    assert!(plain["spec"].get("storageClassName").is_none());
+    // Of the same second: the first by its name.
+    for name in ["b", "a"] {
+        admin.post(classes, &class(name, "true")).await.ok();
+    }
+    let class_of = async |claim: &Value| {
+        let made = admin.post(&dry, claim).await.ok();
+        made["spec"]["storageClassName"].clone()
+    };
+    crate::dynamic_admission::eventually(async || !class_of(&claim("a")).await.is_null()).await;
+    let hard = json!({"a.storageclass.storage.k8s.io/persistentvolumeclaims": "1",
+        "b.storageclass.storage.k8s.io/persistentvolumeclaims": "1"});
+    admin.post(QUOTAS, &quota("q", hard)).await.ok();
+    seen(&server, QUOTAS).await;
+    let made = admin.post(CLAIMS, &claim("a")).await.ok();
+    let chosen = made["spec"]["storageClassName"].as_str().unwrap();
+    assert!(chosen == "a" || chosen == "b", "{chosen}");
+    let (code, _, message) = admin.post(CLAIMS, &claim("b")).await.refused();
+    assert_eq!(code, 403, "the class counts in quotas: {message}");
+    let mut none = claim("none");
+    none["spec"]["storageClassName"] = json!("");
+    assert_eq!(class_of(&none).await, "");
+    let mut old = claim("old");
+    old["metadata"]["annotations"] = json!({"volume.beta.kubernetes.io/storage-class": "x"});
+    assert!(class_of(&old).await.is_null());
+}
+
+#[tokio::test]
 async fn limit_ranges_give_defaults_and_set_bounds() {
     let server = TestServer::start().await;
     let admin = &server.admin;
@@ -166,6 +391,123 @@ async fn of_many_requests_at_once_exactly_those_that_fit_succeed() {
     );
     let object = with_resources("again", json!({"requests": {"cpu": "6"}}));
     admin.post(PODS, &object).await.ok();
+}
+
+#[tokio::test]
+async fn quotas_with_scopes_count_the_pods_in_them() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": "high"}, "value": 1000});
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    admin.post(classes, &class).await.ok();
+    let scoped = |name: &str, scopes: Value| {
+        let mut object = quota(name, json!({"pods": "1"}));
+        object["spec"]["scopes"] = scopes;
+        object
+    };
+    let mut high = quota("high", json!({"pods": "1"}));
+    high["spec"]["scopeSelector"] = json!({"matchExpressions": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]});
+    let quotas = [
+        scoped("effortless", json!(["BestEffort"])),
+        scoped("ending", json!(["Terminating", "NotBestEffort"])),
+        high,
+    ];
+    for object in &quotas {
+        admin.post(QUOTAS, object).await.ok();
+    }
+    let listed = format!("{QUOTAS}?resourceVersion=0");
+    crate::dynamic_admission::eventually(async || {
+        admin.get(&listed).await.ok()["items"]
+            .as_array()
+            .unwrap()
+            .len()
+            == quotas.len()
+    })
+    .await;
+    let requests = || json!({"requests": {"cpu": "1m"}});
+    let ending = |name: &str| {
+        let mut object = with_resources(name, requests());
+        object["spec"]["activeDeadlineSeconds"] = json!(60);
+        object
+    };
+    let important = |name: &str| {
+        let mut object = with_resources(name, requests());
+        object["spec"]["priorityClassName"] = json!("high");
+        object
+    };
+    for (quota, first, second) in [
+        ("effortless", pod("a"), pod("b")),
+        ("ending", ending("c"), ending("d")),
+        ("high", important("e"), important("f")),
+    ] {
+        admin.post(PODS, &first).await.ok();
+        let (code, _, message) = admin.post(PODS, &second).await.refused();
+        assert_eq!(code, 403);
+        let expected =
+            format!("exceeded quota: {quota}, requested: pods=1, used: pods=1, limited: pods=1");
+        assert!(message.ends_with(&expected), "{message}");
+        let shown = admin.get(&format!("{QUOTAS}/{quota}")).await.ok();
+        assert_eq!(shown["status"]["used"], json!({"pods": "1"}));
+    }
+    // In no scope.
+    for name in ["g", "h"] {
+        let object = with_resources(name, requests());
+        admin.post(PODS, &object).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn quotas_count_what_grows_later() {
+    const SERVICES: &str = "/api/v1/namespaces/default/services";
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let hard = json!({"requests.memory": "1Gi", "services.loadbalancers": "0",
+        "requests.storage": "10Gi"});
+    admin.post(QUOTAS, &quota("q", hard)).await.ok();
+    seen(&server, QUOTAS).await;
+    let memory =
+        |amount: &str| json!({"requests": {"memory": amount}, "limits": {"memory": "2Gi"}});
+    let object = with_resources("p", memory("512Mi"));
+    admin.post(PODS, &object).await.ok();
+    let resize = async |amount: &str| {
+        let change =
+            json!({"spec": {"containers": [{"name": "web", "resources": memory(amount)}]}});
+        let path = format!("{PODS}/p/resize");
+        admin.patch(&path, "strategic-merge-patch", &change).await
+    };
+    let (code, _, message) = resize("1025Mi").await.refused();
+    assert_eq!(code, 403);
+    assert!(
+        message.ends_with("exceeded quota: q, requested: requests.memory=513Mi, used: requests.memory=512Mi, limited: requests.memory=1Gi"),
+        "{message}"
+    );
+    resize("1Gi").await.ok();
+    let shown = admin.get(&format!("{QUOTAS}/q")).await.ok();
+    assert_eq!(shown["status"]["used"]["requests.memory"], "1Gi");
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"ports": [{"port": 80}]}});
+    admin.post(SERVICES, &service).await.ok();
+    let path = format!("{SERVICES}/s");
+    let change = json!({"spec": {"type": "LoadBalancer"}});
+    let (code, _, message) = admin.patch(&path, "merge-patch", &change).await.refused();
+    assert_eq!(code, 403);
+    assert!(
+        message.contains("requested: services.loadbalancers=1"),
+        "{message}"
+    );
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}});
+    admin.post(CLAIMS, &claim).await.ok();
+    let path = format!("{CLAIMS}/c");
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "5Gi"}}});
+    let status = format!("{path}/status");
+    admin.patch(&status, "merge-patch", &bound).await.ok();
+    let grow = |storage: &str| json!({"spec": {"resources": {"requests": {"storage": storage}}}});
+    let refused = admin.patch(&path, "merge-patch", &grow("11Gi")).await;
+    assert_eq!(refused.refused().0, 403);
+    admin.patch(&path, "merge-patch", &grow("10Gi")).await.ok();
 }
 
 #[tokio::test]

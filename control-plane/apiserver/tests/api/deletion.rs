@@ -169,6 +169,29 @@ async fn a_namespace_terminates_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn the_namespaces_of_the_cluster_itself_stay() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    for name in ["default", "kube-system", "kube-public"] {
+        let path = format!("/api/v1/namespaces/{name}");
+        assert_eq!(
+            client.delete(&path, &json!({})).await.refused(),
+            (
+                403,
+                "Forbidden".into(),
+                format!("namespaces \"{name}\" is forbidden: this namespace may not be deleted")
+            )
+        );
+        let kept = client.get(&path).await.ok();
+        assert_eq!(kept["status"]["phase"], "Active");
+    }
+    // Leases of nodes come again.
+    let path = "/api/v1/namespaces/kube-node-lease";
+    let marked = client.delete(path, &json!({})).await.ok();
+    assert_eq!(marked["status"]["phase"], "Terminating");
+}
+
+#[tokio::test]
 async fn deletecollection_deletes_what_is_selected() {
     let server = TestServer::start().await;
     let client = &server.admin;

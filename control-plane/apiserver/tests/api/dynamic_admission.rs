@@ -142,7 +142,7 @@ async fn policies_take_parameters_and_fail_closed() {
     .await;
 }
 
-fn mutating(name: &str, mutations: Value) -> Value {
+pub fn mutating(name: &str, mutations: Value) -> Value {
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
         "metadata": {"name": name},
         "spec": {"reinvocationPolicy": "Never", "matchConstraints": {"resourceRules": [{
@@ -153,7 +153,7 @@ fn mutating(name: &str, mutations: Value) -> Value {
             "mutations": mutations}})
 }
 
-async fn bind_mutating(client: &ApiClient, name: &str) {
+pub async fn bind_mutating(client: &ApiClient, name: &str) {
     let object = json!({"apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name}, "spec": {"policyName": name}});
     create(client, "mutatingadmissionpolicybindings", object).await;
@@ -260,4 +260,39 @@ async fn a_mutating_policy_that_fails_refuses_or_lets_pass_as_it_is_told() {
     let ignore = json!({"spec": {"failurePolicy": "Ignore"}});
     server.admin.patch(&path, "merge-patch", &ignore).await.ok();
     eventually(async || server.admin.post(&dry, &deployment("a")).await.code == 201).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutating_policy_sees_again_what_others_changed_after_it() {
+    let server = TestServer::start().await;
+    let late = "has(object.metadata.labels) && 'late' in object.metadata.labels";
+    for (name, condition, reinvocation) in [
+        ("a-twice", late, "IfNeeded"),
+        ("b-once", late, "Never"),
+        ("late", "!has(object.metadata.labels)", "Never"),
+    ] {
+        let expression =
+            format!("Object{{metadata: Object.metadata{{labels: {{'{name}': 'yes'}}}}}}");
+        let mut policy = mutating(
+            name,
+            json!([{"patchType": "ApplyConfiguration",
+                "applyConfiguration": {"expression": expression}}]),
+        );
+        policy["spec"]["reinvocationPolicy"] = json!(reinvocation);
+        policy["spec"]["matchConditions"] = json!([{"name": "when", "expression": condition}]);
+        create(&server.admin, "mutatingadmissionpolicies", policy).await;
+        bind_mutating(&server.admin, name).await;
+    }
+    let dry = format!("{DEPLOYMENTS}?dryRun=All");
+    // Bound last: once it is seen, all are.
+    eventually(async || {
+        let made = server.admin.post(&dry, &deployment("a")).await.ok();
+        made["metadata"]["labels"]["late"] == "yes"
+    })
+    .await;
+    let made = server.admin.post(DEPLOYMENTS, &deployment("a")).await.ok();
+    assert_eq!(
+        made["metadata"]["labels"],
+        json!({"late": "yes", "a-twice": "yes"})
+    );
 }

@@ -431,6 +431,63 @@ async fn runtime_class_and_priority_class_shape_the_pod() {
 }
 
 #[tokio::test]
+async fn pods_without_a_priority_class_are_of_the_default_one() {
+    const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let system = client.get(&format!("{CLASSES}/system-node-critical")).await;
+    assert_eq!(system.ok()["value"], 2_000_001_000);
+    let system = format!("{CLASSES}/system-cluster-critical");
+    assert_eq!(client.get(&system).await.ok()["value"], 2_000_000_000);
+    let plain = client.post(PODS, &pod("plain")).await.ok();
+    assert_eq!(plain["spec"]["priority"], 0);
+    assert!(plain["spec"].get("priorityClassName").is_none());
+    let class = |name: &str, value: i64, default: bool| {
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": name}, "value": value, "globalDefault": default,
+            "preemptionPolicy": "Never"})
+    };
+    client.post(CLASSES, &class("usual", 7, true)).await.ok();
+    let dry = format!("{PODS}?dryRun=All");
+    crate::dynamic_admission::eventually(async || {
+        let made = client.post(&dry, &pod("a")).await.ok();
+        made["spec"]["priorityClassName"] == "usual"
+    })
+    .await;
+    let made = client.post(PODS, &pod("a")).await.ok();
+    assert_eq!(made["spec"]["priority"], 7);
+    assert_eq!(made["spec"]["preemptionPolicy"], "Never");
+    let mut eager = pod("b");
+    eager["spec"]["preemptionPolicy"] = json!("PreemptLowerPriority");
+    assert_eq!(
+        client.post(PODS, &eager).await.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "pods \"b\" is forbidden: the string value of PreemptionPolicy (PreemptLowerPriority) must not be provided in pod spec; priority admission controller computed Never from the given PriorityClass name".into()
+        )
+    );
+    let second = client.post(CLASSES, &class("second", 8, true)).await;
+    assert_eq!(
+        second.refused(),
+        (
+            403,
+            "Forbidden".into(),
+            "priorityclasses.scheduling.k8s.io \"second\" is forbidden: PriorityClass usual is already marked as default. Only one default can exist".into()
+        )
+    );
+    client.post(CLASSES, &class("second", 8, false)).await.ok();
+    let make_default = json!({"globalDefault": true});
+    let path = format!("{CLASSES}/second");
+    let changed = client.patch(&path, "merge-patch", &make_default).await;
+    assert_eq!(changed.code, 403);
+    // The default itself may be written again.
+    let path = format!("{CLASSES}/usual");
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    client.patch(&path, "merge-patch", &label).await.ok();
+}
+
+#[tokio::test]
 async fn a_lease_is_created_by_put() {
     let server = TestServer::start().await;
     let path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n";

@@ -11,6 +11,8 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    /// A stream to a pod is opened.
+    Connect,
 }
 
 impl Operation {
@@ -19,14 +21,17 @@ impl Operation {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
             Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
         }
     }
 
-    fn options(self) -> &'static str {
+    /// The kind of the options; a connection has none.
+    fn options(self) -> Option<&'static str> {
         match self {
-            Operation::Create => "CreateOptions",
-            Operation::Update => "UpdateOptions",
-            Operation::Delete => "DeleteOptions",
+            Operation::Create => Some("CreateOptions"),
+            Operation::Update => Some("UpdateOptions"),
+            Operation::Delete => Some("DeleteOptions"),
+            Operation::Connect => None,
         }
     }
 }
@@ -70,11 +75,20 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// Group, version and kind of the object: those of the resource, or of what its subresource
+    /// takes.
+    fn object_kind(&self) -> (&'static str, &'static str, &'static str) {
+        let kind = self.context.kind;
+        let part = self.context.subresource.and_then(|part| part.info().kind);
+        part.unwrap_or((kind.group, kind.version, kind.kind))
+    }
+
     /// The request without the objects.
     pub(super) fn request(&self, uid: &str) -> Value {
         let kind = self.context.kind;
         let user = self.context.user;
-        let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+        let (group, version, object_kind) = self.object_kind();
+        let gvk = json!({"group": group, "version": version, "kind": object_kind});
         let gvr = json!({"group": kind.group, "version": kind.version, "resource": kind.plural});
         let mut request = json!({
             "uid": uid,
@@ -91,10 +105,10 @@ impl<'a> Attributes<'a> {
                 "extra": user.extra,
             },
             "dryRun": self.dry_run,
-            "options": {
-                "kind": self.operation.options(),
+            "options": self.operation.options().map(|options| json!({
+                "kind": options,
                 "apiVersion": "meta.k8s.io/v1",
-            },
+            })),
         });
         if !self.namespace().is_empty() {
             request["namespace"] = json!(self.namespace());

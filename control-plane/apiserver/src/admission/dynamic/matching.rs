@@ -82,8 +82,11 @@ impl Matcher {
     }
 
     fn selects_object(&self, attributes: &Attributes<'_>) -> bool {
+        // The options of a connection have no labels, which is not the same as having none set.
         let fits = |object: Option<&Value>| {
-            object.is_some_and(|object| self.objects.matches(object.labels()))
+            object.is_some_and(|object| {
+                object.get("metadata").is_some() && self.objects.matches(object.labels())
+            })
         };
         self.objects.is_empty() || fits(attributes.object) || fits(attributes.old)
     }

@@ -8,7 +8,9 @@
 //!
 //! Configurations are compiled once per change and kept; a cluster without any pays for four
 //! look-ups of a revision. Neither policies nor webhooks are asked about the objects of their
-//! own group: a wrong one can always be removed.
+//! own group: a wrong one can always be removed. What is created through a subresource (an
+//! eviction, a binding, a token) and the options of a connection (exec, attach, port-forward) are
+//! objects of kinds of their own.
 
 mod attributes;
 mod conditions;
@@ -87,7 +89,7 @@ fn is_exempt(kind: &Kind) -> bool {
     kind.group == "admissionregistration.k8s.io"
 }
 
-/// There are policies or validating webhooks: a delete has to ask them.
+/// There are policies or webhooks: a delete has to ask them.
 pub(crate) fn is_asked(context: &Context<'_>) -> bool {
     !is_exempt(context.kind)
         && (policies::are_bound(context.backend) || webhooks::are_configured(context.backend))
@@ -110,6 +112,27 @@ pub(crate) async fn mutate(
         mutations::mutate(context, operation, object, old, dry_run, true)?;
     }
     Ok(by_policies || by_webhooks)
+}
+
+/// Asks the webhooks and policies whether an object may be deleted.
+pub(crate) async fn check_delete(
+    context: &Context<'_>,
+    old: &Value,
+    dry_run: bool,
+) -> Result<(), ApiError> {
+    if is_exempt(context.kind) {
+        return Ok(());
+    }
+    let attributes = Attributes {
+        context,
+        operation: Operation::Delete,
+        object: None,
+        old: Some(old),
+        dry_run,
+    };
+    webhooks::check_delete(&attributes).await?;
+    policies::check(&attributes)?;
+    webhooks::validate(&attributes).await
 }
 
 /// Asks the policies and the validating webhooks.

@@ -71,16 +71,18 @@ impl Mutation {
             config: &config,
             force: true,
         };
-        let api_version = context.kind.group_version();
         let write = Write {
             manager: MANAGER,
-            api_version: &api_version,
+            api_version: object.str_at("/apiVersion"),
             subresource: context.through,
             reset: Reset::Nothing,
             now: jiff::Timestamp::now(),
         };
-        let mut merged = managed::apply(request, context.type_ref(), &write)
-            .map_err(|error| error.to_string())?;
+        let body_type = context.body_type().ok_or_else(|| {
+            "unimplemented: a configuration to apply to the options of a connection".to_string()
+        })?;
+        let mut merged =
+            managed::apply(request, body_type, &write).map_err(|error| error.to_string())?;
         match owners {
             Some(owners) => merged.set_at(&["metadata", "managedFields"], owners),
             None => drop(merged.remove_at(&["metadata", "managedFields"])),

@@ -1,14 +1,13 @@
 //! Admission webhooks.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::future::join_all;
 use hull_api::{
     ApiError, Kind, ObjectExt,
     kinds::{MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS},
-    patch,
-    status::Reason,
+    patch, schema,
 };
 use serde_json::{Value, json};
 
@@ -28,6 +27,8 @@ use crate::{
 /// When a webhook says nothing about its time.
 const TIMEOUT_SECONDS: u64 = 10;
 const REVIEW: &str = "admission.k8s.io/v1";
+/// Codes that a denial may have; any other becomes the first.
+const ERROR_CODES: RangeInclusive<i64> = 400..=999;
 
 /// One webhook, ready to be called.
 pub(super) struct Webhook {
@@ -151,7 +152,7 @@ impl Webhook {
             attributes.context.warn(warning.to_string());
         }
         if !response.bool_at("/allowed") {
-            return Ok(Err(self.denial(attributes, response)));
+            return self.denial(attributes, response).map(Err);
         }
         let patch = match response.str_at("/patch") {
             "" => None,
@@ -172,34 +173,35 @@ impl Webhook {
         Ok(Ok(Verdict { patch }))
     }
 
-    fn denial(&self, attributes: &Attributes<'_>, response: &Value) -> ApiError {
-        let says = match (
-            response.str_at("/status/message"),
-            response.str_at("/status/reason"),
-        ) {
+    /// The webhook's own `Status`, completed as Kubernetes completes it.
+    fn denial(&self, attributes: &Attributes<'_>, response: &Value) -> Result<ApiError, String> {
+        let given = response.get("status").filter(|status| status.is_object());
+        let mut status = given.cloned().unwrap_or_else(|| json!({}));
+        schema::conform_named("meta.Status", &mut status)
+            .map_err(|error| format!("invalid response: status: {error}"))?;
+        let says = match (status.str_at("/message"), status.str_at("/reason")) {
             ("", "") => " without explanation".to_string(),
             ("", reason) => format!(": {reason}"),
             (message, _) => format!(": {message}"),
         };
-        let reason = match response.int_at("/status/code") {
-            Some(400) => Reason::BadRequest,
-            Some(401) => Reason::Unauthorized,
-            Some(404) => Reason::NotFound,
-            Some(409) => Reason::Conflict,
-            Some(413) => Reason::RequestEntityTooLarge,
-            Some(422) => Reason::Invalid,
-            Some(429) => Reason::TooManyRequests,
-            _ => Reason::Forbidden,
-        };
+        let message = format!("admission webhook {:?} denied the request{says}", self.name);
+        let code = status
+            .int_at("/code")
+            .filter(|code| ERROR_CODES.contains(code));
+        status["kind"] = json!("Status");
+        status["apiVersion"] = json!("v1");
+        status["code"] = json!(code.unwrap_or(*ERROR_CODES.start()));
+        status["message"] = json!(message);
+        status.map_mut(&["metadata"]);
+        if matches!(status.str_at("/status"), "" | "Success") {
+            status["status"] = json!("Failure");
+        }
         tracing::info!(
             webhook = self.name,
             object = attributes.name(),
             "a webhook denied a request"
         );
-        ApiError::new(
-            reason,
-            format!("admission webhook {:?} denied the request{says}", self.name),
-        )
+        Ok(ApiError::given(status))
     }
 }
 
@@ -217,9 +219,32 @@ fn validating(backend: &Backend) -> Arc<Vec<Webhook>> {
     })
 }
 
+/// The mutating webhooks.
+fn mutating(backend: &Backend) -> Arc<Vec<Webhook>> {
+    let kind = &MUTATING_WEBHOOK_CONFIGURATIONS;
+    let kept = &backend.dynamic.mutating;
+    current(kept, &backend.cache, &[kind], || {
+        read_all(&backend.cache, kind)
+    })
+}
+
 /// There are some.
 pub(super) fn are_configured(backend: &Backend) -> bool {
-    !validating(backend).is_empty()
+    !validating(backend).is_empty() || !mutating(backend).is_empty()
+}
+
+/// Asks the mutating webhooks about a delete, which they may deny but not change.
+pub(super) async fn check_delete(attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    for webhook in mutating(attributes.context.backend).iter() {
+        let change = webhook.ask(attributes).await?.patch;
+        if change.is_some_and(|change| change != json!([])) {
+            return Err(ApiError::internal(format!(
+                "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                webhook.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Asks the validating webhooks, all at once.
@@ -241,12 +266,7 @@ pub(super) async fn mutate(
     old: Option<&Value>,
     dry_run: bool,
 ) -> Result<bool, ApiError> {
-    let backend = context.backend;
-    let kind = &MUTATING_WEBHOOK_CONFIGURATIONS;
-    let kept = &backend.dynamic.mutating;
-    let webhooks = current(kept, &backend.cache, &[kind], || {
-        read_all(&backend.cache, kind)
-    });
+    let webhooks = mutating(context.backend);
     // The webhook that changed the object last.
     let mut changed_by: Option<usize> = None;
     for round in 0..2 {

@@ -3,7 +3,10 @@
 use hull_api::ObjectExt;
 use serde_json::Value;
 
-use super::{Violation, containers, named, quoted, subject};
+use super::{
+    Violation, broken, containers, distinct, has_own_users, named, plural, quoted, subject,
+    subjects,
+};
 
 const DEFAULT_CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
@@ -20,75 +23,99 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "SETUID",
     "SYS_CHROOT",
 ];
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
+/// Each with the minor version that allows it first.
+const SAFE_SYSCTLS: &[(&str, u32)] = &[
+    ("kernel.shm_rmid_forced", 0),
+    ("net.ipv4.ip_local_port_range", 0),
+    ("net.ipv4.ip_unprivileged_port_start", 0),
+    ("net.ipv4.ping_group_range", 0),
+    ("net.ipv4.tcp_syncookies", 0),
+    ("net.ipv4.ip_local_reserved_ports", 27),
+    ("net.ipv4.tcp_fin_timeout", 29),
+    ("net.ipv4.tcp_keepalive_intvl", 29),
+    ("net.ipv4.tcp_keepalive_probes", 29),
+    ("net.ipv4.tcp_keepalive_time", 29),
+    ("net.ipv4.tcp_rmem", 32),
+    ("net.ipv4.tcp_wmem", 32),
 ];
-const SELINUX_TYPES: &[&str] = &[
-    "",
-    "container_t",
-    "container_init_t",
-    "container_kvm_t",
-    "container_engine_t",
+/// Each with the minor version that allows it first.
+const SELINUX_TYPES: &[(&str, u32)] = &[
+    ("", 0),
+    ("container_t", 0),
+    ("container_init_t", 0),
+    ("container_kvm_t", 0),
+    ("container_engine_t", 31),
+];
+/// Places of a container that call an address.
+const CALLS: [&str; 5] = [
+    "/livenessProbe",
+    "/readinessProbe",
+    "/startupProbe",
+    "/lifecycle/postStart",
+    "/lifecycle/preStop",
 ];
 
-/// Collects violations. The rules that the restricted level has in a stricter form are left to
-/// it when `restricted`.
-pub(super) fn check(spec: &Value, restricted: bool, found: &mut Vec<Violation>) {
-    let mut add = |rule: &'static str, details: Vec<String>| {
-        if !details.is_empty() {
-            found.push(Violation {
-                rule,
-                detail: details.join("; "),
-            });
-        }
+/// What the level forbids in version 1.`minor`. The rules that the restricted level has in a
+/// stricter form are left to it when `restricted`.
+pub(super) fn check(spec: &Value, minor: u32, restricted: bool) -> Vec<Violation> {
+    let applies = |since: u32| minor >= since;
+    let stricter = |since: u32| restricted && minor >= since;
+    let rule = |applies: bool, found: fn(&Value) -> Option<String>| {
+        if applies { found(spec) } else { None }
     };
-    let namespaces: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
+    let app_armor = app_armor(spec);
+    broken([
+        (app_armor.0, app_armor.1),
+        (
+            "non-default capabilities",
+            rule(!stricter(22), capabilities),
+        ),
+        ("host namespaces", host_namespaces(spec)),
+        ("hostPath volumes", rule(!restricted, host_paths)),
+        ("hostPort", host_ports(spec)),
+        ("probe or lifecycle host", rule(applies(34), called_hosts)),
+        ("privileged", privileged(spec)),
+        (
+            "procMount",
+            // From 1.35 on a pod with users of its own may, and the restricted level looks itself.
+            rule(
+                !(stricter(35) || applies(35) && has_own_users(spec)),
+                proc_mount,
+            ),
+        ),
+        ("seLinuxOptions", selinux(spec, minor)),
+        (
+            "seccompProfile",
+            rule(applies(19) && !stricter(19), unconfined_seccomp),
+        ),
+        ("forbidden sysctls", sysctls(spec, minor)),
+        ("hostProcess", host_process(spec)),
+    ])
+}
+
+/// Details about the containers that fulfil a condition.
+fn of_containers(spec: &Value, words: &str, wrong: impl Fn(&Value) -> bool) -> Option<String> {
+    let names = named(spec, wrong);
+    (!names.is_empty()).then(|| format!("{} {words}", subject(&names)))
+}
+
+fn host_namespaces(spec: &Value) -> Option<String> {
+    let used: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
         .into_iter()
         .filter(|field| spec.bool_at(&format!("/{field}")))
         .map(|field| format!("{field}=true"))
         .collect();
-    if !namespaces.is_empty() {
-        add("host namespaces", vec![namespaces.join(", ")]);
-    }
-    add(
-        "privileged",
-        flag(spec, "privileged", "securityContext.privileged=true"),
-    );
-    if !restricted {
-        add("non-default capabilities", capabilities(spec));
-        add("hostPath volumes", host_paths(spec));
-        add("seccompProfile", unconfined_seccomp(spec));
-    }
-    add("hostPort", host_ports(spec));
-    add("procMount", proc_mount(spec));
-    add("seLinuxOptions", selinux(spec));
-    add("forbidden sysctls", sysctls(spec));
-    add("forbidden AppArmor profile", app_armor(spec));
-    add("hostProcess", host_process(spec));
+    (!used.is_empty()).then(|| used.join(", "))
 }
 
-fn flag(spec: &Value, field: &str, words: &str) -> Vec<String> {
-    let names = named(spec, |container| {
-        container.bool_at(&format!("/securityContext/{field}"))
-    });
-    if names.is_empty() {
-        return Vec::new();
-    }
-    vec![format!("{} must not set {words}", subject(&names))]
+fn privileged(spec: &Value) -> Option<String> {
+    let words = "must not set securityContext.privileged=true";
+    of_containers(spec, words, |container| {
+        container.bool_at("/securityContext/privileged")
+    })
 }
 
-fn capabilities(spec: &Value) -> Vec<String> {
+fn capabilities(spec: &Value) -> Option<String> {
     let wrong = |container: &Value| -> Vec<String> {
         container
             .list_at("/securityContext/capabilities/add")
@@ -98,180 +125,184 @@ fn capabilities(spec: &Value) -> Vec<String> {
             .map(str::to_string)
             .collect()
     };
-    let names = named(spec, |container| !wrong(container).is_empty());
-    if names.is_empty() {
-        return Vec::new();
-    }
     let all: Vec<String> = containers(spec).flat_map(wrong).collect();
-    vec![format!(
-        "{} must not include {} in securityContext.capabilities.add",
-        subject(&names),
+    let words = format!(
+        "must not include {} in securityContext.capabilities.add",
         quoted(all.iter().map(String::as_str))
-    )]
+    );
+    of_containers(spec, &words, |container| !wrong(container).is_empty())
 }
 
-fn host_paths(spec: &Value) -> Vec<String> {
+fn host_paths(spec: &Value) -> Option<String> {
     let names: Vec<String> = spec
         .list_at("/volumes")
         .iter()
         .filter(|volume| volume.get("hostPath").is_some())
         .map(|volume| format!("{:?}", volume.str_at("/name")))
         .collect();
-    match names.len() {
-        0 => Vec::new(),
-        1 => vec![format!("volume {}", names.concat())],
-        _ => vec![format!("volumes {}", names.join(", "))],
-    }
+    let word = plural(names.len(), "volume", "volumes");
+    (!names.is_empty()).then(|| format!("{word} {}", names.join(", ")))
 }
 
-fn host_ports(spec: &Value) -> Vec<String> {
-    let ports = |container: &Value| -> Vec<i64> {
+fn host_ports(spec: &Value) -> Option<String> {
+    let ports = |container: &Value| -> Vec<String> {
         container
             .list_at("/ports")
             .iter()
             .filter_map(|port| port.int_at("/hostPort"))
             .filter(|port| *port != 0)
+            .map(|port| port.to_string())
             .collect()
     };
     let names = named(spec, |container| !ports(container).is_empty());
     if names.is_empty() {
-        return Vec::new();
+        return None;
     }
-    let all: Vec<i64> = containers(spec).flat_map(ports).collect();
-    let list: Vec<String> = all.iter().map(ToString::to_string).collect();
-    let (uses, word) = (
-        if names.len() == 1 { "uses" } else { "use" },
-        if all.len() == 1 {
-            "hostPort"
-        } else {
-            "hostPorts"
-        },
-    );
-    vec![format!(
-        "{} {uses} {word} {}",
+    let mut all: Vec<String> = containers(spec).flat_map(ports).collect();
+    all.sort();
+    all.dedup();
+    Some(format!(
+        "{} {} {} {}",
         subject(&names),
-        list.join(", ")
-    )]
+        plural(names.len(), "uses", "use"),
+        plural(all.len(), "hostPort", "hostPorts"),
+        all.join(", ")
+    ))
 }
 
-fn proc_mount(spec: &Value) -> Vec<String> {
-    let wrong = |container: &Value| {
-        !matches!(
-            container.str_at("/securityContext/procMount"),
-            "" | "Default"
-        )
+/// The node's agent makes these calls: a host of the pod's choice is one that it reaches in the
+/// agent's place.
+fn called_hosts(spec: &Value) -> Option<String> {
+    let hosts = |container: &Value| -> Vec<String> {
+        CALLS
+            .iter()
+            .flat_map(|place| ["httpGet", "tcpSocket"].map(|how| format!("{place}/{how}/host")))
+            .map(|pointer| container.str_at(&pointer).to_string())
+            .filter(|host| !host.is_empty())
+            .collect()
     };
-    let names = named(spec, wrong);
+    let mut names = named(spec, |container| !hosts(container).is_empty());
     if names.is_empty() {
-        return Vec::new();
+        return None;
     }
-    let values = containers(spec)
-        .filter(|container| wrong(container))
-        .map(|container| container.str_at("/securityContext/procMount"));
-    vec![format!(
-        "{} must not set securityContext.procMount to {}",
+    names.sort();
+    let all: Vec<String> = containers(spec).flat_map(hosts).collect();
+    let all = distinct(all.iter().map(String::as_str));
+    Some(format!(
+        "{} {} {} {}",
         subject(&names),
-        quoted(values)
-    )]
+        plural(names.len(), "uses", "use"),
+        plural(
+            all.len(),
+            "probe or lifecycle host",
+            "probe or lifecycle hosts"
+        ),
+        all.join(", ")
+    ))
 }
 
-/// Pod and containers whose profile of some kind has a forbidden type, with the words of each.
-fn profiles(spec: &Value, pointer: &str, words: &str, wrong: fn(&str) -> bool) -> Vec<String> {
-    let mut details = Vec::new();
-    let own = spec.str_at(pointer);
-    if wrong(own) {
-        details.push(format!("pod must not set {words} to {own:?}"));
-    }
-    let names = named(spec, |container| wrong(container.str_at(pointer)));
-    if !names.is_empty() {
-        let values = containers(spec)
-            .map(|container| container.str_at(pointer))
-            .filter(|value| wrong(value));
-        details.push(format!(
-            "{} must not set {words} to {}",
-            subject(&names),
-            quoted(values)
-        ));
-    }
-    details
+/// Containers see more of `/proc` than they should.
+pub(super) fn proc_mount(spec: &Value) -> Option<String> {
+    let mount = |container: &Value| container.str_at("/securityContext/procMount").to_string();
+    let wrong = |container: &Value| !matches!(mount(container).as_str(), "" | "Default");
+    let values: Vec<String> = containers(spec)
+        .filter(|one| wrong(one))
+        .map(mount)
+        .collect();
+    let words = format!(
+        "must not set securityContext.procMount to {}",
+        quoted(values.iter().map(String::as_str))
+    );
+    of_containers(spec, &words, wrong)
 }
 
-fn unconfined_seccomp(spec: &Value) -> Vec<String> {
-    profiles(
-        spec,
-        "/securityContext/seccompProfile/type",
-        "securityContext.seccompProfile.type",
-        |kind| !matches!(kind, "" | "RuntimeDefault" | "Localhost"),
-    )
-}
-
-fn app_armor(spec: &Value) -> Vec<String> {
-    profiles(
-        spec,
-        "/securityContext/appArmorProfile/type",
-        "AppArmor profile type",
-        |kind| !matches!(kind, "" | "RuntimeDefault" | "Localhost"),
-    )
-}
-
-fn selinux(spec: &Value) -> Vec<String> {
-    let problems = |object: &Value| -> Vec<String> {
-        let text = |field: &str| object.str_at(&format!("/securityContext/seLinuxOptions/{field}"));
-        let mut problems = Vec::new();
-        if !SELINUX_TYPES.contains(&text("type")) {
-            problems.push(format!("type {:?}", text("type")));
-        }
-        for field in ["user", "role"] {
-            if !text(field).is_empty() {
-                problems.push(format!("{field} may not be set"));
-            }
-        }
-        problems
+/// Who sets a profile of some kind to a type that is not allowed, and the types.
+pub(super) fn profiles(spec: &Value, pointer: &str) -> Option<(String, Vec<String>)> {
+    let wrong = |object: &Value| {
+        let kind = object.str_at(pointer);
+        !matches!(kind, "" | "RuntimeDefault" | "Localhost")
     };
-    let mut details = Vec::new();
-    let own = problems(spec);
-    if !own.is_empty() {
-        details.push(format!(
-            "pod set forbidden securityContext.seLinuxOptions: {}",
-            own.join("; ")
-        ));
-    }
-    let names = named(spec, |container| !problems(container).is_empty());
-    if !names.is_empty() {
-        let mut all: Vec<String> = containers(spec).flat_map(problems).collect();
-        all.dedup();
-        details.push(format!(
-            "{} set forbidden securityContext.seLinuxOptions: {}",
-            subject(&names),
-            all.join("; ")
-        ));
-    }
-    details
+    let who = subjects(wrong(spec), &named(spec, wrong))?;
+    let values = std::iter::once(spec)
+        .chain(containers(spec))
+        .filter(|object| wrong(object))
+        .map(|object| object.str_at(pointer));
+    Some((who, distinct(values)))
 }
 
-fn sysctls(spec: &Value) -> Vec<String> {
+/// Who sets a seccomp profile to a type that is not allowed.
+pub(super) fn unconfined_seccomp(spec: &Value) -> Option<String> {
+    let (who, values) = profiles(spec, "/securityContext/seccompProfile/type")?;
+    let values = values.join(", ");
+    Some(format!(
+        "{who} must not set securityContext.seccompProfile.type to {values}"
+    ))
+}
+
+fn app_armor(spec: &Value) -> (&'static str, Option<String>) {
+    let Some((who, values)) = profiles(spec, "/securityContext/appArmorProfile/type") else {
+        return ("", None);
+    };
+    let rule = plural(
+        values.len(),
+        "forbidden AppArmor profile",
+        "forbidden AppArmor profiles",
+    );
+    let values = values.join(", ");
+    let detail = format!("{who} must not set AppArmor profile type to {values}");
+    (rule, Some(detail))
+}
+
+fn selinux(spec: &Value, minor: u32) -> Option<String> {
+    let text = |object: &Value, field: &str| {
+        let pointer = format!("/securityContext/seLinuxOptions/{field}");
+        object.str_at(&pointer).to_string()
+    };
+    let bad_type = |object: &Value| {
+        let found = text(object, "type");
+        let allowed = |(name, since): &(&str, u32)| *name == found && minor >= *since;
+        (!SELINUX_TYPES.iter().any(allowed)).then_some(found)
+    };
+    let sets = |object: &Value, field: &str| !text(object, field).is_empty();
+    let wrong =
+        |object: &Value| bad_type(object).is_some() || sets(object, "user") || sets(object, "role");
+    let who = subjects(wrong(spec), &named(spec, wrong))?;
+    let everyone: Vec<&Value> = std::iter::once(spec).chain(containers(spec)).collect();
+    let types: Vec<String> = everyone.iter().filter_map(|one| bad_type(one)).collect();
+    let types = distinct(types.iter().map(String::as_str));
+    let mut problems = Vec::new();
+    if !types.is_empty() {
+        let word = plural(types.len(), "type", "types");
+        problems.push(format!("{word} {}", types.join(", ")));
+    }
+    for field in ["user", "role"] {
+        if everyone.iter().any(|one| sets(one, field)) {
+            problems.push(format!("{field} may not be set"));
+        }
+    }
+    let problems = problems.join("; ");
+    Some(format!(
+        "{who} set forbidden securityContext.seLinuxOptions: {problems}"
+    ))
+}
+
+fn sysctls(spec: &Value, minor: u32) -> Option<String> {
     let names: Vec<&str> = spec
         .list_at("/securityContext/sysctls")
         .iter()
         .map(|sysctl| sysctl.str_at("/name"))
-        .filter(|name| !SAFE_SYSCTLS.contains(name))
+        .filter(|name| {
+            let allowed = |(safe, since): &(&str, u32)| safe == name && minor >= *since;
+            !SAFE_SYSCTLS.iter().any(allowed)
+        })
         .collect();
-    if names.is_empty() {
-        return Vec::new();
-    }
-    vec![names.join(", ")]
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
-fn host_process(spec: &Value) -> Vec<String> {
-    const POINTER: &str = "/securityContext/windowsOptions/hostProcess";
-    const WORDS: &str = "must not set securityContext.windowsOptions.hostProcess=true";
-    let mut details = Vec::new();
-    if spec.bool_at(POINTER) {
-        details.push(format!("pod {WORDS}"));
-    }
-    let names = named(spec, |container| container.bool_at(POINTER));
-    if !names.is_empty() {
-        details.push(format!("{} {WORDS}", subject(&names)));
-    }
-    details
+fn host_process(spec: &Value) -> Option<String> {
+    let wrong = |object: &Value| object.bool_at("/securityContext/windowsOptions/hostProcess");
+    let who = subjects(wrong(spec), &named(spec, wrong))?;
+    Some(format!(
+        "{who} must not set securityContext.windowsOptions.hostProcess=true"
+    ))
 }

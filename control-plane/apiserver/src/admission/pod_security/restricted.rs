@@ -3,7 +3,11 @@
 use hull_api::ObjectExt;
 use serde_json::Value;
 
-use super::{Violation, containers, named, quoted, subject};
+use super::{
+    Violation,
+    baseline::{proc_mount, unconfined_seccomp},
+    broken, containers, distinct, has_own_users, named, plural, quoted, subject, subjects,
+};
 
 const VOLUMES: &[&str] = &[
     "configMap",
@@ -17,52 +21,51 @@ const VOLUMES: &[&str] = &[
     "secret",
 ];
 
-/// Collects violations.
-pub(super) fn check(spec: &Value, found: &mut Vec<Violation>) {
-    let mut add = |rule: &'static str, details: Vec<String>| {
-        if !details.is_empty() {
-            found.push(Violation {
-                rule,
-                detail: details.join("; "),
-            });
-        }
+/// What the level forbids besides the baseline in version 1.`minor`.
+pub(super) fn check(spec: &Value, minor: u32) -> Vec<Violation> {
+    // From then on pods of another system need not name what exists on Linux only, and root of
+    // the pod's own users is nobody.
+    let windows = minor >= 25 && spec.str_at("/os/name") == "windows";
+    let own_users = minor >= 35 && has_own_users(spec);
+    let rule = |applies: bool, found: fn(&Value) -> Option<String>| {
+        if applies { found(spec) } else { None }
     };
-    let escalating = named(spec, |container| {
+    broken([
+        (
+            "allowPrivilegeEscalation != false",
+            rule(minor >= 8 && !windows, escalation),
+        ),
+        (
+            "unrestricted capabilities",
+            rule(minor >= 22 && !windows, capabilities),
+        ),
+        ("procMount", rule(minor >= 35, proc_mount)),
+        ("restricted volume types", volumes(spec)),
+        ("runAsNonRoot != true", rule(!own_users, non_root)),
+        ("runAsUser=0", rule(minor >= 23 && !own_users, root_user)),
+        ("seccompProfile", rule(minor >= 19 && !windows, seccomp)),
+    ])
+}
+
+fn escalation(spec: &Value) -> Option<String> {
+    let names = named(spec, |container| {
         container.pointer("/securityContext/allowPrivilegeEscalation") != Some(&Value::Bool(false))
     });
-    add(
-        "allowPrivilegeEscalation != false",
-        must(
-            &escalating,
-            "must set securityContext.allowPrivilegeEscalation=false",
-        ),
-    );
-    add("unrestricted capabilities", capabilities(spec));
-    add("restricted volume types", volumes(spec));
-    add("runAsNonRoot != true", non_root(spec));
-    add("runAsUser=0", root_user(spec));
-    add("seccompProfile", seccomp(spec));
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} must set securityContext.allowPrivilegeEscalation=false",
+            subject(&names)
+        )
+    })
 }
 
-fn must(names: &[String], words: &str) -> Vec<String> {
-    if names.is_empty() {
-        return Vec::new();
-    }
-    vec![format!("{} {words}", subject(names))]
-}
-
-fn capabilities(spec: &Value) -> Vec<String> {
+fn capabilities(spec: &Value) -> Option<String> {
     let drops_all = |container: &Value| {
         container
             .list_at("/securityContext/capabilities/drop")
             .iter()
             .any(|name| name == "ALL")
     };
-    let keeping = named(spec, |container| !drops_all(container));
-    let mut details = must(
-        &keeping,
-        "must set securityContext.capabilities.drop=[\"ALL\"]",
-    );
     let added = |container: &Value| -> Vec<String> {
         container
             .list_at("/securityContext/capabilities/add")
@@ -72,6 +75,14 @@ fn capabilities(spec: &Value) -> Vec<String> {
             .map(str::to_string)
             .collect()
     };
+    let mut details = Vec::new();
+    let keeping = named(spec, |container| !drops_all(container));
+    if !keeping.is_empty() {
+        details.push(format!(
+            "{} must set securityContext.capabilities.drop=[\"ALL\"]",
+            subject(&keeping)
+        ));
+    }
     let adding = named(spec, |container| !added(container).is_empty());
     if !adding.is_empty() {
         let all: Vec<String> = containers(spec).flat_map(added).collect();
@@ -81,10 +92,10 @@ fn capabilities(spec: &Value) -> Vec<String> {
             quoted(all.iter().map(String::as_str))
         ));
     }
-    details
+    (!details.is_empty()).then(|| details.join("; "))
 }
 
-fn volumes(spec: &Value) -> Vec<String> {
+fn volumes(spec: &Value) -> Option<String> {
     let wrong: Vec<(&str, &str)> = spec
         .list_at("/volumes")
         .iter()
@@ -97,70 +108,64 @@ fn volumes(spec: &Value) -> Vec<String> {
         })
         .collect();
     if wrong.is_empty() {
-        return Vec::new();
+        return None;
     }
     let names: Vec<String> = wrong.iter().map(|(name, _)| format!("{name:?}")).collect();
-    let types = quoted(wrong.iter().map(|(_, source)| *source));
-    let one = wrong.len() == 1;
-    vec![format!(
-        "{} {} {} restricted volume {} {types}",
-        if one { "volume" } else { "volumes" },
+    let types = distinct(wrong.iter().map(|(_, source)| *source));
+    Some(format!(
+        "{} {} {} {} {}",
+        plural(wrong.len(), "volume", "volumes"),
         names.join(", "),
-        if one { "uses" } else { "use" },
-        if types.contains(',') { "types" } else { "type" },
-    )]
+        plural(wrong.len(), "uses", "use"),
+        plural(
+            types.len(),
+            "restricted volume type",
+            "restricted volume types"
+        ),
+        types.join(", ")
+    ))
 }
 
-/// Containers that neither fulfil a condition themselves nor leave it to a pod that does.
-fn without(spec: &Value, pointer: &str, good: impl Fn(&Value) -> bool) -> (Vec<String>, bool) {
-    let pod_is_good = spec.pointer(pointer).is_some_and(&good);
-    let pod_is_bad = spec.pointer(pointer).is_some_and(|value| !good(value));
-    let names = named(spec, |container| match container.pointer(pointer) {
-        Some(own) => !good(own),
-        None => !pod_is_good,
-    });
-    (names, pod_is_bad)
-}
-
-fn non_root(spec: &Value) -> Vec<String> {
-    let (names, pod_is_bad) = without(spec, "/securityContext/runAsNonRoot", |value| {
-        value.as_bool() == Some(true)
-    });
-    either(
-        &names,
-        pod_is_bad,
-        "securityContext.runAsNonRoot=true",
-        "set",
-    )
-}
-
-fn seccomp(spec: &Value) -> Vec<String> {
-    let (names, pod_is_bad) = without(spec, "/securityContext/seccompProfile/type", |value| {
-        matches!(value.as_str(), Some("RuntimeDefault" | "Localhost"))
-    });
-    either(
-        &names,
-        pod_is_bad,
-        "securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"",
-        "set",
-    )
-}
-
-fn either(names: &[String], pod_is_bad: bool, words: &str, verb: &str) -> Vec<String> {
-    match (names.is_empty(), pod_is_bad) {
-        (true, false) => Vec::new(),
-        (true, true) => vec![format!("pod must {verb} {words}")],
-        (false, _) => vec![format!("pod or {} must {verb} {words}", subject(names))],
+/// Containers that say nothing of something which their pod does not say for them.
+fn silent(spec: &Value, pointer: &str) -> Vec<String> {
+    if spec.pointer(pointer).is_some() {
+        return Vec::new();
     }
+    named(spec, |container| container.pointer(pointer).is_none())
 }
 
-fn root_user(spec: &Value) -> Vec<String> {
-    const POINTER: &str = "/securityContext/runAsUser";
-    let mut details = Vec::new();
-    if spec.int_at(POINTER) == Some(0) {
-        details.push("pod must not set runAsUser=0".to_string());
+fn non_root(spec: &Value) -> Option<String> {
+    const POINTER: &str = "/securityContext/runAsNonRoot";
+    let root = |object: &Value| object.pointer(POINTER) == Some(&Value::Bool(false));
+    if let Some(who) = subjects(root(spec), &named(spec, root)) {
+        return Some(format!(
+            "{who} must not set securityContext.runAsNonRoot=false"
+        ));
     }
-    let names = named(spec, |container| container.int_at(POINTER) == Some(0));
-    details.extend(must(&names, "must not set runAsUser=0"));
-    details
+    let names = silent(spec, POINTER);
+    (!names.is_empty()).then(|| {
+        format!(
+            "pod or {} must set securityContext.runAsNonRoot=true",
+            subject(&names)
+        )
+    })
+}
+
+fn seccomp(spec: &Value) -> Option<String> {
+    if let Some(detail) = unconfined_seccomp(spec) {
+        return Some(detail);
+    }
+    let names = silent(spec, "/securityContext/seccompProfile/type");
+    (!names.is_empty()).then(|| {
+        format!(
+            "pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"",
+            subject(&names)
+        )
+    })
+}
+
+fn root_user(spec: &Value) -> Option<String> {
+    let root = |object: &Value| object.int_at("/securityContext/runAsUser") == Some(0);
+    let who = subjects(root(spec), &named(spec, root))?;
+    Some(format!("{who} must not set runAsUser=0"))
 }
