@@ -3,13 +3,13 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     api::{DeleteParams, ObjectMeta, Preconditions, PropagationPolicy},
-    core::{ApiResource, GroupVersionKind},
+    core::ApiResource,
 };
 use serde_json::json;
 
 use super::{
     GarbageCollector,
-    graph::{FOREGROUND, Node, ORPHAN},
+    graph::{FOREGROUND, Node, ORPHAN, same_group_kind},
 };
 use crate::{
     pod_gc::ignore_gone,
@@ -326,15 +326,6 @@ impl GarbageCollector {
             _ => Ok(()),
         }
     }
-}
-
-fn same_group_kind(resource: &ApiResource, reference: &OwnerReference) -> bool {
-    let group = match reference.api_version.split_once('/') {
-        Some((group, _)) => group,
-        None => "",
-    };
-    let wanted = GroupVersionKind::gvk(group, "", &reference.kind);
-    resource.group == wanted.group && resource.kind == wanted.kind
 }
 
 fn target<'a>(node: &'a Node, resource: &'a ApiResource) -> Target<'a> {

@@ -3,7 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{api::ObjectMeta, core::ApiResource};
+use kube::{
+    api::ObjectMeta,
+    core::{ApiResource, GroupVersionKind},
+};
 
 /// Holds an object until its blocking dependents are gone.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -218,6 +221,25 @@ impl Graph {
         woken
     }
 
+    /// Uids of objects that refer to an owner of this kind that nobody has seen.
+    pub(super) fn with_unseen_owner(&self, kind: &ApiResource) -> Vec<String> {
+        let unseen = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.resource.is_none());
+        let dependents = unseen.flat_map(|(owner, node)| {
+            let refers = move |reference: &OwnerReference| {
+                reference.uid == *owner && same_group_kind(kind, reference)
+            };
+            let of_kind = move |dependent: &&String| {
+                let node = self.nodes.get(*dependent);
+                node.is_some_and(|node| node.owners.iter().any(refers))
+            };
+            node.dependents.iter().filter(of_kind)
+        });
+        dependents.cloned().collect()
+    }
+
     /// Uids of the known objects of a kind.
     pub(super) fn uids_of(&self, resource: &ApiResource) -> Vec<String> {
         let of_kind = self.nodes.iter().filter(|(_, node)| {
@@ -227,4 +249,14 @@ impl Graph {
         });
         of_kind.map(|(uid, _)| uid.clone()).collect()
     }
+}
+
+/// Whether a reference is to an object of this kind, of whatever version.
+pub(super) fn same_group_kind(resource: &ApiResource, reference: &OwnerReference) -> bool {
+    let group = match reference.api_version.split_once('/') {
+        Some((group, _)) => group,
+        None => "",
+    };
+    let wanted = GroupVersionKind::gvk(group, "", &reference.kind);
+    resource.group == wanted.group && resource.kind == wanted.kind
 }

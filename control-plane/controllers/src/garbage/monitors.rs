@@ -14,18 +14,26 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::GarbageCollector;
 
 /// Time between two looks for new kinds.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
+/// From a change of what is served to the look at it: several come together.
+const DISCOVERY_SETTLE: Duration = Duration::from_millis(100);
 /// The same after a failure.
 const DISCOVERY_RETRY: Duration = Duration::from_secs(2);
 
 /// Kinds that come and go by themselves in numbers, and own nothing.
 const IGNORED: [(&str, &str); 2] = [("", "Event"), ("events.k8s.io", "Event")];
+
+/// Kinds whose objects say which kinds there are.
+const DEFINITIONS: [(&str, &str); 2] = [
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "APIService"),
+];
 
 type Id = (String, String);
 
@@ -48,6 +56,7 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Monitors {
     state: Mutex<State>,
+    definitions_changed: Notify,
 }
 
 impl Monitors {
@@ -103,6 +112,9 @@ impl GarbageCollector {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
+                () = self.monitors.definitions_changed.notified() => {
+                    tokio::time::sleep(DISCOVERY_SETTLE).await;
+                }
             }
         }
         tasks.close();
@@ -150,7 +162,15 @@ impl GarbageCollector {
         let stream = watcher(api, watcher::Config::default());
         let mut stream = std::pin::pin!(stream.default_backoff());
         let mut listed: HashSet<String> = HashSet::new();
+        let defines = DEFINITIONS.contains(&(resource.group.as_str(), resource.kind.as_str()));
         while let Some(event) = stream.next().await {
+            let live = matches!(
+                event,
+                Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_))
+            );
+            if defines && live {
+                self.monitors.definitions_changed.notify_one();
+            }
             match event {
                 Ok(watcher::Event::Init) => listed.clear(),
                 Ok(watcher::Event::InitApply(object)) => {
@@ -168,6 +188,10 @@ impl GarbageCollector {
                     for uid in known.iter().filter(|uid| !listed.contains(*uid)) {
                         self.removed(uid);
                     }
+                    // Owners that were there when they were asked for may have gone since, with
+                    // nobody watching.
+                    let unseen = self.graph.lock().with_unseen_owner(&resource);
+                    self.wake(unseen);
                     if let Some(done) = self.monitors.state.lock().listed.get_mut(&id(&resource)) {
                         *done = true;
                     }

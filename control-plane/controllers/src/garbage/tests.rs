@@ -2,6 +2,7 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{ConfigMap, Node, Pod},
 };
+use kube::{api::ObjectMeta, core::GroupVersionKind};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -111,6 +112,25 @@ impl Bench {
             + self.api.all::<Pod>().len()
             + self.api.all::<ConfigMap>().len()
     }
+}
+
+/// Of a kind that was not watched yet, the owner's end is seen by its absence.
+#[test]
+fn dependents_of_owners_that_nobody_has_seen_are_found_by_kind() {
+    let gvk = |kind| GroupVersionKind::gvk("example.com", "v1", kind);
+    let gadgets = ApiResource::from_gvk(&gvk("Gadget"));
+    let widgets = ApiResource::from_gvk(&gvk("Widget"));
+    let meta = |value: Value| serde_json::from_value::<ObjectMeta>(value).unwrap();
+    let mut graph = Graph::default();
+    let owner = json!({"apiVersion": "example.com/v1", "kind": "Gadget", "name": "g", "uid": "u"});
+    let owned = meta(json!({"name": "m", "uid": "m", "ownerReferences": [owner]}));
+    graph.observe(&resource_of::<ConfigMap>(), &owned);
+    assert_eq!(graph.with_unseen_owner(&gadgets), ["m"]);
+    assert!(graph.with_unseen_owner(&widgets).is_empty());
+    graph.observe(&gadgets, &meta(json!({"name": "g", "uid": "u"})));
+    assert!(graph.with_unseen_owner(&gadgets).is_empty());
+    graph.remove("u");
+    assert_eq!(graph.with_unseen_owner(&gadgets), ["m"]);
 }
 
 #[tokio::test]
