@@ -23,6 +23,7 @@ mod node_proxy;
 mod objects;
 mod own_namespaces;
 mod patches;
+mod pod_security;
 mod protobuf;
 mod rbac;
 mod security;

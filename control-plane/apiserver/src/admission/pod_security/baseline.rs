@@ -79,7 +79,7 @@ pub(super) fn check(spec: &Value, minor: u32, restricted: bool) -> Vec<Violation
             "procMount",
             // From 1.35 on a pod with users of its own may, and the restricted level looks itself.
             rule(
-                !stricter(35) && !(applies(35) && has_own_users(spec)),
+                !(stricter(35) || applies(35) && has_own_users(spec)),
                 proc_mount,
             ),
         ),
