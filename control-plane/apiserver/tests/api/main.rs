@@ -33,5 +33,6 @@ mod tables;
 mod tls_server;
 mod tokens;
 mod watches;
+mod webhook_operations;
 mod webhooks;
 mod workloads;
