@@ -3,6 +3,7 @@
 
 mod certificates;
 mod connect;
+mod default_class;
 pub(crate) mod dynamic;
 mod limit_range;
 mod namespace;
@@ -13,7 +14,6 @@ pub(crate) mod resource_quota;
 mod resources;
 mod runtime_class;
 mod service_account;
-mod storage_class;
 
 pub(crate) use connect::admit_connect;
 
@@ -41,7 +41,7 @@ pub(crate) async fn admit_create(
         runtime_class::apply_runtime_class(storage, object).await?;
         kinds::pod::default_tolerations(object);
     }
-    storage_class::set_default(context.backend, kind, object);
+    default_class::set_default(context.backend, kind, object);
     limit_range::admit(context.backend, kind, object)?;
     if dynamic::mutate(context, dynamic::Operation::Create, object, None, dry_run).await? {
         context.complete(object)?;

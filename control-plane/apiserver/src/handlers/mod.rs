@@ -108,12 +108,7 @@ impl Context<'_> {
     pub(crate) fn complete(&self, object: &mut Value) -> Result<(), ApiError> {
         let api_version = self.kind.group_version();
         let expected = read_body::Expected::own(self, &api_version);
-        expected.conform(object).map_err(|error| {
-            ApiError::internal(format!(
-                "an admission webhook made a wrong object: {}",
-                error.0
-            ))
-        })?;
+        expected.conform_changed(object)?;
         self.kind.strategy.apply_defaults(object);
         Ok(())
     }

@@ -9,7 +9,7 @@ use hull_api::{
 };
 
 use super::{
-    Context,
+    Context, scale,
     subresources::{BINDING, EVICTION, TOKEN_REQUEST},
 };
 
@@ -120,6 +120,7 @@ impl<'a> Context<'a> {
     /// How the fields of the object in the request merge; `None`: it has no type of its own.
     pub(crate) fn body_type(&self) -> Option<TypeRef<'_>> {
         match self.subresource {
+            Some(Subresource::Scale) => Some(TypeRef::named(scale::EXPECTED.type_name)),
             Some(Subresource::Binding) => Some(TypeRef::named(BINDING.type_name)),
             Some(Subresource::Eviction) => Some(TypeRef::named(EVICTION.type_name)),
             Some(Subresource::Token) => Some(TypeRef::named(TOKEN_REQUEST.type_name)),

@@ -81,6 +81,17 @@ impl<'a> Expected<'a> {
         }
     }
 
+    /// Brings what an admission webhook changed into the form of its type.
+    pub(super) fn conform_changed(&self, object: &mut Value) -> Result<(), ApiError> {
+        let conformed = self.conform(object).map_err(|error| {
+            ApiError::internal(format!(
+                "an admission webhook made a wrong object: {}",
+                error.0
+            ))
+        });
+        conformed.map(drop)
+    }
+
     /// Checks types and drops unknown fields, in place.
     pub(super) fn conform(&self, object: &mut Value) -> Result<Report, TypeError> {
         match self.custom {

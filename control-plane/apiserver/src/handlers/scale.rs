@@ -20,6 +20,7 @@ use super::{
     update::{Ownership, apply},
 };
 use crate::{
+    admission::dynamic::{self, Operation},
     http::{Output, PatchType, decode_patch_body},
     limits,
     storage::Stored,
@@ -28,7 +29,7 @@ use crate::{
 const KIND: &str = "Scale";
 const API_VERSION: &str = "autoscaling/v1";
 const SCHEMA: &str = "autoscaling.Scale";
-const EXPECTED: Expected<'static> = Expected::built_in(KIND, API_VERSION, SCHEMA);
+pub(super) const EXPECTED: Expected<'static> = Expected::built_in(KIND, API_VERSION, SCHEMA);
 
 pub(super) async fn scale(verb: &str, context: &Context<'_>) -> HandlerResult {
     let scale = match verb {
@@ -136,7 +137,7 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
         let backend = context.backend;
         let served = backend.to_served(kind, existing.object.clone()).await?;
         let current = scale_of(context, &served)?;
-        let wanted = match verb {
+        let mut wanted = match verb {
             "patch" => match decode_patch_body(context.headers, &context.body)? {
                 (PatchType::Apply, decoded) => {
                     let scale = applied_scale(context, &existing, decoded, dry_run).await?;
@@ -149,6 +150,7 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
             },
             _ => read_as(context, &EXPECTED)?.object,
         };
+        admit(context, &mut wanted, &current, dry_run).await?;
         let given = wanted.resource_version();
         let versioned =
             !given.is_empty() && (verb != "patch" || given != current.resource_version());
@@ -168,6 +170,21 @@ async fn change(verb: &str, context: &Context<'_>) -> Result<Value, ApiError> {
         }
     }
     Err(ApiError::modified(kind.resource(), context.name))
+}
+
+/// Lets policies and webhooks change and judge a Scale; about the object that it is of they are
+/// not asked.
+async fn admit(
+    context: &Context<'_>,
+    wanted: &mut Value,
+    current: &Value,
+    dry_run: bool,
+) -> Result<(), ApiError> {
+    let update = Operation::Update;
+    if dynamic::mutate(context, update, wanted, Some(current), dry_run).await? {
+        EXPECTED.conform_changed(wanted)?;
+    }
+    dynamic::validate(context, update, Some(wanted), Some(current), dry_run).await
 }
 
 fn check_replicas(context: &Context<'_>, replicas: i64) -> Result<(), ApiError> {
@@ -206,7 +223,15 @@ async fn applied_scale(
     let inner = context.of_parent();
     let live = existing.object.clone();
     let live = context.backend.to_served(context.kind, live).await?;
-    let merged = apply_config(&inner, &live, &partial, &owner)?;
+    let mut merged = apply_config(&inner, &live, &partial, &owner)?;
+    let asked = scale_of(context, &merged)?;
+    let mut wanted = asked.clone();
+    admit(context, &mut wanted, &scale_of(context, &live)?, dry_run).await?;
+    if wanted != asked {
+        let replicas = wanted.int_at("/spec/replicas").unwrap_or(0);
+        check_replicas(context, replicas)?;
+        set_replicas(context, &mut merged, replicas)?;
+    }
     let updated = apply(&inner, existing, merged, Ownership::Applied, dry_run).await?;
     updated.map(|object| scale_of(context, &object)).transpose()
 }

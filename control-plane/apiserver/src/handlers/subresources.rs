@@ -45,12 +45,7 @@ pub(super) async fn admit_part(
 ) -> Result<(), ApiError> {
     let create = Operation::Create;
     if dynamic::mutate(context, create, object, None, dry_run).await? {
-        expected.conform(object).map_err(|error| {
-            ApiError::internal(format!(
-                "an admission webhook made a wrong object: {}",
-                error.0
-            ))
-        })?;
+        expected.conform_changed(object)?;
     }
     dynamic::validate(context, create, Some(object), None, dry_run).await
 }

@@ -119,7 +119,9 @@ pub(super) async fn apply(
     let given = new.remove_at(&["metadata", "managedFields"]);
     prepare(kind, context.subresource, &mut new, &old);
     let update = Operation::Update;
-    if dynamic::mutate(context, update, &mut new, Some(&old), dry_run).await? {
+    // About a Scale they were asked as such.
+    let asked = context.through != Subresource::Scale.info().name;
+    if asked && dynamic::mutate(context, update, &mut new, Some(&old), dry_run).await? {
         context.complete(&mut new)?;
         prepare(kind, context.subresource, &mut new, &old);
     }
@@ -132,7 +134,9 @@ pub(super) async fn apply(
         Some(&old),
     )?;
     admission::admit_update(context, &new, &old).await?;
-    dynamic::validate(context, update, Some(&new), Some(&old), dry_run).await?;
+    if asked {
+        dynamic::validate(context, update, Some(&new), Some(&old), dry_run).await?;
+    }
     match (ownership, given) {
         (Ownership::Track, given) => {
             let owner = Owner::of(context, "UpdateOptions")?;

@@ -7,17 +7,16 @@ use hull_store::Write;
 use serde_json::{Value, json};
 
 use crate::{
-    custom_resources::{TABS, tab, with_tabs},
-    dynamic_admission::{REGISTRATION, bind_mutating, create, eventually, mutating},
-    harness::{CONFIG_MAPS, PODS, TestServer, bind, config_map, pod},
+    dynamic_admission::{REGISTRATION, create, eventually},
+    harness::{CONFIG_MAPS, TestServer, config_map},
     tls_server::{TlsServer, json_answer},
 };
 
-type Reviews = Arc<Mutex<Vec<Value>>>;
+pub type Reviews = Arc<Mutex<Vec<Value>>>;
 
 /// A webhook at 127.0.0.1 that answers with what `decide` makes of a request; its port, its CA
 /// and the requests it saw.
-async fn webhook(
+pub async fn webhook(
     names: &[&str],
     decide: impl Fn(&Value) -> Value + Send + Sync + 'static,
 ) -> (u16, String, Reviews) {
@@ -36,11 +35,11 @@ async fn webhook(
 }
 
 /// An answer that patches.
-fn patching(patch: &Value) -> Value {
+pub fn patching(patch: &Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch.to_string())})
 }
 
-fn configuration(kind: &str, name: &str, client: Value) -> Value {
+pub fn configuration(kind: &str, name: &str, client: Value) -> Value {
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
         "metadata": {"name": name}, "webhooks": [{"name": format!("{name}.example.com"),
             "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"],
@@ -81,6 +80,14 @@ async fn webhooks_change_and_deny() {
         !seen.lock().unwrap().is_empty()
     })
     .await;
+    let named = format!("{dry}&fieldManager=me&fieldValidation=Strict");
+    server.admin.post(&named, &config_map("a")).await.ok();
+    let review = seen.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(
+        review["options"],
+        json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1", "dryRun": ["All"],
+            "fieldManager": "me", "fieldValidation": "Strict"})
+    );
     let created = server.admin.post(CONFIG_MAPS, &config_map("a")).await;
     assert_eq!(created.headers["warning"], "299 - \"stamped\"");
     assert_eq!(created.ok()["data"]["stamp"], "kubernetes-admin");
@@ -170,198 +177,6 @@ async fn a_denial_is_passed_on_as_the_webhook_gave_it() {
         silent.refused(),
         (400, String::new(), format!("{denied} without explanation"))
     );
-}
-
-/// A configuration with other rules, asked about everything that these name.
-fn with_rules(kind: &str, name: &str, client: Value, operations: Value, resources: Value) -> Value {
-    let mut object = configuration(kind, name, client);
-    object["webhooks"][0]["rules"] = json!([{"apiGroups": [""], "apiVersions": ["v1"],
-        "operations": operations, "resources": resources}]);
-    object["webhooks"][0]
-        .as_object_mut()
-        .unwrap()
-        .remove("matchConditions");
-    object
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn webhooks_guard_what_is_done_with_a_pod() {
-    let server = TestServer::start().await;
-    let admin = &server.admin;
-    let (port, bundle, seen) = webhook(
-        &["127.0.0.1"],
-        |_| json!({"allowed": false, "status": {"code": 403, "message": "hands off"}}),
-    )
-    .await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
-    admin.post(PODS, &pod("p")).await.ok();
-    let object = with_rules(
-        "ValidatingWebhookConfiguration",
-        "guard",
-        client,
-        json!(["CONNECT", "CREATE", "DELETE"]),
-        json!([
-            "pods/exec",
-            "pods/attach",
-            "pods/portforward",
-            "pods/eviction",
-            "pods/binding",
-            "serviceaccounts/token"
-        ]),
-    );
-    create(admin, "validatingwebhookconfigurations", object).await;
-    let exec = format!("{PODS}/p/exec?command=ls&command=-l&stdout=true&container=web");
-    eventually(async || admin.post(&exec, &json!({})).await.code == 403).await;
-    let denied = "admission webhook \"guard.example.com\" denied the request: hands off";
-    let last = || seen.lock().unwrap().last().cloned().unwrap();
-    assert_eq!(admin.get(&exec).await.refused().2, denied);
-    let review = last();
-    assert_eq!(review["operation"], "CONNECT");
-    assert_eq!(
-        (&review["subResource"], &review["name"], &review["kind"]),
-        (
-            &json!("exec"),
-            &json!("p"),
-            &json!({"group": "", "version": "v1", "kind": "PodExecOptions"})
-        )
-    );
-    assert_eq!(
-        review["object"],
-        json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdout": true, "container": "web",
-            "command": ["ls", "-l"]})
-    );
-    assert!(review["options"].is_null(), "a connection has none");
-    let refused = admin
-        .post(&format!("{PODS}/p/attach?tty=1"), &json!({}))
-        .await;
-    assert_eq!(refused.refused().2, denied);
-    assert_eq!(last()["kind"]["kind"], "PodAttachOptions");
-    assert_eq!(last()["object"]["tty"], true);
-    let refused = admin
-        .get(&format!("{PODS}/p/portforward?ports=80,81"))
-        .await;
-    assert_eq!(refused.refused().2, denied);
-    assert_eq!(last()["object"]["ports"], json!([80, 81]));
-    let eviction =
-        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    let refused = admin.post(&format!("{PODS}/p/eviction"), &eviction).await;
-    assert_eq!(refused.refused().2, denied);
-    let review = last();
-    assert_eq!(
-        (
-            &review["operation"],
-            &review["kind"],
-            &review["object"]["kind"]
-        ),
-        (
-            &json!("CREATE"),
-            &json!({"group": "policy", "version": "v1", "kind": "Eviction"}),
-            &json!("Eviction")
-        )
-    );
-    let refused = bind(admin, "p", "n").await;
-    assert_eq!(refused.refused().2, denied);
-    assert_eq!(last()["object"]["target"]["name"], "n");
-    let token = "/api/v1/namespaces/default/serviceaccounts/default/token";
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "metadata": {}, "spec": {"audiences": ["a"]}});
-    assert_eq!(admin.post(token, &request).await.refused().2, denied);
-    assert_eq!(last()["object"]["spec"]["audiences"], json!(["a"]));
-    assert_eq!(last()["name"], "default");
-    let kept = admin.get(&format!("{PODS}/p")).await.ok();
-    assert!(kept["spec"].get("nodeName").is_none());
-    // They are not asked about the pod itself.
-    admin.delete(&format!("{PODS}/p"), &json!({})).await.ok();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_eviction_is_no_delete_to_a_webhook() {
-    let server = TestServer::start().await;
-    let admin = &server.admin;
-    let (port, bundle, seen) = webhook(&["127.0.0.1"], |_| json!({"allowed": true})).await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
-    let object = with_rules(
-        "ValidatingWebhookConfiguration",
-        "watch",
-        client,
-        json!(["*"]),
-        json!(["pods", "pods/eviction"]),
-    );
-    create(admin, "validatingwebhookconfigurations", object).await;
-    let dry = format!("{PODS}?dryRun=All");
-    eventually(async || {
-        admin.post(&dry, &pod("probe")).await;
-        !seen.lock().unwrap().is_empty()
-    })
-    .await;
-    admin.post(PODS, &pod("p")).await.ok();
-    seen.lock().unwrap().clear();
-    let eviction =
-        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    admin
-        .post(&format!("{PODS}/p/eviction"), &eviction)
-        .await
-        .ok();
-    assert_eq!(admin.get(&format!("{PODS}/p")).await.code, 404);
-    let asked: Vec<Value> = seen
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|review| json!([review["operation"], review["subResource"]]))
-        .collect();
-    assert_eq!(asked, [json!(["CREATE", "eviction"])]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mutating_webhooks_may_deny_a_delete_but_change_nothing_in_it() {
-    let server = TestServer::start().await;
-    let admin = &server.admin;
-    let (port, bundle, seen) = webhook(&["127.0.0.1"], |request| {
-        if request["operation"] != "DELETE" {
-            return json!({"allowed": true});
-        }
-        match request["name"].as_str().unwrap() {
-            "kept" => json!({"allowed": false, "status": {"code": 403, "message": "kept"}}),
-            "odd" => patching(&json!([{"op": "remove", "path": "/data"}])),
-            _ => json!({"allowed": true}),
-        }
-    })
-    .await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
-    let object = with_rules(
-        "MutatingWebhookConfiguration",
-        "keep",
-        client,
-        json!(["*"]),
-        json!(["configmaps"]),
-    );
-    create(admin, "mutatingwebhookconfigurations", object).await;
-    let dry = format!("{CONFIG_MAPS}?dryRun=All");
-    eventually(async || {
-        admin.post(&dry, &config_map("probe")).await;
-        !seen.lock().unwrap().is_empty()
-    })
-    .await;
-    for name in ["kept", "odd", "free"] {
-        admin.post(CONFIG_MAPS, &config_map(name)).await.ok();
-    }
-    let delete = async |name: &str| {
-        let path = format!("{CONFIG_MAPS}/{name}");
-        admin.delete(&path, &json!({})).await
-    };
-    assert_eq!(delete("kept").await.refused().0, 403);
-    let review = seen.lock().unwrap().last().cloned().unwrap();
-    assert!(review["object"].is_null());
-    assert_eq!(review["oldObject"]["metadata"]["name"], "kept");
-    let (code, _, message) = delete("odd").await.refused();
-    assert_eq!(code, 500);
-    assert_eq!(
-        message,
-        "Internal error occurred: admission webhook \"keep.example.com\" attempted to modify the object, which is not supported for this operation"
-    );
-    delete("free").await.ok();
-    assert_eq!(admin.get(&format!("{CONFIG_MAPS}/kept")).await.code, 200);
-    assert_eq!(admin.get(&format!("{CONFIG_MAPS}/odd")).await.code, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -531,97 +346,4 @@ async fn a_webhook_behind_a_service_is_reached_at_a_ready_endpoint() {
         refused.text.contains("service \\\"hook\\\" not found")
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn policies_see_again_what_webhooks_changed() {
-    let server = TestServer::start().await;
-    let expression = "[JSONPatch{op: 'add', path: '/data/seen', value: 'yes'}]";
-    let mutations = json!([{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}]);
-    let mut policy = mutating("again", mutations);
-    policy["spec"]["reinvocationPolicy"] = json!("IfNeeded");
-    policy["spec"]["matchConstraints"]["resourceRules"] = json!([{"apiGroups": [""],
-        "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]);
-    policy["spec"]["matchConditions"] =
-        json!([{"name": "stamped", "expression": "'stamp' in object.data"}]);
-    create(&server.admin, "mutatingadmissionpolicies", policy).await;
-    bind_mutating(&server.admin, "again").await;
-    let stamp = json!([{"op": "add", "path": "/data/stamp", "value": "yes"}]);
-    let (port, bundle, _) = webhook(&["127.0.0.1"], move |_| patching(&stamp)).await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
-    let object = configuration("MutatingWebhookConfiguration", "stamp", client);
-    create(&server.admin, "mutatingwebhookconfigurations", object).await;
-    let dry = format!("{CONFIG_MAPS}?dryRun=All");
-    let made = async || server.admin.post(&dry, &config_map("a")).await.ok()["data"].clone();
-    eventually(async || made().await["stamp"] == "yes").await;
-    assert_eq!(
-        made().await,
-        json!({"a": "1", "stamp": "yes", "seen": "yes"})
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn webhooks_guard_custom_resources_too() {
-    let server = with_tabs().await;
-    let admin = &server.admin;
-    let rules = |object: &mut Value| {
-        object["webhooks"][0]["rules"] = json!([{"apiGroups": ["stable.example.com"],
-            "apiVersions": ["v1"], "operations": ["*"], "resources": ["crontabs"]}]);
-    };
-    let (port, bundle, _) = webhook(&["127.0.0.1"], |request| {
-        if request["operation"] == "DELETE" {
-            return json!({"allowed": true});
-        }
-        // A replaced default, and a field that the definition does not have.
-        patching(
-            &json!([{"op": "replace", "path": "/spec/image", "value": "changed"},
-            {"op": "add", "path": "/spec/unknown", "value": 1}]),
-        )
-    })
-    .await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
-    let mut object = configuration("MutatingWebhookConfiguration", "change", client);
-    rules(&mut object);
-    create(admin, "mutatingwebhookconfigurations", object).await;
-    let (port, bundle, seen) = webhook(&["127.0.0.1"], |request| {
-        let red = request["object"]["spec"]["color"] == "red";
-        let kept = request["operation"] == "DELETE" && request["name"] == "kept";
-        json!({"allowed": !red && !kept, "status": {"code": 403, "message": "no"}})
-    })
-    .await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
-    let mut object = configuration("ValidatingWebhookConfiguration", "judge", client);
-    rules(&mut object);
-    create(admin, "validatingwebhookconfigurations", object).await;
-    let dry = format!("{TABS}?dryRun=All");
-    eventually(async || {
-        admin.post(&dry, &tab("probe")).await;
-        !seen.lock().unwrap().is_empty()
-    })
-    .await;
-    let made = admin.post(TABS, &tab("kept")).await.ok();
-    assert_eq!(made["spec"]["image"], "changed");
-    assert!(made["spec"].get("unknown").is_none(), "pruned: {made}");
-    let review = seen.lock().unwrap().last().cloned().unwrap();
-    assert_eq!(
-        (&review["kind"]["kind"], &review["object"]["spec"]["image"]),
-        (&json!("CronTab"), &json!("changed"))
-    );
-    let mut red = tab("red");
-    red["spec"]["color"] = json!("red");
-    assert_eq!(admin.post(TABS, &red).await.refused().0, 403);
-    let path = format!("{TABS}/kept");
-    let change = json!({"spec": {"color": "red"}});
-    let refused = admin.patch(&path, "merge-patch", &change).await;
-    assert_eq!(refused.refused().0, 403);
-    let review = seen.lock().unwrap().last().cloned().unwrap();
-    assert_eq!(review["operation"], "UPDATE");
-    assert!(review["oldObject"]["spec"].get("color").is_none());
-    assert_eq!(admin.delete(&path, &json!({})).await.refused().0, 403);
-    // Of a collection each object is asked about.
-    let all = admin.delete(TABS, &json!({})).await;
-    assert_eq!(all.refused().0, 403);
-    admin.get(&path).await.ok();
-    admin.post(TABS, &tab("free")).await.ok();
-    admin.delete(&format!("{TABS}/free"), &json!({})).await.ok();
 }

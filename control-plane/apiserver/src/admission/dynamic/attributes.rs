@@ -83,6 +83,24 @@ impl<'a> Attributes<'a> {
         part.unwrap_or((kind.group, kind.version, kind.kind))
     }
 
+    /// The options of the request, as far as its parameters say them; a connection has none.
+    fn options(&self) -> Value {
+        let Some(kind) = self.operation.options() else {
+            return Value::Null;
+        };
+        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+        if self.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        for name in ["fieldManager", "fieldValidation"] {
+            let value = self.context.query.get(name);
+            if !value.is_empty() && self.operation != Operation::Delete {
+                options[name] = json!(value);
+            }
+        }
+        options
+    }
+
     /// The request without the objects.
     pub(super) fn request(&self, uid: &str) -> Value {
         let kind = self.context.kind;
@@ -105,10 +123,7 @@ impl<'a> Attributes<'a> {
                 "extra": user.extra,
             },
             "dryRun": self.dry_run,
-            "options": self.operation.options().map(|options| json!({
-                "kind": options,
-                "apiVersion": "meta.k8s.io/v1",
-            })),
+            "options": self.options(),
         });
         if !self.namespace().is_empty() {
             request["namespace"] = json!(self.namespace());
