@@ -24,7 +24,7 @@ start() {
     if ! running; then
         setsid "$BIN/hull" up --data-dir "$DATA" --run-dir "$RUN" --listen "${HULL_RUN_LISTEN:-127.0.0.1:6443}" --kubeconfig "$OUT/kubeconfig" \
             --guest-kernel "$HULL_CACHE_DIR/guest/vmlinux" --guest-initramfs "$HULL_CACHE_DIR/guest/initramfs.cpio" \
-            --registry-mirror docker.io=http://127.0.0.1:5000 \
+            --registry-mirror docker.io=http://127.0.0.1:${HULL_REGISTRY_PORT:-5000} \
             >"$LOG" 2>&1 </dev/null &
         echo $! >"$PID_FILE"
     fi

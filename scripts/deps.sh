@@ -1,22 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages listed in scripts/packages.txt and the tools that
-# Debian does not have (kubectl, Helm; with --check also what only tests use), unless they are there.
+# Installs the Debian packages and the tools that Debian does not have (kubectl, Helm; with
+# --check also what only tests use), unless they are there.
 source "$(dirname "$0")/lib.sh"
 
-packages() { sed 's/#.*//' scripts/packages.txt | xargs -n1; }
-
-missing=()
-for package in $(packages); do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-done
-if [ "${#missing[@]}" -gt 0 ]; then
-    [ "$(id -u)" -eq 0 ] || die "these Debian packages are missing and only root can install them: ${missing[*]}"
-    say "installing Debian packages: ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    quiet "package lists" apt-get update
-    quiet "packages" apt-get install -y --no-install-recommends "${missing[@]}"
-fi
-
+scripts/packages.sh
 scripts/qemu.sh
 
 command -v cargo >/dev/null || die "no Rust toolchain: install rustup's stable toolchain (1.95 or newer) first"

@@ -26,6 +26,9 @@ pub enum PatchError {
 
 /// Operations per JSON patch; the limit of Kubernetes.
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
+/// Bytes of JSON that the `copy` operations of a patch may add; the limit of Kubernetes. Each
+/// could double the object.
+pub const MAX_JSON_PATCH_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// Applies a JSON patch.
 pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
@@ -44,9 +47,16 @@ pub fn json_patch(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
         )));
     }
     let mut patched = object.clone();
+    let mut copied = 0;
     for (index, operation) in operations.0.iter().enumerate() {
         if tests_absence(&patched, operation) {
             continue;
+        }
+        copied += copied_bytes(&patched, operation);
+        if copied > MAX_JSON_PATCH_COPIED_BYTES {
+            return Err(PatchError::TooLarge(format!(
+                "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_JSON_PATCH_COPIED_BYTES}"
+            )));
         }
         json_patch::patch(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
@@ -68,6 +78,15 @@ fn tests_absence(object: &Value, operation: &PatchOperation) -> bool {
     let parent = path.rfind('/').map(|end| &path[..end]);
     let parent = parent.and_then(|parent| object.pointer(parent));
     test.value.is_null() && parent.is_some_and(Value::is_object) && object.pointer(path).is_none()
+}
+
+/// What an operation would copy, before it does.
+fn copied_bytes(object: &Value, operation: &PatchOperation) -> usize {
+    let PatchOperation::Copy(copy) = operation else {
+        return 0;
+    };
+    let source = object.pointer(copy.from.as_str());
+    source.map_or(0, |value| value.to_string().len())
 }
 
 /// Applies a merge patch.
@@ -132,6 +151,21 @@ mod tests {
             json_patch(&mut object, &json!({"op": "test"})),
             Err(PatchError::Malformed(_))
         ));
+    }
+
+    #[test]
+    fn copies_that_double_an_object_again_and_again_are_stopped() {
+        let mut object = json!({"a": "x".repeat(1000)});
+        let double = |number| json!({"op": "copy", "from": "", "path": format!("/{number}")});
+        let few: Vec<Value> = (0..3).map(double).collect();
+        json_patch(&mut object.clone(), &Value::from(few)).unwrap();
+        let many: Vec<Value> = (0..100).map(double).collect();
+        let before = object.clone();
+        assert!(matches!(
+            json_patch(&mut object, &Value::from(many)),
+            Err(PatchError::TooLarge(_))
+        ));
+        assert_eq!(object, before);
     }
 
     #[test]

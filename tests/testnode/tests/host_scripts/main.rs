@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
 mod make_run;
+mod packages;
 mod progress;
 mod run_in_node;
 mod stop;
