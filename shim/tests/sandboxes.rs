@@ -11,11 +11,12 @@ use hull_agent_protocol::v1::{ContainerInfo, container_info};
 use hull_cri_api::v1::{ContainerConfig, PodSandboxConfig, PodSandboxMetadata};
 use hull_shim::container::state::ContainerState;
 use hull_shim::error::Error;
-use hull_shim::journal::ContainerRecord;
+use hull_shim::journal::{ContainerRecord, ExitRecord};
 use hull_shim::sandbox::recover::recover;
 use hull_shim::sandbox::state::SandboxState;
 use hull_shim::sandbox::{check, run, stop};
 use hull_shim::shim::Shim;
+use hull_vmm_client::exit::ExitReason;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,29 +142,45 @@ async fn an_unwinding_that_fails_is_finished_by_a_removal() {
     assert!(world.is_empty() && files(dir.path()).is_empty());
 }
 
-#[tokio::test]
-async fn the_end_of_a_vm_is_noted_with_its_reason() {
-    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
-    let shim = shim(dir.path(), &world);
-    let id = start(&shim, "a").await.unwrap();
-    world.kill(&id);
-    wait_state(&shim, &id, SandboxState::Dead).await;
+/// What a sandbox notes of its VM's end, once it does.
+async fn end_of(shim: &Shim, id: &str) -> ExitRecord {
+    wait_state(shim, id, SandboxState::Dead).await;
     let deadline = Instant::now() + Duration::from_secs(10);
-    let exit = loop {
-        if let Some(exit) = shim.registry.sandbox(&id).unwrap().record().exit {
+    loop {
+        if let Some(exit) = shim.registry.sandbox(id).unwrap().record().exit {
             break exit;
         }
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    assert_eq!(
-        (exit.reason.as_str(), exit.container_exit_code),
-        ("VMMKilled", 137)
-    );
-    assert!(exit.message.contains("last words"), "{}", exit.message);
-    let sandbox = shim.registry.sandbox(&id).unwrap();
-    stop::remove(&shim, &sandbox).await.unwrap();
-    assert!(world.is_empty() && files(dir.path()).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn each_end_of_a_vm_is_noted_with_its_reason() {
+    for (reason, noted, container_exit_code) in [
+        (ExitReason::GuestShutdown, "GuestShutdown", 255),
+        (ExitReason::GuestPanic, "GuestPanic", 255),
+        (ExitReason::VmmError, "VMMError", 255),
+        (ExitReason::Stopped, "VMMStopped", 137),
+        (ExitReason::Killed, "VMMKilled", 137),
+        (ExitReason::FileServerDied, "FileServerDied", 137),
+    ] {
+        let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+        let shim = shim(dir.path(), &world);
+        let id = start(&shim, "a").await.unwrap();
+        world.end(&id, reason);
+        let exit = end_of(&shim, &id).await;
+        assert_eq!(
+            (exit.reason.as_str(), exit.container_exit_code),
+            (noted, container_exit_code)
+        );
+        for words in ["ended by the test", "last words"] {
+            assert!(exit.message.contains(words), "{noted}: {}", exit.message);
+        }
+        let sandbox = shim.registry.sandbox(&id).unwrap();
+        stop::remove(&shim, &sandbox).await.unwrap();
+        assert!(world.is_empty() && files(dir.path()).is_empty(), "{noted}");
+    }
 }
 
 /// Ends the process's knowledge: a new shim has only the journal.

@@ -375,6 +375,9 @@ impl Settings {
         {
             bail!("max_restart_backoff {seconds} is not 1 to 300 seconds");
         }
+        if self.guest_boot_timeout == Some(0) {
+            bail!("guest_boot_timeout 0 leaves a guest no time");
+        }
         let service_networks = service_networks(&self.service_cidr)?;
         let cluster_network = ClusterNetwork::of(&self)?;
         let netd_listen = match self.netd_listen.as_deref() {
@@ -561,6 +564,18 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_documented() {
+        let text = include_str!("../../../docs/cli.md");
+        let rows = text.lines().filter(|line| line.starts_with("| `"));
+        let keys: Vec<&str> = rows.filter_map(|row| row.split('|').nth(1)).collect();
+        let command = Settings::augment_args(clap::Command::new("hull"));
+        for argument in command.get_arguments() {
+            let key = format!("`{}`", argument.get_id());
+            assert!(keys.iter().any(|cell| cell.contains(&key)), "{key}");
+        }
+    }
+
+    #[test]
     fn unknown_keys_and_bad_values_are_refused() {
         assert!(
             parse("data_dirr = '/x'")
@@ -574,6 +589,7 @@ mod tests {
             ("node_label = ['novalue']", "KEY=VALUE"),
             ("registry_mirror = ['docker.io=127.0.0.1']", "http://"),
             ("cri_endpoint = '/run/x.sock'", "unix:///"),
+            ("guest_boot_timeout = 0", "guest_boot_timeout"),
             ("service_cidr = ['10.43.0.0']", "service_cidr"),
             (
                 "service_cidr = ['10.43.0.0/16', '10.44.0.0/16']",

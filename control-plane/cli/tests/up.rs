@@ -166,6 +166,19 @@ async fn node_exists(client: &kube::Client) {
     }
 }
 
+/// Waits until `/metrics` has lines that begin so: families show what has happened.
+async fn is_measured(client: &kube::Client, metric: &str) {
+    let begun = Instant::now();
+    loop {
+        let metrics = client.request_text(http_get("/metrics")).await.unwrap();
+        if metrics.lines().any(|line| line.starts_with(metric)) {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "no {metric} in {metrics}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -183,6 +196,14 @@ async fn up_serves_registers_refuses_a_second_and_ends_cleanly() {
     assert_eq!(mode(&setup.path("home/kubeconfig")), 0o600);
     let kubeconfig = std::fs::read_to_string(setup.path("home/kubeconfig")).unwrap();
     assert!(kubeconfig.contains(&format!("https://127.0.0.1:{}", setup.port)));
+    for metric in [
+        "apiserver_request_total{",
+        "scheduler_scheduling_algorithm_duration_seconds_count",
+        "controller_reconcile_total{",
+        "controller_workqueue_depth{",
+    ] {
+        is_measured(&client, metric).await;
+    }
 
     let mut second = setup.up();
     let second = second.stderr(Stdio::piped()).output().unwrap();

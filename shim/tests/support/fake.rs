@@ -75,8 +75,13 @@ impl World {
 
     /// Ends a VM from outside.
     pub fn kill(&self, id: &str) {
+        self.end(id, ExitReason::Killed);
+    }
+
+    /// Ends a VM in one of the ways that there are.
+    pub fn end(&self, id: &str, reason: ExitReason) {
         if let Some(vm) = self.vms.lock().remove(id) {
-            vm.end(ExitReason::Killed, "killed by the test");
+            vm.end(reason, "ended by the test");
         }
     }
 }

@@ -157,16 +157,15 @@ impl Cluster {
     /// Starts `hull up` anew so that other machines reach its API server and its pods, from then
     /// on.
     pub fn open_to_others(&mut self) -> Result<()> {
-        self.end_hull();
+        self.end_hull()?;
         (self.listen, self.pod_network) = ("0.0.0.0", "routes");
         self.start_hull()
     }
 
-    fn end_hull(&mut self) {
-        if let Some(mut hull) = self.hull.take() {
-            // Errors here mean that it is gone already.
-            let _ = kill(Pid::from_raw(hull.id() as i32), Signal::SIGTERM);
-            let _ = hull.wait();
+    fn end_hull(&mut self) -> Result<()> {
+        match self.hull.take() {
+            Some(mut hull) => ends_when_told(&mut hull).context("hull up"),
+            None => Ok(()),
         }
     }
 
@@ -222,6 +221,21 @@ impl Cluster {
             let found = all.iter().find(|pod| moment(pod)).cloned();
             Ok(found.ok_or_else(|| format!("{all:?}")))
         })
+    }
+
+    /// A benchmark of `hull-bench` on this cluster, as small as can be: what it prints.
+    pub fn bench(&self, benchmark: &str) -> Result<String> {
+        let output = Command::new("hull-bench")
+            .arg(benchmark)
+            .args(["--sandboxes", "1", "--pods", "1", "--cri-socket"])
+            .arg(self.dir.join("run/shim.sock"))
+            .env("KUBECONFIG", self.kubectl.kubeconfig())
+            .output()
+            .context("running hull-bench")?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{benchmark}: {printed}{said}");
+        Ok(printed)
     }
 
     /// Follows a pod's log in the background.
@@ -293,12 +307,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends everything.
-    pub fn stop(mut self) {
-        self.end_hull();
+    /// Ends everything; fails if `hull up` did not end well.
+    pub fn stop(mut self) -> Result<()> {
+        let ended = self.end_hull();
         for name in ["hull-shim", "hull-vmm"] {
-            let _ = kill_named(name);
+            kill_named(name)?;
         }
+        ended
     }
 }
 
@@ -314,6 +329,14 @@ impl Follower {
         self.0.wait()?;
         Ok(text)
     }
+}
+
+/// SIGTERM, upon which a daemon ends with status 0.
+pub(crate) fn ends_when_told(daemon: &mut Child) -> Result<()> {
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).context("sending SIGTERM")?;
+    let status = daemon.wait()?;
+    ensure!(status.success(), "ended with {status} after SIGTERM");
+    Ok(())
 }
 
 /// The newest lines of a log.

@@ -1,4 +1,5 @@
-//! A second machine: a network namespace with a link to this one, in which `hull node join` runs.
+//! A second machine: a network namespace with a link to this one, in which `hull node join` runs,
+//! or `hull node` and `hull netd`.
 //!
 //! ```text
 //!  this machine                        namespace hull-second
@@ -9,21 +10,18 @@
 use std::{
     fs::{self, File},
     net::TcpListener,
-    os::fd::AsFd,
-    path::PathBuf,
+    os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sched::{CloneFlags, setns};
+use serde_json::json;
 
 use crate::{
-    cluster::{API_PORT, Cluster, REGISTRY, tail_of},
+    cluster::{API_PORT, Cluster, REGISTRY, ends_when_told, tail_of},
     kubectl::Kubectl,
     leaks::Traces,
     relay, wait,
@@ -40,16 +38,25 @@ const STATE_DIRS: [&str; 2] = [
 ];
 /// Port of its node agent.
 const NODE_PORT: u16 = 20251;
+/// Port of its netd.
+const NETD_PORT: u16 = 10249;
 /// Seconds that it may take until it is ready, on hardware.
 const READY_S: u64 = 30;
 
 /// The machine. [`SecondNode::stop`] ends it.
 pub struct SecondNode {
-    hull: Child,
+    /// `hull node join`, or what it is made of, with the names.
+    programs: Vec<(&'static str, Child)>,
     kubectl: Kubectl,
-    /// Of `hull`.
+    /// Where the API server is.
+    server: String,
+    /// Of `hull node join`.
     arguments: Vec<String>,
+    /// The settings among them.
+    settings: Vec<String>,
 }
+
+const JOIN: &str = "hull node join";
 
 fn ip(arguments: &str) -> Result<()> {
     let output = Command::new("ip")
@@ -76,31 +83,28 @@ impl SecondNode {
         fs::create_dir_all(&directory)?;
         let listen = format!("0.0.0.0:{NODE_PORT}");
         let own = [
-            ("--token", token.as_str()),
-            ("--ca-hash", hash.as_str()),
             ("--node-name", NAME),
             ("--node-ip", "172.30.0.2"),
             ("--node-listen", &listen),
             ("--pod-network", "routes"),
         ];
-        let mut arguments = vec![
-            "node".to_owned(),
-            "join".to_owned(),
-            format!("https://{server}:{API_PORT}"),
-        ];
-        arguments.extend(
-            own.iter()
-                .flat_map(|(key, value)| [*key, *value])
-                .map(String::from),
-        );
-        arguments.extend(cluster.node_arguments(&directory)?);
+        let own = own.iter().flat_map(|(key, value)| [*key, *value]);
+        let mut settings: Vec<String> = own.map(String::from).collect();
+        settings.extend(cluster.node_arguments(&directory)?);
+        let server = format!("https://{server}:{API_PORT}");
+        let invited = ["--token", &token, "--ca-hash", &hash].map(String::from);
+        let mut arguments = ["node", "join", &server].map(String::from).to_vec();
+        arguments.extend(invited.into_iter().chain(settings.clone()));
         // The namespace has a /sys of its own, which lacks the cgroups.
         let script = "mount -t cgroup2 none /sys/fs/cgroup; exec hull \"$@\"";
         let enter = ["netns", "exec", NAMESPACE, "sh", "-c", script, "hull"];
+        let hull = spawn(Command::new("ip").args(enter).args(&arguments))?;
         let mut second = SecondNode {
-            hull: spawn(Command::new("ip").args(enter).args(&arguments))?,
+            programs: vec![(JOIN, hull)],
             kubectl,
+            server,
             arguments,
+            settings,
         };
         match second.ready() {
             Ok(()) => Ok(second),
@@ -114,8 +118,10 @@ impl SecondNode {
 
     fn ready(&mut self) -> Result<()> {
         wait::until("the second node to be ready", READY_S, || {
-            if let Some(status) = self.hull.try_wait()? {
-                bail!("hull node join ended with {status}");
+            for (name, program) in &mut self.programs {
+                if let Some(status) = program.try_wait()? {
+                    bail!("{name} ended with {status}");
+                }
             }
             let node = self.kubectl.get("node", NAME)?;
             let conditions = node.map(|node| node["status"]["conditions"].clone());
@@ -134,23 +140,88 @@ impl SecondNode {
 
     /// kill -9 of its node agent and netd. The shim and the VMs go on.
     pub fn kill(&mut self) -> Result<()> {
-        self.hull.kill().context("killing hull node join")?;
-        self.hull.wait().context("waiting for hull node join")?;
+        for (name, mut program) in self.programs.drain(..) {
+            program.kill().with_context(|| format!("killing {name}"))?;
+            program.wait()?;
+        }
         Ok(())
     }
 
-    /// Starts them again, on the same machine: the mounts are those that the shim sees.
+    /// Starts them again, on the same machine.
     pub fn start_again(&mut self) -> Result<()> {
-        let shim = PathBuf::from(DIRECTORY).join("run/shim.pid");
-        let shim = fs::read_to_string(&shim).with_context(|| shim.display().to_string())?;
-        let mut enter = Command::new("nsenter");
-        enter
-            .arg(format!("--mount=/proc/{}/ns/mnt", shim.trim()))
-            .arg(format!("--net=/run/netns/{NAMESPACE}"))
-            .arg("hull")
-            .args(&self.arguments);
-        self.hull = spawn(&mut enter)?;
+        let hull = spawn(within(&mounts()?).args(&self.arguments))?;
+        self.programs = vec![(JOIN, hull)];
         Ok(())
+    }
+
+    /// Ends them well, and runs their parts as programs of their own: `hull node` and `hull netd`,
+    /// each with the certificate that the node has got for it.
+    pub fn take_apart(&mut self) -> Result<()> {
+        let mounts = mounts()?;
+        self.end()?;
+        let pki = Path::new(DIRECTORY).join("data/node-pki");
+        let (serving, key) = split_pair("serving")?;
+        let certificates = [
+            ("--node-cert", serving),
+            ("--node-key", key),
+            ("--node-client-ca", pki.join("ca.crt")),
+        ];
+        let mut node = within(&mounts);
+        node.arg("node").args(&self.settings);
+        node.arg("--kubeconfig").arg(self.kubeconfig("client")?);
+        for (flag, file) in certificates {
+            node.arg(flag).arg(file);
+        }
+        let mut netd = within(&mounts);
+        netd.arg("netd").args(&self.settings);
+        netd.arg("--kubeconfig").arg(self.kubeconfig("netd")?);
+        self.programs = vec![
+            ("hull node", spawn(&mut node)?),
+            ("hull netd", spawn(&mut netd)?),
+        ];
+        Ok(())
+    }
+
+    /// A kubeconfig with one of the node's certificates.
+    fn kubeconfig(&self, pair: &str) -> Result<PathBuf> {
+        let (certificate, key) = split_pair(pair)?;
+        let ca = Path::new(DIRECTORY).join("data/node-pki/ca.crt");
+        let content = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "it", "cluster": {"server": self.server, "certificate-authority": ca}}],
+            "users": [{"name": "it", "user": {"client-certificate": certificate, "client-key": key}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+            "current-context": "it",
+        });
+        let file = Path::new(DIRECTORY).join(format!("{pair}.kubeconfig"));
+        fs::write(&file, content.to_string())?;
+        Ok(file)
+    }
+
+    /// What its netd answers at this path.
+    pub fn ask_netd(&self, path: &str) -> Result<String> {
+        let url = format!("http://127.0.0.1:{NETD_PORT}{path}");
+        wait::until(&format!("an answer of {url}"), READY_S, || {
+            let ask = ["netns", "exec", NAMESPACE, "curl", "-sS", "--fail", &url];
+            let output = Command::new("ip").args(ask).output()?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Ok(if output.status.success() {
+                Ok(text(&output.stdout))
+            } else {
+                Err(text(&output.stderr))
+            })
+        })
+    }
+
+    /// SIGTERM; fails if one of the programs does not end well.
+    fn end(&mut self) -> Result<()> {
+        let ended: Vec<Result<()>> = self
+            .programs
+            .drain(..)
+            .map(|(name, mut program)| ends_when_told(&mut program).context(name))
+            .collect();
+        ended.into_iter().collect()
     }
 
     /// What pods leave on it, now.
@@ -171,14 +242,43 @@ impl SecondNode {
 
     /// Ends it and takes it out of the cluster; its pods must be gone.
     pub fn stop(mut self) -> Result<()> {
-        // Errors here mean that it is gone already.
-        let _ = kill(Pid::from_raw(self.hull.id() as i32), Signal::SIGTERM);
-        self.hull.wait()?;
+        let ended = self.end();
         self.kubectl
             .run(&["delete", "node", NAME, "--ignore-not-found"])?;
         ip("link del second")?;
-        ip(&format!("netns del {NAMESPACE}"))
+        ip(&format!("netns del {NAMESPACE}"))?;
+        ended
     }
+}
+
+/// The mounts of the machine, which its shim sees.
+fn mounts() -> Result<File> {
+    let shim = PathBuf::from(DIRECTORY).join("run/shim.pid");
+    let shim = fs::read_to_string(&shim).with_context(|| shim.display().to_string())?;
+    Ok(File::open(format!("/proc/{}/ns/mnt", shim.trim()))?)
+}
+
+/// The program `hull` on the machine.
+fn within(mounts: &File) -> Command {
+    let (this, mounts) = (std::process::id(), mounts.as_raw_fd());
+    let mut enter = Command::new("nsenter");
+    enter
+        .arg(format!("--mount=/proc/{this}/fd/{mounts}"))
+        .arg(format!("--net=/run/netns/{NAMESPACE}"))
+        .arg("hull");
+    enter
+}
+
+/// The certificate and the key of one of the node's pairs, as files of their own.
+fn split_pair(pair: &str) -> Result<(PathBuf, PathBuf)> {
+    let both = Path::new(DIRECTORY).join(format!("data/node-pki/{pair}.pem"));
+    let text = fs::read_to_string(&both).with_context(|| both.display().to_string())?;
+    let start = text.find("-----BEGIN CERTIFICATE");
+    let (key, certificate) = text.split_at(start.context("no certificate")?);
+    let files = (both.with_extension("crt"), both.with_extension("key"));
+    fs::write(&files.0, certificate)?;
+    fs::write(&files.1, key)?;
+    Ok(files)
 }
 
 /// Starts a program that logs where hull does.

@@ -101,6 +101,7 @@ fn climbing_image(cluster: &mut Cluster) -> Result<()> {
 }
 
 fn absent_command(cluster: &mut Cluster) -> Result<()> {
+    let before = cluster.traces()?;
     let yaml =
         shell_pod("typo", "exit 0").replace(r#"["sh", "-c", "exit 0"]"#, r#"["no-such-program"]"#);
     cluster.kubectl.apply(&yaml)?;
@@ -115,7 +116,8 @@ fn absent_command(cluster: &mut Cluster) -> Result<()> {
                 Err(text)
             }
         })?;
-    cluster.kubectl.delete_pod("typo")
+    cluster.kubectl.delete_pod("typo")?;
+    cluster.wait_for_no_more(&before)
 }
 
 fn failing_cni(cluster: &mut Cluster) -> Result<()> {

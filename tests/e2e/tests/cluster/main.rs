@@ -2,6 +2,7 @@
 //! registry and real CNI plugins. Each needs KVM, so each is ignored unless asked
 //! for; `make test` runs them where KVM is, one after the other, in this order.
 
+mod benchmarks;
 mod controllers;
 mod crashes;
 mod debugging;
@@ -52,6 +53,7 @@ fn main() {
         scheduling::ALL,
         controllers::ALL,
         services::ALL,
+        benchmarks::ALL,
         errors::ALL,
         crashes::ALL,
         two_nodes::ALL,
@@ -66,8 +68,10 @@ fn main() {
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
         .take()
+        && let Err(error) = cluster.stop()
     {
-        cluster.stop();
+        eprintln!("stopping the cluster: {error:?}");
+        std::process::exit(1);
     }
     conclusion.exit();
 }

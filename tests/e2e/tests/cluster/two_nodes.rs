@@ -38,9 +38,14 @@ fn pods_of_two_nodes(cluster: &mut Cluster) -> Result<()> {
     for pod in pods {
         cluster.kubectl.delete_pod(pod)?;
     }
-    cluster
-        .kubectl
-        .run(&["delete", "service", "far", "near", "--ignore-not-found"])?;
+    cluster.kubectl.run(&[
+        "delete",
+        "service",
+        "far",
+        "near",
+        "apart",
+        "--ignore-not-found",
+    ])?;
     let clean = second.wait_for_no_more(&before);
     second.stop()?;
     met?;
@@ -99,5 +104,33 @@ fn outlive(cluster: &Cluster, second: &mut SecondNode, service: &str) -> Result<
     answered(kubectl, "page-b", "near.default", "page-a").context("with its agent again")?;
     let after = container()?;
     ensure!(before == after, "disturbed: {before:?}, {after:?}");
+    answered(kubectl, "page-a", service, "page-b")?;
+
+    kubectl.run(&["delete", "service", "near"])?;
+    apart(cluster, second).context("hull node and hull netd")?;
+    let after = container()?;
+    ensure!(before == after, "disturbed: {before:?}, {after:?}");
     answered(kubectl, "page-a", service, "page-b")
+}
+
+/// The second node's agent and netd do the same as programs of their own.
+fn apart(cluster: &Cluster, second: &mut SecondNode) -> Result<()> {
+    let kubectl = &cluster.kubectl;
+    second.take_apart()?;
+    let port = format!("--target-port={PORT}");
+    let expose = ["expose", "pod", "page-a", "--name=apart", "--port=80"];
+    kubectl.run(&[&expose[..], &[&port, "--selector=near=yes"]].concat())?;
+    answered(kubectl, "page-b", "apart.default", "page-a")?;
+    for path in ["/healthz", "/readyz"] {
+        let answer = second.ask_netd(path)?;
+        ensure!(answer == "ok", "{path}: {answer}");
+    }
+    let metrics = second.ask_netd("/metrics")?;
+    let services = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("hull_netd_services "));
+    let services: u32 = services.with_context(|| metrics.clone())?.parse()?;
+    // `far` and `apart` at least.
+    ensure!(services >= 2, "{metrics}");
+    Ok(())
 }

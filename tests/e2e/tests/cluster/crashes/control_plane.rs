@@ -1,6 +1,9 @@
 //! kill -9 of `hull up`: API server, store, scheduler, controllers, node agent and netd at once.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, ensure};
 use hull_e2e::{cluster::Cluster, journal::Noted, kubectl::Kubectl, wait};
@@ -8,8 +11,9 @@ use hull_e2e::{cluster::Cluster, journal::Noted, kubectl::Kubectl, wait};
 use super::{Bystander, COUNTER};
 use crate::{pods::shell_pod, services::text};
 
-/// Picks among the moments at which it is killed.
+/// Picks among the moments at which it is killed; by default another one each day.
 const SEED: &str = "HULL_E2E_SEED";
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const REPLICAS: usize = 1;
 
 /// A moment in the life of a pod, told by what the runtime has noted.
@@ -64,9 +68,15 @@ spec:
 pub fn killed(cluster: &mut Cluster) -> Result<()> {
     let seed = match std::env::var(SEED) {
         Ok(seed) => seed.parse().with_context(|| format!("{SEED}={seed}"))?,
-        Err(_) => 0,
+        Err(_) => today()?,
     };
     killed_at(cluster, seed).with_context(|| format!("{SEED}={seed}"))
+}
+
+/// Days since 1970.
+fn today() -> Result<usize> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(usize::try_from(now.as_secs() / DAY.as_secs())?)
 }
 
 fn killed_at(cluster: &mut Cluster, seed: usize) -> Result<()> {

@@ -21,6 +21,7 @@ const WITH_FILES: &str = "victim-files";
 /// its own pod starts anew.
 pub fn killed(cluster: &mut Cluster) -> Result<()> {
     let kubectl = cluster.kubectl.clone();
+    let traces = cluster.traces()?;
     for (name, policy) in VICTIMS {
         let yaml = shell_pod(name, "echo alive; exec sleep 100000")
             .replace("spec:", &format!("spec:\n  restartPolicy: {policy}"));
@@ -54,7 +55,7 @@ pub fn killed(cluster: &mut Cluster) -> Result<()> {
     for name in names {
         kubectl.delete_pod(name)?;
     }
-    Ok(())
+    cluster.wait_for_no_more(&traces)
 }
 
 /// A pod with a directory of the host, which hull-fsd serves.
