@@ -11,6 +11,9 @@ pub enum ServerError {
     /// A certificate is missing or wrong.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// A certificate cannot be shown.
+    #[error(transparent)]
+    Certificate(#[from] hull_tls::CertificateError),
     /// The TLS settings do not fit together.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),

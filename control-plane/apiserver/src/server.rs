@@ -28,10 +28,11 @@ use crate::{
     handlers::{Backend, sweep_events},
     limits,
     metrics::Metrics,
+    pki::ClusterPki,
     service::{self, Shared},
     service_network,
     storage::Storage,
-    tls,
+    tls::{self, Identities},
     watch_cache::{self, WatchCache},
 };
 
@@ -39,6 +40,7 @@ use crate::{
 pub struct ApiServer {
     shared: Arc<Shared>,
     tls: Arc<ServerConfig>,
+    identities: Identities,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     advertise: Option<SocketAddr>,
 }
@@ -53,8 +55,9 @@ impl ApiServer {
         config: ApiServerConfig,
         store: Arc<dyn Store>,
     ) -> Result<Arc<Self>, ServerError> {
-        let tls = Arc::new(tls::server_config(&config.pki)?);
-        let node_tls = Arc::new(tls::node_client_config(&config.pki)?);
+        let identities = Identities::new(&config.pki)?;
+        let tls = Arc::new(tls::server_config(&config.pki, &identities)?);
+        let node_tls = Arc::new(tls::node_client_config(&config.pki, &identities)?);
         let storage = Storage::new(store.clone());
         bootstrap::create_namespaces(&storage)
             .await
@@ -88,7 +91,7 @@ impl ApiServer {
             quota_turns: QuotaTurns::default(),
             flow_control: FlowControl::new(&mut registry),
             metrics: Metrics::new(registry),
-            aggregation: Aggregation::new(config.pki.front_proxy_client().clone()),
+            aggregation: Aggregation::new(identities.front_proxy.clone()),
             conversions: Conversions::default(),
             dynamic: Dynamic::default(),
             bookmark_interval: config.bookmark_interval,
@@ -107,9 +110,19 @@ impl ApiServer {
                 audit: config.audit,
             }),
             tls,
+            identities,
             tasks: vec![feed, sweeper, definitions, extensions],
             advertise: config.advertise,
         }))
+    }
+
+    /// Takes certificates that were issued anew, of the same CA: connections are made with them
+    /// from now on, those that are open stay.
+    ///
+    /// # Errors
+    /// When a key is not its certificate's.
+    pub fn use_certificates(&self, pki: &ClusterPki) -> Result<(), ServerError> {
+        self.identities.replace(pki)
     }
 
     /// The server as a service in this process, for `user`: no socket, same rules.

@@ -12,14 +12,14 @@ use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hull_api::{Kind, ObjectExt, kinds};
 use hull_store::prefix_range;
-use hull_tls::AnyCertificate;
+use hull_tls::{AnyCertificate, RenewableCertificate};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
 
-use crate::{dial, limits, pki::CertPair, tls::chain, watch_cache::WatchCache};
+use crate::{dial, limits, watch_cache::WatchCache};
 
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,10 @@ impl Client {
 
     /// Like [`Client::read`]; the server is shown a certificate. `insecureSkipTLSVerify` may
     /// take the place of authorities.
-    pub(crate) fn read_as(client: &Value, identity: Option<&CertPair>) -> Result<Self, CallError> {
+    pub(crate) fn read_as(
+        client: &Value,
+        identity: Option<&RenewableCertificate>,
+    ) -> Result<Self, CallError> {
         let (place, path) = match client.get("service") {
             Some(service) => {
                 let path = service.str_at("/path").trim_start_matches('/');
@@ -239,7 +242,7 @@ impl Client {
 }
 
 /// The settings towards a server: its own authorities only.
-fn tls(client: &Value, identity: Option<&CertPair>) -> Result<ClientConfig, CallError> {
+fn tls(client: &Value, identity: Option<&RenewableCertificate>) -> Result<ClientConfig, CallError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -251,15 +254,10 @@ fn tls(client: &Value, identity: Option<&CertPair>) -> Result<ClientConfig, Call
     } else {
         builder.with_root_certificates(authorities(client.str_at("/caBundle"))?)
     };
-    match identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some(pair) => {
-            let (certs, key) = chain(pair).map_err(|error| config(error.to_string()))?;
-            builder
-                .with_client_auth_cert(certs, key)
-                .map_err(|error| config(error.to_string()))
-        }
-    }
+    Ok(match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(identity.clone())),
+    })
 }
 
 fn authorities(bundle: &str) -> Result<RootCertStore, CallError> {

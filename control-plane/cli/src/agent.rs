@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use hull_apiserver::pki::ClusterPki;
+use hull_apiserver::pki::{CertPair, ClusterPki};
 use hull_node::{NodeConfig, ServerTls};
+use hull_tls::RenewableCertificate;
 use tokio_util::sync::CancellationToken;
 
 use crate::cni;
@@ -65,19 +66,21 @@ pub async fn start(
     Ok(())
 }
 
-/// The node server's certificates from the cluster's own CA.
-pub fn own_tls(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<ServerTls> {
+/// The node server's certificate from the cluster's own CA.
+pub fn own_certificate(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<CertPair> {
     let names = [
         settings.node_ip.to_string(),
         "127.0.0.1".into(),
         "localhost".into(),
     ];
-    let pair = pki
-        .kubelet_serving(&settings.node_name, &names)
-        .context("node server's certificate")?;
+    pki.kubelet_serving(&settings.node_name, &names)
+        .context("node server's certificate")
+}
+
+/// What the node's server shows, and whom it serves.
+pub fn own_tls(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<ServerTls> {
     Ok(ServerTls {
-        certificate_pem: pair.cert_pem.into_bytes(),
-        key_pem: pair.key_pem.into_bytes(),
+        certificate: own_certificate(settings, pki)?.renewable()?,
         client_ca_pem: pki.ca_pem().as_bytes().to_vec(),
     })
 }
@@ -101,8 +104,8 @@ fn given_tls(settings: &Resolved) -> anyhow::Result<Option<ServerTls>> {
         std::fs::read(path).with_context(|| format!("read {}", path.display()))
     };
     Ok(Some(ServerTls {
-        certificate_pem: read(certificate)?,
-        key_pem: read(key)?,
+        certificate: RenewableCertificate::from_pem(&read(certificate)?, &read(key)?)
+            .with_context(|| certificate.display().to_string())?,
         client_ca_pem: read(ca)?,
     }))
 }

@@ -14,6 +14,7 @@
 
 mod agent;
 mod args;
+mod certificates;
 mod client;
 mod cluster_network;
 mod cni;

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::Renewal;
 use crate::client::in_process;
 use crate::doors::{Doors, listen_early};
 use crate::files::{lock_data_dir, make_private_dir, write_atomically};
@@ -66,7 +67,7 @@ pub fn admin_kubeconfig(settings: &Resolved) -> anyhow::Result<String> {
     kubeconfig_of(settings, &pki(settings)?)
 }
 
-fn kubeconfig_of(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<String> {
+pub fn kubeconfig_of(settings: &Resolved, pki: &ClusterPki) -> anyhow::Result<String> {
     let admin = pki.admin().context("administrator's certificate")?;
     let server = format!("https://127.0.0.1:{}", settings.listen.port());
     Ok(pki.kubeconfig(&server, "kubernetes-admin", &admin))
@@ -220,7 +221,8 @@ pub async fn run(mut settings: Resolved) -> anyhow::Result<()> {
     let _lock = lock_data_dir(&settings.data_dir, "server")?;
     let shutdown = signals::shutdown()?;
     let mut tasks = Tasks::new();
-    let _control_plane = start(&settings, &mut tasks, &shutdown).await?;
+    let control_plane = start(&settings, &mut tasks, &shutdown).await?;
+    Renewal::of(&settings, &control_plane, None).start(&mut tasks, &shutdown);
     tracing::info!(listen = %settings.listen, "control plane runs");
     finish(tasks, shutdown).await
 }

@@ -3,6 +3,7 @@
 use hull_apiserver::UserInfo;
 
 use crate::agent;
+use crate::certificates::Renewal;
 use crate::client::in_process;
 use crate::files::lock_data_dir;
 use crate::netd;
@@ -18,6 +19,8 @@ pub async fn run(settings: Resolved) -> anyhow::Result<()> {
     let mut tasks = Tasks::new();
     let control_plane = server::start(&settings, &mut tasks, &shutdown).await?;
     let tls = agent::own_tls(&settings, &control_plane.pki)?;
+    Renewal::of(&settings, &control_plane, Some(tls.certificate.clone()))
+        .start(&mut tasks, &shutdown);
     let client = in_process(&control_plane.api, UserInfo::node(&settings.node_name));
     agent::start(&settings, client, Some(tls), &mut tasks, &shutdown).await?;
     if settings.netd {

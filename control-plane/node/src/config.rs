@@ -9,6 +9,7 @@ use std::time::Duration;
 pub use crate::eviction::thresholds::EvictionConfig;
 pub use crate::image_gc::ImageGcConfig;
 use hull_client::timeouts::timeout_scale;
+use hull_tls::RenewableCertificate;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 
@@ -69,21 +70,13 @@ pub struct NodeConfig {
     pub timings: Timings,
 }
 
-/// PEM material of the HTTPS server.
-#[derive(Clone)]
+/// What the HTTPS server shows, and whom it serves.
+#[derive(Debug, Clone)]
 pub struct ServerTls {
-    /// The serving certificate chain.
-    pub certificate_pem: Vec<u8>,
-    /// The serving certificate's private key.
-    pub key_pem: Vec<u8>,
-    /// The CA whose client certificates are accepted.
+    /// The serving certificate.
+    pub certificate: RenewableCertificate,
+    /// The CA, PEM, whose client certificates are accepted.
     pub client_ca_pem: Vec<u8>,
-}
-
-impl std::fmt::Debug for ServerTls {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ServerTls").finish_non_exhaustive()
-    }
 }
 
 /// Intervals, back-offs and time-outs of the node agent.

@@ -1,4 +1,8 @@
-//! What the control plane's TLS clients share.
+//! What the control plane's TLS servers and clients share.
+
+mod renewable;
+
+pub use renewable::{CertificateError, RenewableCertificate};
 
 use std::sync::Arc;
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hull_api::{ObjectExt, kinds::API_SERVICES};
 use hull_store::prefix_range;
+use hull_tls::RenewableCertificate;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
-use crate::{pki::CertPair, watch_cache::WatchCache, webhook_client::Client};
+use crate::{watch_cache::WatchCache, webhook_client::Client};
 
 /// What a server said when it was asked last.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +36,7 @@ pub(crate) struct Extension {
 }
 
 impl Extension {
-    fn read(object: &Value, identity: &CertPair) -> Self {
+    fn read(object: &Value, identity: &RenewableCertificate) -> Self {
         let spec = object.get("spec").cloned().unwrap_or_default();
         Extension {
             name: object.name().to_string(),
@@ -120,13 +121,13 @@ impl Extension {
 
 /// The extensions of the moment.
 pub(crate) struct Aggregation {
-    identity: CertPair,
+    identity: RenewableCertificate,
     table: RwLock<Arc<Vec<Arc<Extension>>>>,
 }
 
 impl Aggregation {
     /// `identity` is what extensions are shown.
-    pub(crate) fn new(identity: CertPair) -> Self {
+    pub(crate) fn new(identity: RenewableCertificate) -> Self {
         Aggregation {
             identity,
             table: RwLock::default(),

@@ -177,7 +177,13 @@ impl Target {
             cert_pem: text_of("client-certificate")?,
             key_pem: text_of("client-key")?,
         };
-        let identity = Some(&pair).filter(|pair| !pair.cert_pem.is_empty());
+        let identity = match pair.cert_pem.as_str() {
+            "" => None,
+            _ => Some(
+                pair.renewable()
+                    .map_err(|error| Unusable(error.to_string()))?,
+            ),
+        };
         let client = json!({
             "url": server,
             "caBundle": STANDARD.encode(authority),
@@ -194,7 +200,7 @@ impl Target {
             (token, _) => Some(token.to_string()),
         };
         Ok(Target {
-            client: Client::read_as(&client, identity)
+            client: Client::read_as(&client, identity.as_ref())
                 .map_err(|error| Unusable(error.to_string()))?,
             token,
         })

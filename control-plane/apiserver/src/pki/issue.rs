@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use hull_tls::{CertificateError, RenewableCertificate};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -21,6 +22,16 @@ pub struct CertPair {
     pub cert_pem: String,
     /// The private key (PKCS #8).
     pub key_pem: String,
+}
+
+impl CertPair {
+    /// What TLS servers and clients show.
+    ///
+    /// # Errors
+    /// When the certificate is not PEM, or the key another one's.
+    pub fn renewable(&self) -> Result<RenewableCertificate, CertificateError> {
+        RenewableCertificate::from_pem(self.cert_pem.as_bytes(), self.key_pem.as_bytes())
+    }
 }
 
 impl std::fmt::Debug for CertPair {
@@ -301,4 +312,45 @@ fn address(bytes: &[u8]) -> Option<String> {
     <[u8; 16]>::try_from(bytes)
         .ok()
         .map(|sixteen| std::net::Ipv6Addr::from(sixteen).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client's certificate, signed by the CA, that lives on for so many days.
+    fn client_for(days: i32, ca: &CertPair) -> CertPair {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject("somebody", &[]);
+        params.use_authority_key_identifier_extension = true;
+        validity(&mut params, LEAF_YEARS);
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+        let end = today.date() + jiff::Span::new().days(days);
+        params.not_after = rcgen::date_time_ymd(
+            i32::from(end.year()),
+            u8::try_from(end.month()).unwrap(),
+            u8::try_from(end.day()).unwrap(),
+        );
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &issuer(ca).unwrap()).unwrap();
+        CertPair {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_issued_again_when_its_end_is_near() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = load_or_create_ca(dir.path(), "ca").unwrap();
+        let days = i32::try_from(RENEW_DAYS).unwrap();
+        for (days, kept) in [(days + 2, true), (days - 1, false), (-1, false)] {
+            let old = client_for(days, &ca);
+            save(dir.path(), "somebody", &old).unwrap();
+            let subject = ("somebody", &[][..]);
+            let now = load_or_issue(dir.path(), &ca, "somebody", subject, Purpose::Client).unwrap();
+            assert_eq!(now == old, kept, "{days} days");
+            assert!(is_current(&now.cert_pem, &ca.cert_pem, Purpose::Client));
+        }
+    }
 }

@@ -120,8 +120,11 @@ impl ClusterPki {
         ]
         .map(str::to_string)
         .to_vec();
-        all.extend(names.iter().filter(|name| !name.is_empty()).cloned());
-        all.dedup();
+        for name in names {
+            if !name.is_empty() && !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
         let server = issue::load_or_issue(
             &dir,
             &ca,
@@ -156,6 +159,14 @@ impl ClusterPki {
             front_proxy_ca,
             front_proxy_client,
         })
+    }
+
+    /// Loads them once more: those whose end is near are issued anew, as files too.
+    ///
+    /// # Errors
+    /// As for [`ClusterPki::load_or_create`].
+    pub fn renewed(&self) -> Result<Self, PkiError> {
+        Self::load_or_create(&self.dir, &self.server_names)
     }
 
     /// The CA's certificate, PEM.

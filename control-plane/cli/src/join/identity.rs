@@ -19,6 +19,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hull_client::timeouts::scaled;
 use hull_controllers::certificates::{CLIENT_SIGNER, NODE_CLIENT_SIGNER, NODE_SERVING_SIGNER};
 use hull_node::ServerTls;
+use hull_tls::RenewableCertificate;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -202,8 +203,8 @@ impl Identity {
     pub fn server_tls(&self) -> anyhow::Result<ServerTls> {
         let (key, certificate) = self.read_pair(Pair::Serving)?;
         Ok(ServerTls {
-            certificate_pem: certificate.into_bytes(),
-            key_pem: key.into_bytes(),
+            certificate: RenewableCertificate::from_pem(certificate.as_bytes(), key.as_bytes())
+                .context("serving certificate")?,
             client_ca_pem: self.read("ca.crt")?.into_bytes(),
         })
     }

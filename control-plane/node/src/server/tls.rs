@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
 
@@ -17,36 +17,31 @@ fn bad(what: &str, error: impl std::fmt::Display) -> NodeError {
     }
 }
 
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, NodeError> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| bad(what, error))?;
-    if certificates.is_empty() {
+fn roots(pem: &[u8]) -> Result<RootCertStore, NodeError> {
+    let what = "client CA";
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| bad(what, error))?;
+        roots.add(certificate).map_err(|error| bad(what, error))?;
+    }
+    if roots.is_empty() {
         return Err(bad(what, "holds no certificate"));
     }
-    Ok(certificates)
+    Ok(roots)
 }
 
 /// The acceptor for this key material.
 pub(crate) fn acceptor(tls: &ServerTls) -> Result<TlsAcceptor, NodeError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&tls.client_ca_pem, "client CA")? {
-        roots
-            .add(certificate)
-            .map_err(|error| bad("client CA", error))?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let roots = Arc::new(roots(&tls.client_ca_pem)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
         .build()
         .map_err(|error| bad("client CA", error))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(&tls.key_pem).map_err(|error| bad("private key", error))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| bad("protocol versions", error))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&tls.certificate_pem, "certificate")?, key)
-        .map_err(|error| bad("certificate", error))?;
+        .with_cert_resolver(Arc::new(tls.certificate.clone()));
     // WebSocket upgrades need HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))

@@ -218,8 +218,7 @@ fn config(directory: PathBuf, pki: &ClusterPki) -> NodeConfig {
     config.pod_log_dir = directory.join("logs");
     config.listen = free_port();
     config.server_tls = Some(ServerTls {
-        certificate_pem: pair.cert_pem.into_bytes(),
-        key_pem: pair.key_pem.into_bytes(),
+        certificate: pair.renewable().unwrap(),
         client_ca_pem: pki.ca_pem().as_bytes().to_vec(),
     });
     // What the machine of the tests has is not the tests' matter.
