@@ -318,9 +318,15 @@ where
                 .admit(&backend.cache, user, &attributes);
             *admitted = Some(turn.await?);
         }
-        if !asks_for_own(info) {
-            authorization::require(authorizer, user, &attributes)?;
+        let decision = if asks_for_own(info) {
+            authorization::Decision::plain_yes()
+        } else {
+            authorizer.authorize(user, &attributes)
+        };
+        if let Some(recorder) = recorder {
+            recorder.authorized(&decision);
         }
+        authorization::enforce(decision, user, &attributes)?;
         user
     };
     if let Target::Extension(target) = &info.target {

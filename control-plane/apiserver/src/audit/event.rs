@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::policy::{Decision, Level, Stage};
 use crate::{
     UserInfo,
-    http::{RequestInfo, Target},
+    http::{RequestInfo, Target, value_of},
 };
 
 /// Longest user agent that is recorded, in characters.
@@ -29,7 +29,8 @@ pub(super) struct Record {
     received: jiff::Timestamp,
     request_object: Option<Value>,
     response_object: Option<Value>,
-    decision: Option<&'static str>,
+    /// What the authorizers said, and why.
+    decision: Option<(&'static str, String)>,
 }
 
 fn user_value(user: &UserInfo) -> Value {
@@ -116,21 +117,18 @@ impl Record {
         self.impersonated = Some(user_value(user));
     }
 
-    pub(super) fn set_decision(&mut self, denied: bool) {
-        self.decision = Some(if denied { "forbid" } else { "allow" });
+    pub(super) fn set_decision(&mut self, allowed: bool, reason: &str) {
+        let decision = if allowed { "allow" } else { "forbid" };
+        self.decision = Some((decision, reason.to_string()));
     }
 
-    /// Only JSON is recorded, patches too.
+    /// Patches too.
     pub(super) fn set_request_object(&mut self, headers: &HeaderMap, body: &Bytes) {
-        let media = headers.get(header::CONTENT_TYPE);
-        let media = media.and_then(|media| media.to_str().ok());
-        if media.is_none_or(|media| media.contains("json")) {
-            self.request_object = serde_json::from_slice(body).ok();
-        }
+        self.request_object = value_of(headers, body);
     }
 
-    pub(super) fn set_response_object(&mut self, object: Value) {
-        self.response_object = Some(object);
+    pub(super) fn set_response_object(&mut self, headers: &HeaderMap, body: &Bytes) {
+        self.response_object = value_of(headers, body);
     }
 
     /// `None`: the policy leaves this one out.
@@ -172,9 +170,12 @@ impl Record {
             "responseStatus",
             code.map(|code| json!({"metadata": {}, "code": code})),
         );
-        let annotations = self
-            .decision
-            .map(|decision| json!({"authorization.k8s.io/decision": decision}));
+        let annotations = self.decision.as_ref().map(|(decision, reason)| {
+            json!({
+                "authorization.k8s.io/decision": decision,
+                "authorization.k8s.io/reason": reason,
+            })
+        });
         set("annotations", annotations);
         if stage != Stage::RequestReceived {
             let kept = |object: &Option<Value>, from: Level| {

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
-    ApiBody, UserInfo,
+    ApiBody, UserInfo, authorization,
     http::{RequestInfo, Target},
 };
 use event::Record;
@@ -134,6 +134,14 @@ impl Recorder {
         self.state.lock().record.set_impersonated(user);
     }
 
+    /// What the authorizers say.
+    pub(crate) fn authorized(&self, decision: &authorization::Decision) {
+        let mut state = self.state.lock();
+        state
+            .record
+            .set_decision(decision.allowed, &decision.reason);
+    }
+
     /// The body has arrived.
     pub(crate) fn request_body(&self, headers: &HeaderMap, body: &Bytes) {
         let mut state = self.state.lock();
@@ -153,18 +161,17 @@ impl Recorder {
         response: Response<ApiBody>,
     ) -> Response<ApiBody> {
         let code = response.status().as_u16();
-        let (level, denied) = {
+        let level = {
             let mut state = self.state.lock();
             let decision = state.decision.get_or_insert_with(|| {
                 let nobody = UserInfo::anonymous();
                 self.audit.policy.decide(&subject(info, &nobody))
             });
-            (decision.level, code == 403)
+            decision.level
         };
         if level == Level::None {
             return response;
         }
-        self.state.lock().record.set_decision(denied);
         if info.is_long_running() {
             self.emit(Stage::ResponseStarted, code).await;
             let (parts, inner) = response.into_parts();
@@ -194,9 +201,9 @@ impl Recorder {
                 Bytes::new()
             }
         };
-        if let Ok(value) = serde_json::from_slice(&bytes) {
-            self.state.lock().record.set_response_object(value);
-        }
+        let mut state = self.state.lock();
+        state.record.set_response_object(&parts.headers, &bytes);
+        drop(state);
         Response::from_parts(parts, crate::body::full(bytes))
     }
 

@@ -83,6 +83,16 @@ pub(crate) struct Decision {
     pub reason: String,
 }
 
+impl Decision {
+    /// Yes, for a reason that needs no words.
+    pub(crate) fn plain_yes() -> Self {
+        Decision {
+            allowed: true,
+            reason: String::new(),
+        }
+    }
+}
+
 /// All authorizers.
 pub(crate) struct Authorizer {
     rbac: rbac::RbacIndex,
@@ -100,10 +110,7 @@ impl Authorizer {
     /// May the user do this?
     pub(crate) fn authorize(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Decision {
         if is_master(user) {
-            return Decision {
-                allowed: true,
-                reason: String::new(),
-            };
+            return Decision::plain_yes();
         }
         let mut reason = String::new();
         if let Some(node) = node_name(user) {
@@ -157,7 +164,15 @@ pub(crate) fn require(
     user: &UserInfo,
     attributes: &Attributes<'_>,
 ) -> Result<(), ApiError> {
-    let decision = authorizer.authorize(user, attributes);
+    enforce(authorizer.authorize(user, attributes), user, attributes)
+}
+
+/// The answer to what was decided to be refused.
+pub(crate) fn enforce(
+    decision: Decision,
+    user: &UserInfo,
+    attributes: &Attributes<'_>,
+) -> Result<(), ApiError> {
     if decision.allowed {
         return Ok(());
     }

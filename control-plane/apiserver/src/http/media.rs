@@ -136,27 +136,40 @@ pub(crate) fn decode_body(
         "" | "application/json" | "*/*" => Ok(parse_json(bytes)),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(parse_yaml(bytes)),
         protobuf::MEDIA_TYPE => match schema().id(type_name) {
-            Some(expected) => Ok(parse_protobuf(bytes, expected)),
+            Some(expected) => Ok(parse_protobuf(bytes, Some(expected))),
             None => Err(unsupported("application/json, application/yaml")),
         },
         _ => Err(unsupported(ACCEPTED)),
     }
 }
 
-fn parse_protobuf(bytes: &[u8], expected: TypeId) -> Result<decode::Decoded, String> {
+/// What a body says, whatever it is written in: an object, a patch or an answer. `None`: it
+/// cannot be told (a list in protobuf, say).
+pub(crate) fn value_of(headers: &http::HeaderMap, bytes: &[u8]) -> Option<Value> {
+    let decoded = match content_type(headers) {
+        protobuf::MEDIA_TYPE => parse_protobuf(bytes, None),
+        media if media.contains("yaml") => parse_yaml(bytes),
+        media if media.contains("json") || matches!(media, "" | "*/*") => parse_json(bytes),
+        _ => return None,
+    };
+    decoded.ok().map(|decoded| decoded.value)
+}
+
+fn parse_protobuf(bytes: &[u8], expected: Option<TypeId>) -> Result<decode::Decoded, String> {
     let envelope = protobuf::open(bytes).map_err(|error| error.to_string())?;
     // Options say the group of the client that sent them, and are the same in every group.
-    let id = if envelope.kind.is_empty() || envelope.kind == schema().object(expected).name {
-        expected
-    } else {
-        schema()
+    let expected = expected
+        .filter(|id| envelope.kind.is_empty() || envelope.kind == schema().object(*id).name);
+    let id = match expected {
+        Some(expected) => expected,
+        None => schema()
             .by_kind(envelope.api_version, envelope.kind)
             .ok_or_else(|| {
                 format!(
                     "no kind {:?} is registered for version {:?}",
                     envelope.kind, envelope.api_version
                 )
-            })?
+            })?,
     };
     let mut value = protobuf::decode(id, envelope.raw).map_err(|error| error.to_string())?;
     for (field, text) in [

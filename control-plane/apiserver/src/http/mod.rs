@@ -8,7 +8,7 @@ mod respond;
 
 pub(crate) use compress::{accepts_gzip, compress};
 pub(crate) use media::{
-    Accept, Encoding, PatchType, decode_body, decode_patch_body, prefers_protobuf,
+    Accept, Encoding, PatchType, decode_body, decode_patch_body, prefers_protobuf, value_of,
 };
 pub(crate) use query::{Query, decode};
 pub(crate) use request::{ExtensionTarget, RequestInfo, Target};

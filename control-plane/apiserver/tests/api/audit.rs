@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Method;
 use hull_apiserver::audit::{Audit, AuditFile, AuditLog, AuditWebhook, Policy};
 use serde_json::{Value, json};
 
@@ -25,6 +26,7 @@ rules:
 - {level: None, verbs: [get], resources: [{resources: [configmaps]}]}
 - {level: RequestResponse, resources: [{resources: [configmaps]}], omitStages: [RequestReceived]}
 - {level: Metadata, resources: [{resources: [secrets]}]}
+- {level: Metadata, resources: [{resources: [namespaces]}], omitStages: [RequestReceived]}
 ";
 
 async fn audited(log: &Path) -> TestServer {
@@ -40,13 +42,18 @@ async fn audited(log: &Path) -> TestServer {
 
 /// The events of the administrator, once there are so many.
 async fn events(log: &Path, count: usize) -> Vec<Value> {
+    events_of(log, "system:masters", count).await
+}
+
+/// Those of the members of a group.
+async fn events_of(log: &Path, group: &str, count: usize) -> Vec<Value> {
     let started = Instant::now();
     loop {
         let text = std::fs::read_to_string(log).unwrap();
         let found: Vec<Value> = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
-            .filter(|event: &Value| event["user"]["groups"].to_string().contains("masters"))
+            .filter(|event: &Value| event["user"]["groups"].to_string().contains(group))
             .collect();
         if found.len() >= count {
             return found;
@@ -108,6 +115,61 @@ async fn requests_are_recorded_as_the_policy_says() {
     assert_ne!(created["auditID"], complete["auditID"]);
     assert_eq!(refused["responseStatus"]["code"], 409);
     assert_eq!(refused["responseObject"]["reason"], "AlreadyExists");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_decision_is_the_authorizers_and_not_that_of_admission() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    let server = audited(&log).await;
+    let denied = server
+        .admin
+        .delete("/api/v1/namespaces/kube-system", &json!({}))
+        .await;
+    assert_eq!(denied.code, 403);
+    let bob = server.pki.client("bob", "bob", &["visitors"]).unwrap();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    let denied = server.client(Some(&bob)).post(MAPS, &map).await;
+    assert_eq!(denied.code, 403);
+
+    let decision = |event: &Value| {
+        assert_eq!(event["responseStatus"]["code"], 403);
+        event["annotations"]["authorization.k8s.io/decision"].clone()
+    };
+    assert_eq!(decision(&events(&log, 1).await[0]), "allow");
+    let refused = &events_of(&log, "visitors", 1).await[0];
+    assert_eq!(decision(refused), "forbid");
+    assert!(refused["annotations"]["authorization.k8s.io/reason"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_recorded_whatever_they_are_written_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    let server = audited(&log).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "p"},
+        "data": {"a": "protobuf"}});
+    let protobuf = [
+        ("content-type", hull_api::protobuf::MEDIA_TYPE),
+        ("accept", hull_api::protobuf::MEDIA_TYPE),
+    ];
+    let body = hull_api::protobuf::encode_object(&map).unwrap();
+    let created = server.admin.send(Method::POST, MAPS, &protobuf, body).await;
+    assert_eq!(created.code, 201);
+    let yaml = [
+        ("content-type", "application/apply-patch+yaml"),
+        ("accept", "application/yaml"),
+    ];
+    let body = "{apiVersion: v1, kind: ConfigMap, metadata: {name: y}, data: {a: yaml}}";
+    let path = format!("{MAPS}/y?fieldManager=test");
+    let applied = server.admin.send(Method::PATCH, &path, &yaml, body).await;
+    assert_eq!(applied.code, 201);
+    let events = events(&log, 2).await;
+    for (event, written) in events.iter().zip(["protobuf", "yaml"]) {
+        for object in ["requestObject", "responseObject"] {
+            assert_eq!(event[object]["data"]["a"], written, "{object} of {event}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
