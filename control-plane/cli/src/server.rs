@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use hull_apiserver::audit::{Audit, AuditFile, AuditLog, AuditWebhook, BATCH_WAIT, Policy};
@@ -132,6 +133,9 @@ pub async fn start(
     config.service_account_admission = true;
     config.advertise = Some(doors.advertised);
     config.service_network = service_network(settings)?;
+    if let Some(seconds) = settings.event_ttl {
+        config.event_ttl = Duration::from_secs(seconds);
+    }
     config.audit = settings.audit.as_ref().map(audit).transpose()?;
     let identity = instance_identity(settings);
     let election = |lease: &str| {

@@ -212,6 +212,9 @@ pub struct Settings {
     /// it changes
     #[arg(long, env = "HULL_ENCRYPTION_CONFIG", value_name = "FILE")]
     pub encryption_config: Option<PathBuf>,
+    /// Seconds that an Event is kept after it was last written [default: 3600]
+    #[arg(long, env = "HULL_EVENT_TTL", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub event_ttl: Option<u64>,
     /// Which requests are audited: a Policy of audit.k8s.io/v1; needs --audit-log or
     /// --audit-webhook-config
     #[arg(long, env = "HULL_AUDIT_POLICY", value_name = "FILE")]
@@ -296,6 +299,7 @@ pub struct Resolved {
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
     pub store: StoreAddress,
     pub encryption_config: Option<PathBuf>,
+    pub event_ttl: Option<u64>,
     pub audit: Option<AuditSettings>,
     pub leader_elect: bool,
     pub load_balancer_pool: Vec<AddressRange>,
@@ -333,7 +337,7 @@ impl Settings {
         }
         joined!(
             data_dir, run_dir, kubeconfig, store, store_ca, store_cert, store_key,
-            encryption_config, audit_policy, audit_log, audit_webhook_config,
+            encryption_config, event_ttl, audit_policy, audit_log, audit_webhook_config,
             audit_log_max_size, audit_log_max_backups,
             leader_elect, listen, node_listen, node_name, node_ip,
             max_pods, static_pod_dir, max_restart_backoff,
@@ -375,8 +379,13 @@ impl Settings {
         {
             bail!("max_restart_backoff {seconds} is not 1 to 300 seconds");
         }
-        if self.guest_boot_timeout == Some(0) {
-            bail!("guest_boot_timeout 0 leaves a guest no time");
+        for (key, seconds) in [
+            ("guest_boot_timeout", self.guest_boot_timeout),
+            ("event_ttl", self.event_ttl),
+        ] {
+            if seconds == Some(0) {
+                bail!("{key} 0 is no time at all");
+            }
         }
         let service_networks = service_networks(&self.service_cidr)?;
         let cluster_network = ClusterNetwork::of(&self)?;
@@ -465,6 +474,7 @@ impl Settings {
             store,
             audit,
             encryption_config: optional(self.encryption_config)?,
+            event_ttl: self.event_ttl,
             log: self.log.unwrap_or_else(|| "info".into()),
             json_logs,
         })
@@ -590,6 +600,7 @@ mod tests {
             ("registry_mirror = ['docker.io=127.0.0.1']", "http://"),
             ("cri_endpoint = '/run/x.sock'", "unix:///"),
             ("guest_boot_timeout = 0", "guest_boot_timeout"),
+            ("event_ttl = 0", "event_ttl"),
             ("service_cidr = ['10.43.0.0']", "service_cidr"),
             (
                 "service_cidr = ['10.43.0.0/16', '10.44.0.0/16']",

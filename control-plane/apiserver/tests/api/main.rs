@@ -12,6 +12,7 @@ mod custom_resources;
 mod deletion;
 mod discovery;
 mod dynamic_admission;
+mod events;
 mod evictions;
 mod flow_control;
 mod harness;
