@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 
-use crate::{audit::Audit, pki::ClusterPki, service_network::ServiceNetwork};
+use crate::{JwtIssuers, audit::Audit, pki::ClusterPki, service_network::ServiceNetwork};
 
 /// Settings of an [`crate::ApiServer`].
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct ApiServerConfig {
     /// Where pods reach this server; by default where it listens, or on this machine's address
     /// towards the default route when it listens on all.
     pub advertise: Option<SocketAddr>,
+    /// Whose tokens are believed besides the cluster's own.
+    pub issuers: JwtIssuers,
     /// What is audited; `None`: nothing.
     pub audit: Option<Arc<Audit>>,
     /// Figures of others in this process that `/metrics` shows besides the server's own.
@@ -42,6 +44,7 @@ impl ApiServerConfig {
             service_account_admission: false,
             service_network: ServiceNetwork::default(),
             advertise: None,
+            issuers: JwtIssuers::default(),
             audit: None,
             registry: Registry::default(),
         }

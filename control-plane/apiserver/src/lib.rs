@@ -50,7 +50,7 @@ mod tls;
 mod watch_cache;
 mod webhook_client;
 
-pub use auth::UserInfo;
+pub use auth::{AuthenticationConfigError, JwtIssuers, UserInfo};
 pub use body::ApiBody;
 pub use config::{ApiServerConfig, limits};
 pub use error::ServerError;

@@ -88,6 +88,7 @@ impl ApiServer {
             service_network: config.service_network,
             authorizer: Authorizer::new(cache.clone()),
             tokens,
+            issuers: config.issuers,
             quota_turns: QuotaTurns::default(),
             flow_control: FlowControl::new(&mut registry),
             metrics: Metrics::new(registry),

@@ -286,7 +286,7 @@ where
     let authorizer = &shared.backend.authorizer;
     let (bearer, impersonated);
     let user = if user.is_anonymous() {
-        bearer = auth::bearer_user(&shared.backend.tokens, &parts.headers).await?;
+        bearer = auth::bearer_user(shared.backend.credentials(), &parts.headers).await?;
         bearer.as_ref().unwrap_or(user)
     } else {
         user

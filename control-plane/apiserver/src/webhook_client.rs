@@ -103,7 +103,11 @@ impl Client {
                     host: host.trim_matches(['[', ']']).to_string(),
                     port: uri.port_u16().unwrap_or(443),
                 };
-                (place, uri.path().to_string())
+                let path = uri.path_and_query();
+                (
+                    place,
+                    path.map_or_else(|| "/".to_string(), ToString::to_string),
+                )
             }
         };
         Ok(Client {
@@ -167,6 +171,18 @@ impl Client {
         }
     }
 
+    /// The JSON at the URL, within `timeout`.
+    pub(crate) async fn get(&self, timeout: Duration) -> Result<Value, CallError> {
+        let request = Request::get(&self.path)
+            .header(header::ACCEPT, "application/json")
+            .body(Full::default())?;
+        let asked = async { self.json_of(self.exchange_at_url(request).await?).await };
+        match tokio::time::timeout(timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Timeout),
+        }
+    }
+
     async fn send(&self, cache: &WatchCache, body: &Value) -> Result<Value, CallError> {
         let request = Request::builder()
             .method(http::Method::POST)
@@ -174,7 +190,10 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
             .body(Full::new(Bytes::from(body.to_string())))?;
-        let response = self.exchange(cache, request).await?;
+        self.json_of(self.exchange(cache, request).await?).await
+    }
+
+    async fn json_of(&self, response: Response<Incoming>) -> Result<Value, CallError> {
         let status = response.status();
         let bytes = Limited::new(response.into_body(), self.answer_limit)
             .collect()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use hull_apiserver::audit::{Audit, AuditFile, AuditLog, AuditWebhook, BATCH_WAIT, Policy};
 use hull_apiserver::pki::ClusterPki;
-use hull_apiserver::{ApiServer, ApiServerConfig, ServiceNetwork, UserInfo};
+use hull_apiserver::{ApiServer, ApiServerConfig, JwtIssuers, ServiceNetwork, UserInfo};
 use hull_client::leader::LeaderElection;
 use hull_controllers::certificates::SigningCa;
 use hull_controllers::{ControllersConfig, ControllersMetrics};
@@ -133,6 +133,11 @@ pub async fn start(
     config.service_account_admission = true;
     config.advertise = Some(doors.advertised);
     config.service_network = service_network(settings)?;
+    if let Some(path) = &settings.authentication_config {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("read {}", path.display()))?;
+        config.issuers = JwtIssuers::parse(&text).with_context(|| path.display().to_string())?;
+    }
     if let Some(seconds) = settings.event_ttl {
         config.event_ttl = Duration::from_secs(seconds);
     }

@@ -212,6 +212,10 @@ pub struct Settings {
     /// it changes
     #[arg(long, env = "HULL_ENCRYPTION_CONFIG", value_name = "FILE")]
     pub encryption_config: Option<PathBuf>,
+    /// Issuers of JSON web tokens (OpenID Connect) that are believed, and what users their claims
+    /// are: an AuthenticationConfiguration of apiserver.config.k8s.io/v1
+    #[arg(long, env = "HULL_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
     /// Seconds that an Event is kept after it was last written [default: 3600]
     #[arg(long, env = "HULL_EVENT_TTL", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub event_ttl: Option<u64>,
@@ -299,6 +303,7 @@ pub struct Resolved {
     pub registry_mirrors: BTreeMap<String, Vec<String>>,
     pub store: StoreAddress,
     pub encryption_config: Option<PathBuf>,
+    pub authentication_config: Option<PathBuf>,
     pub event_ttl: Option<u64>,
     pub audit: Option<AuditSettings>,
     pub leader_elect: bool,
@@ -337,7 +342,7 @@ impl Settings {
         }
         joined!(
             data_dir, run_dir, kubeconfig, store, store_ca, store_cert, store_key,
-            encryption_config, event_ttl, audit_policy, audit_log, audit_webhook_config,
+            encryption_config, authentication_config, event_ttl, audit_policy, audit_log, audit_webhook_config,
             audit_log_max_size, audit_log_max_backups,
             leader_elect, listen, node_listen, node_name, node_ip,
             max_pods, static_pod_dir, max_restart_backoff,
@@ -474,6 +479,7 @@ impl Settings {
             store,
             audit,
             encryption_config: optional(self.encryption_config)?,
+            authentication_config: optional(self.authentication_config)?,
             event_ttl: self.event_ttl,
             log: self.log.unwrap_or_else(|| "info".into()),
             json_logs,

@@ -4,13 +4,56 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use hull_api::{ApiError, status::Reason};
 
 use super::{
-    UserInfo, bootstrap_token,
-    tokens::{ISSUER, TokenError, Tokens},
+    JwtIssuers, UserInfo, bootstrap_token,
+    tokens::{Accepted, ISSUER, TokenError, Tokens},
 };
+
+/// What tokens are checked with: bootstrap tokens, those of other issuers, and the cluster's own.
+#[derive(Clone, Copy)]
+pub(crate) struct Credentials<'a> {
+    pub tokens: &'a Tokens,
+    pub issuers: &'a JwtIssuers,
+}
+
+impl Credentials<'_> {
+    /// Checks a token; it must be for one of `audiences`. Only service accounts have tokens for
+    /// others than the API itself.
+    pub(crate) async fn check(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Accepted, TokenError> {
+        if audiences.iter().any(|audience| audience == ISSUER)
+            && let Some(user) = self.foreign_user(token).await?
+        {
+            return Ok(Accepted {
+                user,
+                audiences: vec![ISSUER.to_string()],
+            });
+        }
+        self.tokens.check(token, audiences).await
+    }
+
+    /// `None`: it is no token of somebody else.
+    async fn foreign_user(&self, token: &str) -> Result<Option<UserInfo>, TokenError> {
+        if bootstrap_token::is_one(token) {
+            let user = bootstrap_token::user(self.tokens.storage(), token).await?;
+            return user.map(Some).ok_or(TokenError::Invalid);
+        }
+        match self.issuers.user(token).await {
+            None => Ok(None),
+            Some(Ok(user)) => Ok(Some(user)),
+            Some(Err(why)) => {
+                tracing::debug!(why, "token of an issuer refused");
+                Err(TokenError::Invalid)
+            }
+        }
+    }
+}
 
 /// The user that a bearer token stands for; `None`: there is none.
 pub(crate) async fn bearer_user(
-    tokens: &Tokens,
+    credentials: Credentials<'_>,
     headers: &HeaderMap,
 ) -> Result<Option<UserInfo>, ApiError> {
     let Some(value) = headers.get(AUTHORIZATION) else {
@@ -24,12 +67,7 @@ pub(crate) async fn bearer_user(
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);
     }
-    let token = token.trim();
-    if bootstrap_token::is_one(token) {
-        let user = bootstrap_token::user(tokens.storage(), token).await?;
-        return user.map(Some).ok_or_else(unauthorized);
-    }
-    match tokens.check(token, &[ISSUER.to_string()]).await {
+    match credentials.check(token.trim(), &[ISSUER.to_string()]).await {
         Ok(accepted) => Ok(Some(accepted.user)),
         Err(TokenError::Store(error)) => Err(error),
         Err(error) => {

@@ -4,12 +4,15 @@
 mod bearer;
 mod bootstrap_token;
 mod impersonation;
+mod jws;
+mod oidc;
 pub(crate) mod tokens;
 
 use std::collections::BTreeMap;
 
-pub(crate) use bearer::bearer_user;
+pub(crate) use bearer::{Credentials, bearer_user};
 pub(crate) use impersonation::impersonate;
+pub use oidc::{AuthenticationConfigError, JwtIssuers};
 
 /// Who makes a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -29,10 +29,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
-    ApiBody, UserInfo,
+    ApiBody, JwtIssuers, UserInfo,
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
     aggregation::Aggregation,
-    auth::tokens::Tokens,
+    auth::{Credentials, tokens::Tokens},
     authorization::Authorizer,
     custom_resources::{Conversions, ServedKinds},
     flow_control::FlowControl,
@@ -56,6 +56,8 @@ pub(crate) struct Backend {
     pub service_network: ServiceNetwork,
     pub authorizer: Authorizer,
     pub tokens: Tokens,
+    /// Whose tokens are believed besides.
+    pub issuers: JwtIssuers,
     pub quota_turns: QuotaTurns,
     /// Priority and fairness.
     pub flow_control: FlowControl,
@@ -70,6 +72,16 @@ pub(crate) struct Backend {
     /// Longest answer of a server that extends the API.
     pub extension_timeout: Duration,
     pub service_account_admission: bool,
+}
+
+impl Backend {
+    /// What tokens are checked with.
+    pub(crate) fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            tokens: &self.tokens,
+            issuers: &self.issuers,
+        }
+    }
 }
 
 /// One request about a resource.

@@ -156,7 +156,7 @@ async fn token(context: &Context<'_>, review: &Value) -> Result<Value, ApiError>
     if audiences.is_empty() {
         audiences.push(ISSUER.to_string());
     }
-    match context.backend.tokens.check(token, &audiences).await {
+    match context.backend.credentials().check(token, &audiences).await {
         Ok(accepted) => Ok(json!({
             "authenticated": true,
             "user": accepted.user.to_value(),

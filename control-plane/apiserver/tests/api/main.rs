@@ -22,6 +22,7 @@ mod lists;
 mod local_service;
 mod node_proxy;
 mod objects;
+mod oidc;
 mod own_namespaces;
 mod patches;
 mod pod_security;
