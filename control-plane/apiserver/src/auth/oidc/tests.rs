@@ -173,3 +173,16 @@ fn configurations_that_cannot_be_are_refused_by_field() {
         assert!(error.contains(words), "{words}: {error}");
     }
 }
+
+#[test]
+fn the_documented_example_is_a_configuration() {
+    let page = include_str!("../../../../../docs/apiserver.md");
+    let blocks = page.split("```yaml\n").skip(1);
+    let mut blocks = blocks.filter_map(|block| block.split("```").next());
+    let example = blocks.find(|block| block.contains("kind: AuthenticationConfiguration"));
+    let given = format!("certificateAuthority: {}", json!(certificate()));
+    let text = example
+        .unwrap()
+        .replace(r#"certificateAuthority: """#, &given);
+    assert_eq!(JwtIssuers::parse(&text).unwrap().0.len(), 1);
+}
