@@ -13,14 +13,15 @@ fi
 TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
 # Cargo takes our own crates of another checkout for those of this one when their files
 # are newer: of a target directory that changes its checkout only the dependencies stay.
-if [ "$(cat "$TARGET_DIR/checkout" 2>/dev/null)" != "$ROOT" ]; then
-    if [ -d "$TARGET_DIR" ]; then
-        cargo clean --quiet --workspace
-    fi
-    mkdir -p "$TARGET_DIR"
-    [ -f "$TARGET_DIR/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$TARGET_DIR/CACHEDIR.TAG"
-    echo "$ROOT" >"$TARGET_DIR/checkout"
-fi
+own_target_dir() {
+    local dir=$1
+    [ "$(cat "$dir/checkout" 2>/dev/null)" != "$ROOT" ] || return 0
+    [ ! -d "$dir" ] || CARGO_TARGET_DIR=$dir cargo clean --quiet --workspace
+    mkdir -p "$dir"
+    [ -f "$dir/CACHEDIR.TAG" ] || echo "Signature: 8a477f597d28d172789f06886806bc55" >"$dir/CACHEDIR.TAG"
+    echo "$ROOT" >"$dir/checkout"
+}
+own_target_dir "$TARGET_DIR"
 # Cargo calls the dev profile's directory "debug".
 BIN=$TARGET_DIR/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")
 TOOLS=$HULL_CACHE_DIR/tools
@@ -45,6 +46,35 @@ stage() {
     STAGES+=("$(printf '%5d s  %s' "$((SECONDS - start))" "$name")")
 }
 STAGES=()
+
+# beside NAME COMMAND...: starts it for the time that the stages after it leave idle; its output
+# is kept. `joined NAME` is the stage that waits for its end and shows it.
+declare -A BESIDE_PIDS BESIDE_LOGS
+beside() {
+    local name=$1
+    shift
+    BESIDE_LOGS[$name]=$(mktemp)
+    say "== $name: begun, beside what follows"
+    setsid chrt --idle 0 "$@" >"${BESIDE_LOGS[$name]}" 2>&1 &
+    BESIDE_PIDS[$name]=$!
+}
+joined() { stage "$1, the rest of it" end_of "$1"; }
+end_of() {
+    local status=0
+    wait "${BESIDE_PIDS[$1]}" || status=$?
+    cat "${BESIDE_LOGS[$1]}" >&2
+    rm -f "${BESIDE_LOGS[$1]}"
+    unset "BESIDE_PIDS[$1]"
+    return "$status"
+}
+# What runs beside a script that ends goes with it.
+end_beside() {
+    local name
+    for name in "${!BESIDE_PIDS[@]}"; do
+        kill -- "-${BESIDE_PIDS[$name]}" 2>/dev/null || true
+        rm -f "${BESIDE_LOGS[$name]}"
+    done
+}
 print_stages() { say "-- time per stage"; printf '%s\n' "${STAGES[@]}" >&2; }
 
 # progress WHAT COMMAND...: runs it, and says every few seconds for how long: for commands

@@ -3,14 +3,16 @@
 # command of its own: inside `stage`, a function would go on after a command that failed.
 source "$(dirname "$0")/lib.sh"
 
-trap print_stages EXIT
+trap 'end_beside; print_stages' EXIT
 
 stage "packages and tools" scripts/deps.sh --check
-stage "formatting, lints, licences" scripts/check.sh
+stage "formatting, licences" scripts/check.sh formatting
 stage "build" scripts/build.sh
 say_place
 stage "guest kernel and initramfs" scripts/guest.sh
 stage "sample images" scripts/images.sh
+# Tests wait for much; clippy fills that time.
+beside "lints" scripts/check.sh lints
 if command -v cargo-nextest >/dev/null; then
     stage "unit and subsystem tests" cargo nextest run --workspace --no-fail-fast
 else
@@ -18,3 +20,4 @@ else
 fi
 stage "tests with KVM" scripts/node-tests.sh
 stage "documented commands" scripts/doc-commands.sh
+joined "lints"

@@ -160,8 +160,8 @@ async fn objects_are_recorded_whatever_they_are_written_in() {
         ("content-type", "application/apply-patch+yaml"),
         ("accept", "application/yaml"),
     ];
-    let body = "{apiVersion: v1, kind: ConfigMap, metadata: {name: y}, data: {a: yaml}}";
-    let path = format!("{MAPS}/y?fieldManager=test");
+    let body = "{apiVersion: v1, kind: ConfigMap, metadata: {name: applied}, data: {a: yaml}}";
+    let path = format!("{MAPS}/applied?fieldManager=test");
     let applied = server.admin.send(Method::PATCH, &path, &yaml, body).await;
     assert_eq!(applied.code, 201);
     let events = events(&log, 2).await;

@@ -99,3 +99,46 @@ fn scaled_multiplies_by_the_time_out_scale() {
     }
     assert_eq!(text(&surroundings.bash("scaled 60", &[]).stdout), "60\n");
 }
+
+#[test]
+fn what_runs_beside_the_stages_is_shown_at_its_end_and_its_failure_counts() {
+    let script = r#"
+        beside "slow work" bash -c 'until [ -e "$HOME/go" ]; do sleep 0.01; done; echo done so; exit 3'
+        echo first
+        touch "$HOME/go"
+        joined "slow work" || echo "status $?""#;
+    let output = Surroundings::new().bash(script, &[]);
+    assert_eq!(text(&output.stdout), "first\nstatus 3\n");
+    let said = text(&output.stderr);
+    assert!(said.contains("== slow work: begun"), "{said}");
+    assert!(said.contains("\ndone so\n"), "{said}");
+    assert!(
+        said.contains("== slow work, the rest of it: FAILED (exit 3)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_runs_beside_a_script_that_ends_goes_with_it() {
+    let surroundings = Surroundings::new();
+    let script = r#"
+        trap end_beside EXIT
+        beside "endless work" bash -c 'echo $$ >"$HOME/pid"; sleep 1000 & wait'
+        until [ -s "$HOME/pid" ]; do sleep 0.01; done
+        exit 4"#;
+    assert_eq!(surroundings.bash(script, &[]).status.code(), Some(4));
+    let pid = std::fs::read_to_string(surroundings.home().join("pid")).unwrap();
+    let group = format!("-{}", pid.trim());
+    let begun = Instant::now();
+    // Signal 0 asks whether anybody is left.
+    let left = || {
+        std::process::Command::new("kill")
+            .args(["-0", "--", &group])
+            .output()
+            .unwrap()
+    };
+    while left().status.success() {
+        assert!(begun.elapsed() < PATIENCE, "still there");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

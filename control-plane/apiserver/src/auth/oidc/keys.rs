@@ -8,6 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hull_api::ObjectExt;
 use hull_timeouts::scaled;
 use parking_lot::RwLock;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 
 use crate::{auth::jws::PublicKey, webhook_client::Client};
@@ -59,6 +60,12 @@ impl IssuerKeys {
                 .map_err(|error| format!("none, and {SYSTEM_AUTHORITIES}: {error}"))?,
             given => given.to_string(),
         };
+        if CertificateDer::pem_slice_iter(authorities.as_bytes())
+            .next()
+            .is_none()
+        {
+            return Err("it holds no certificate".into());
+        }
         let keys = IssuerKeys {
             issuer: issuer.to_string(),
             discovery_url: match discovery_url {
