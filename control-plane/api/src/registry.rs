@@ -41,6 +41,12 @@ pub enum Subresource {
     Approval,
     /// `token` of a service account.
     Token,
+    /// `proxy` of a pod: HTTP to it.
+    PodProxy,
+    /// `proxy` of a service: HTTP to one of its pods.
+    ServiceProxy,
+    /// `proxy` of a node: HTTP to it.
+    NodeProxy,
 }
 
 /// How a subresource appears in discovery.
@@ -56,7 +62,7 @@ pub struct SubresourceInfo {
 
 impl Subresource {
     /// Every subresource.
-    pub const ALL: [Subresource; 13] = [
+    pub const ALL: [Subresource; 16] = [
         Subresource::Status,
         Subresource::Scale,
         Subresource::Binding,
@@ -70,6 +76,9 @@ impl Subresource {
         Subresource::Resize,
         Subresource::Approval,
         Subresource::Token,
+        Subresource::PodProxy,
+        Subresource::ServiceProxy,
+        Subresource::NodeProxy,
     ];
 
     /// What discovery says.
@@ -77,6 +86,7 @@ impl Subresource {
         const EDIT: &[&str] = &["get", "patch", "update"];
         const CREATE: &[&str] = &["create"];
         const STREAM: &[&str] = &["create", "get"];
+        const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
         let (name, verbs, kind) = match self {
             Subresource::Status => ("status", EDIT, None),
             Subresource::Scale => ("scale", EDIT, Some(("autoscaling", "v1", "Scale"))),
@@ -99,8 +109,19 @@ impl Subresource {
             Subresource::EphemeralContainers => ("ephemeralcontainers", EDIT, None),
             Subresource::Resize => ("resize", EDIT, None),
             Subresource::Approval => ("approval", EDIT, None),
+            Subresource::PodProxy => ("proxy", PROXY, Some(("", "v1", "PodProxyOptions"))),
+            Subresource::ServiceProxy => ("proxy", PROXY, Some(("", "v1", "ServiceProxyOptions"))),
+            Subresource::NodeProxy => ("proxy", PROXY, Some(("", "v1", "NodeProxyOptions"))),
         };
         SubresourceInfo { name, verbs, kind }
+    }
+
+    /// `proxy` of whatever kind.
+    pub fn is_proxy(self) -> bool {
+        matches!(
+            self,
+            Subresource::PodProxy | Subresource::ServiceProxy | Subresource::NodeProxy
+        )
     }
 }
 
@@ -132,10 +153,21 @@ pub struct Kind {
     pub storage: &'static str,
     /// Changes an object as stored to this version; `None`: it is stored as served.
     pub conversion: Option<Conversion>,
-    /// It is a question: created, answered and never stored.
-    pub review: bool,
+    /// What becomes of its objects.
+    pub keeping: Keeping,
     /// The rules of the kind.
     pub strategy: &'static dyn Strategy,
+}
+
+/// What becomes of a kind's objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// They are stored.
+    Stored,
+    /// They are questions or orders: created, answered and forgotten.
+    Answered,
+    /// They are made when somebody reads them.
+    Computed,
 }
 
 /// Two kinds that share their storage.
@@ -216,12 +248,11 @@ impl Kind {
         const WITHOUT_COLLECTION: &[&str] = &[
             "create", "delete", "get", "list", "patch", "update", "watch",
         ];
-        if self.review {
-            &["create"]
-        } else if self.delete_collection {
-            ALL
-        } else {
-            WITHOUT_COLLECTION
+        match self.keeping {
+            Keeping::Answered => &["create"],
+            Keeping::Computed => &["get", "list"],
+            Keeping::Stored if self.delete_collection => ALL,
+            Keeping::Stored => WITHOUT_COLLECTION,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Connections to other servers: node agents, webhooks, servers that extend the API.
+//! Connections to other servers: node agents, webhooks, servers that extend the API, and what is
+//! reached through proxies.
 //!
 //! A machine that loses its power or its network closes no connection: without being asked, a
 //! connection to it would stay as it is for ever, and so would a watch or a stream that is passed
@@ -7,11 +8,18 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::{Request, Response};
 use hull_timeouts::scaled;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::limits;
@@ -58,11 +66,42 @@ pub(crate) async fn connect_tls(
         let stream = connect(address).await?;
         TlsConnector::from(config).connect(name, stream).await
     };
+    in_time(dial).await
+}
+
+/// Connects to `HOST:PORT` without TLS, within [`limits::CONNECT_TIMEOUT`] (scaled).
+pub(crate) async fn connect_plain(address: &str) -> io::Result<TcpStream> {
+    in_time(connect(address)).await
+}
+
+async fn in_time<T>(dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let limit = scaled(limits::CONNECT_TIMEOUT);
     match tokio::time::timeout(limit, dial).await {
         Ok(outcome) => outcome,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "timed out")),
     }
+}
+
+/// Sends a request on a connection of its own (HTTP/1.1), which ends with the answer's body or
+/// lives on as what it was upgraded to.
+pub(crate) async fn exchange<S, B>(
+    stream: S,
+    request: Request<B>,
+) -> Result<Response<Incoming>, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to another server ended");
+        }
+    });
+    // The connection lives in its own task; keeping the sender until here is enough.
+    sender.send_request(request).await
 }
 
 /// Connects to `HOST:PORT`.

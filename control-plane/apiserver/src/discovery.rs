@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use hull_api::{Kind, ObjectExt, Registry, openapi};
+use hull_api::{Kind, ObjectExt, Registry, openapi, registry::Keeping};
 use serde_json::{Value, json};
 
 use crate::{
@@ -206,8 +206,10 @@ fn legacy_resource(kind: &Kind) -> Value {
         "namespaced": kind.namespaced,
         "kind": kind.kind,
         "verbs": kind.verbs(),
-        "storageVersionHash": hash((kind.storage, kind.schema)),
     });
+    if kind.keeping == Keeping::Stored {
+        entry["storageVersionHash"] = json!(hash((kind.storage, kind.schema)));
+    }
     if !kind.short_names.is_empty() {
         entry["shortNames"] = json!(kind.short_names);
     }

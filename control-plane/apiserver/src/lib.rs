@@ -11,6 +11,7 @@
 //!                                                   │
 //!        lists, watches ◄── watch_cache ◄── one watch of the store
 //!        logs, exec ──► node_proxy ──► the node agent
+//!        …/proxy/PATH ──► proxy ──► a pod, a service's pod, a node agent
 //! ```
 //!
 //! Groups of other servers (`aggregation`) are passed on once a request may be made.
@@ -29,6 +30,7 @@ mod authorization;
 mod body;
 mod bootstrap;
 mod config;
+mod connect;
 mod custom_resources;
 mod dial;
 mod discovery;
@@ -41,6 +43,7 @@ mod metrics;
 mod names;
 mod node_proxy;
 pub mod pki;
+mod proxy;
 mod resource_metrics;
 mod server;
 mod service;

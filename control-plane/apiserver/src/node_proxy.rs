@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::{
     ApiBody, body, dial,
@@ -134,7 +136,8 @@ fn container_of(pod: &Value, asked: &str) -> Result<String, ApiError> {
     }
 }
 
-fn node_address(node: &Value) -> Result<(String, u16), ApiError> {
+/// Where a node's agent listens.
+pub(crate) fn node_address(node: &Value) -> Result<(String, u16), ApiError> {
     let address = node
         .list_at("/status/addresses")
         .iter()
@@ -153,16 +156,22 @@ fn node_address(node: &Value) -> Result<(String, u16), ApiError> {
     }
 }
 
-type Sender = hyper::client::conn::http1::SendRequest<Empty<bytes::Bytes>>;
-
-/// Connects to the node agent; `Host` is the second value.
-async fn connect(tls: &Arc<ClientConfig>, node: &Value) -> Result<(Sender, String), ApiError> {
-    let (address, port) = node_address(node)?;
-    let host = if address.contains(':') {
+/// `HOST:PORT`.
+pub(crate) fn host(address: &str, port: u16) -> String {
+    if address.contains(':') {
         format!("[{address}]:{port}")
     } else {
         format!("{address}:{port}")
-    };
+    }
+}
+
+/// Connects to the node agent; `Host` is the second value.
+pub(crate) async fn connect(
+    tls: &Arc<ClientConfig>,
+    node: &Value,
+) -> Result<(TlsStream<TcpStream>, String), ApiError> {
+    let (address, port) = node_address(node)?;
+    let host = host(&address, port);
     let unreachable = |why: String| {
         ApiError::new(
             Reason::ServiceUnavailable,
@@ -177,15 +186,7 @@ async fn connect(tls: &Arc<ClientConfig>, node: &Value) -> Result<(Sender, Strin
     let stream = dial::connect_tls(&host, tls.clone(), name)
         .await
         .map_err(|error| unreachable(error.to_string()))?;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "connection to a node agent ended");
-        }
-    });
-    Ok((sender, host))
+    Ok((stream, host))
 }
 
 async fn send(
@@ -195,16 +196,16 @@ async fn send(
     method: http::Method,
     headers: HeaderMap,
 ) -> Result<Response<hyper::body::Incoming>, ApiError> {
-    let (mut sender, host) = connect(tls, node).await?;
+    let (stream, host) = connect(tls, node).await?;
     let mut request = Request::builder()
         .method(method)
         .uri(uri)
-        .body(Empty::new())
+        .body(Empty::<bytes::Bytes>::new())
         .map_err(ApiError::internal)?;
     *request.headers_mut() = headers;
     let host = header::HeaderValue::from_str(&host).map_err(ApiError::internal)?;
     request.headers_mut().insert(header::HOST, host);
-    let response = sender.send_request(request).await.map_err(|error| {
+    dial::exchange(stream, request).await.map_err(|error| {
         ApiError::new(
             Reason::ServiceUnavailable,
             format!(
@@ -212,10 +213,7 @@ async fn send(
                 node.name()
             ),
         )
-    })?;
-    // The connection lives in its own task; keeping the sender until here is enough.
-    drop(sender);
-    Ok(response)
+    })
 }
 
 /// A JSON document of a node agent.

@@ -7,6 +7,7 @@
 //!         └──► each node concerned: GET /stats/summary, kept for a few seconds
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -117,12 +118,12 @@ impl ResourceMetrics {
         query: &Query,
     ) -> Result<Response<ApiBody>, ApiError> {
         let objects = select(backend, wanted, query)?;
-        let summaries = self.summaries(backend, tls, &objects).await;
+        let summaries = self.summaries(backend, tls, wanted.kind(), &objects).await;
         let mut items: Vec<Value> = objects
             .iter()
             .filter_map(|object| match wanted.resource {
-                "nodes" => node_metrics(&object.value, &summaries),
-                _ => pod_metrics(&object.value, &summaries),
+                "nodes" => node_metrics(&object.parsed(), &summaries),
+                _ => pod_metrics(&object.parsed(), &summaries),
             })
             .collect();
         let value = if wanted.name.is_empty() {
@@ -140,18 +141,19 @@ impl ResourceMetrics {
         &self,
         backend: &Backend,
         tls: &Arc<ClientConfig>,
+        kind: &Kind,
         objects: &[Arc<CachedObject>],
     ) -> BTreeMap<String, Arc<Value>> {
-        let mut names: Vec<&str> = objects
+        let mut names: Vec<Cow<'_, str>> = objects
             .iter()
-            .map(|object| node_of(&object.value))
+            .map(|object| node_of(kind, object))
             .filter(|name| !name.is_empty())
             .collect();
         names.sort_unstable();
         names.dedup();
         let asked = names.into_iter().map(|name| async move {
-            let summary = self.summary(backend, tls, name).await?;
-            Some((name.to_owned(), summary))
+            let summary = self.summary(backend, tls, &name).await?;
+            Some((name.into_owned(), summary))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
@@ -170,7 +172,8 @@ impl ResourceMetrics {
         let node = backend
             .cache
             .get(kinds::NODES.storage, &kinds::NODES.key("", name))?;
-        let answer = node_proxy::get_json(tls, &node.value, "/stats/summary");
+        let node = node.parsed();
+        let answer = node_proxy::get_json(tls, &node, "/stats/summary");
         let summary = match tokio::time::timeout(scaled(NODE_TIMEOUT), answer).await {
             Ok(Ok(summary)) => Arc::new(summary),
             Ok(Err(error)) => {
@@ -209,15 +212,16 @@ fn select(
         .map_err(|error| ApiError::bad_request(error.0))?;
     let range = prefix_range(&kind.prefix(wanted.namespace));
     let mut objects = backend.cache.snapshot(kind.storage, range).objects;
-    objects.retain(|object| labels.matches(object.value.labels()));
+    objects.retain(|object| object.has_labels(&labels));
     Ok(objects)
 }
 
-/// The node that an object is or runs on.
-fn node_of(object: &Value) -> &str {
-    match object.str_at("/kind") {
-        "Pod" => object.str_at("/spec/nodeName"),
-        _ => object.name(),
+/// The node that an object of the kind is or runs on.
+fn node_of<'a>(kind: &Kind, object: &'a CachedObject) -> Cow<'a, str> {
+    if kind.storage == kinds::PODS.storage {
+        object.field(kind, "spec.nodeName").unwrap_or_default()
+    } else {
+        Cow::from(object.name())
     }
 }
 
@@ -260,7 +264,7 @@ fn node_metrics(node: &Value, summaries: &BTreeMap<String, Arc<Value>>) -> Optio
 
 /// A pod's metrics; `None` while one of its containers is not measured.
 fn pod_metrics(pod: &Value, summaries: &BTreeMap<String, Arc<Value>>) -> Option<Value> {
-    let summary = summaries.get(node_of(pod))?;
+    let summary = summaries.get(pod.str_at("/spec/nodeName"))?;
     let uid = |measured: &&Value| {
         let mirrored = pod.str_at("/metadata/annotations/kubernetes.io~1config.mirror");
         let found = measured.str_at("/podRef/uid");

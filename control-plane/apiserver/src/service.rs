@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hull_api::{ApiError, registry::Subresource, selector::FieldSelector, status::Reason};
+use hull_api::{ApiError, selector::FieldSelector, status::Reason};
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -19,23 +19,22 @@ use tokio::sync::oneshot;
 
 use crate::{
     ApiBody, UserInfo,
-    admission::admit_connect,
     aggregation::{self, Forwarded},
     audit::{Audit, Recorder},
     auth::{self, tokens::Tokens},
     authorization, body,
+    connect::{self, Connection},
     custom_resources::Served,
     discovery,
     flow_control::Admitted,
     handlers::{self, Backend, Context, own_namespaces},
     health,
     http::{
-        Accept, Encoding, ExtensionTarget, Query, RequestInfo, Streamed, Target, accepts_gzip,
+        Accept, Encoding, ExtensionTarget, RequestInfo, Streamed, Target, accepts_gzip,
         add_warning, compress, error_response, error_response_as, json_response, prefers_protobuf,
         text_response,
     },
     limits,
-    node_proxy::{self, Proxied},
     resource_metrics::{ResourceMetrics, Wanted},
 };
 
@@ -91,7 +90,7 @@ pub(crate) async fn serve<B>(
     request: Request<B>,
 ) -> Response<ApiBody>
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let started = Instant::now();
@@ -274,7 +273,7 @@ async fn answer<B>(
     request: Request<B>,
 ) -> Result<Response<ApiBody>, ApiError>
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let Incoming {
@@ -359,50 +358,16 @@ where
     else {
         return non_resource(shared, served, info, &parts).await;
     };
-    if let Some(
-        subresource @ (Subresource::Log
-        | Subresource::Exec
-        | Subresource::Attach
-        | Subresource::PortForward),
-    ) = *subresource
-    {
-        if subresource == Subresource::Log && info.verb != "get" {
-            return Err(ApiError::method_not_allowed(Some(kind.resource())));
-        }
-        let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let changed = match subresource {
-            Subresource::Log => None,
-            _ => {
-                let context = Context {
-                    backend: &shared.backend,
-                    user,
-                    kind,
-                    custom: None,
-                    namespace,
-                    name,
-                    subresource: Some(subresource),
-                    through: info.subresource(),
-                    query: &info.query,
-                    headers: &parts.headers,
-                    body: Bytes::new(),
-                    accept: Accept::Object(Encoding::Json),
-                    warnings: &Mutex::default(),
-                };
-                admit_connect(&context).await?
-            }
-        };
-        let changed_query = changed.as_deref().map(Query::parse);
-        let proxied = Proxied {
+    if let Some(part) = subresource.filter(|part| connect::leads_elsewhere(*part)) {
+        let connection = Connection {
+            user,
+            info,
+            kind,
             namespace,
             name,
-            subresource,
-            method: parts.method.clone(),
-            query: changed_query.as_ref().unwrap_or(&info.query),
-            raw_query: changed.as_deref().or(parts.uri.query()).unwrap_or(""),
-            headers: &parts.headers,
-            upgrade,
+            part,
         };
-        return node_proxy::proxy(&shared.backend, &shared.node_tls, proxied).await;
+        return connection.open(shared, parts, request_body).await;
     }
     let accept = Accept::parse(&parts.headers, &info.query, kind)?;
     let reads = matches!(info.verb, "get" | "list" | "watch");

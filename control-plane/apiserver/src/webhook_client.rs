@@ -14,7 +14,6 @@ use hull_api::{Kind, ObjectExt, kinds};
 use hull_store::prefix_range;
 use hull_tls::{AnyCertificate, RenewableCertificate};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
@@ -247,16 +246,9 @@ impl Client {
             io::ErrorKind::TimedOut => CallError::Timeout,
             _ => CallError::Connect { address, source },
         })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a webhook or extension ended");
-            }
-        });
         let host = header::HeaderValue::from_str(&host).map_err(http::Error::from)?;
         request.headers_mut().insert(header::HOST, host);
-        Ok(sender.send_request(request).await?)
+        Ok(dial::exchange(stream, request).await?)
     }
 }
 
@@ -298,6 +290,9 @@ fn authorities(bundle: &str) -> Result<RootCertStore, CallError> {
     Ok(roots)
 }
 
+/// The label of an EndpointSlice that names its service.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
 /// One of the ready endpoints of a service, else its cluster address.
 fn service_address(
     cache: &WatchCache,
@@ -309,7 +304,7 @@ fn service_address(
     let service = cache
         .get(kind.storage, &kind.key(namespace, name))
         .ok_or_else(|| config(format!("service {name:?} not found")))?;
-    let service = &service.value;
+    let service = service.kept();
     if service.str_at("/spec/type") == "ExternalName" {
         return Ok(format!("{}:{port}", service.str_at("/spec/externalName")));
     }
@@ -321,10 +316,10 @@ fn service_address(
     let slices = &kinds::ENDPOINT_SLICES;
     let range = prefix_range(&slices.prefix(namespace));
     for slice in cache.snapshot(slices.storage, range).objects {
-        let slice = &slice.value;
-        if slice.str_at("/metadata/labels/kubernetes.io~1service-name") != name {
+        if slice.label(SERVICE_NAME) != Some(name) {
             continue;
         }
+        let slice = slice.kept();
         let target = slice
             .list_at("/ports")
             .iter()

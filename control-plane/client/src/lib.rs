@@ -8,6 +8,7 @@
 //! * [`taints`]: which tolerations cover which taints; the scheduler and the eviction of pods
 //!   from failed nodes must agree on it.
 //! * [`timeouts`]: requests that end, and the factor for slow machines.
+//! * [`trim`]: what is kept of a watched object.
 //! * [`volumes`]: which PersistentVolume does for which claim.
 
 pub mod events;
@@ -16,4 +17,5 @@ pub mod metrics;
 pub mod node_affinity;
 pub mod taints;
 pub mod timeouts;
+pub mod trim;
 pub mod volumes;

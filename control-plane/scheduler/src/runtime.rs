@@ -7,6 +7,7 @@ use hull_client::{
     events::{self, EventType, Recorder, reference},
     leader::run_as_leader,
     timeouts::with_deadlines,
+    trim::trim,
 };
 use k8s_openapi::{
     api::{
@@ -153,7 +154,8 @@ async fn watch<K>(api: Api<K>, input: mpsc::Sender<Input>, wrap: impl Fn(Change<
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let stream = watcher(api, watcher::Config::default()).modify(trim);
+    let mut stream = std::pin::pin!(stream.default_backoff());
     let mut failing = false;
     while let Some(event) = stream.next().await {
         failing &= event.is_err();

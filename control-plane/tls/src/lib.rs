@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 /// Takes every certificate, as long as the server holds its key: for callers that look at the
 /// chain themselves, that only ask whether something answers, or that were told to
@@ -22,6 +22,20 @@ impl AnyCertificate {
     pub fn new(provider: Arc<CryptoProvider>) -> Arc<Self> {
         Arc::new(Self(provider))
     }
+}
+
+/// The settings of a client that asks applications in pods: their certificates are seldom for an
+/// address.
+///
+/// # Errors
+/// When the provider knows no version of the protocol.
+pub fn any_certificate() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(AnyCertificate::new(provider))
+        .with_no_client_auth())
 }
 
 impl ServerCertVerifier for AnyCertificate {

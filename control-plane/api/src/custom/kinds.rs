@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{CustomResource, Definition, strategy::Strategy};
-use crate::registry::{Kind, Subresource};
+use crate::registry::{Keeping, Kind, Subresource};
 
 /// Custom kinds that one server tells apart in its life. Each needs about a kilobyte.
 const MAX_KINDS: usize = 65_536;
@@ -125,7 +125,7 @@ fn make(shape: &Shape, definition: &Definition<'_>) -> Known {
         schema: "",
         storage: keep(&definition.storage()),
         conversion: None,
-        review: false,
+        keeping: Keeping::Stored,
         strategy,
     };
     Known {

@@ -106,6 +106,13 @@ impl registry::Strategy for Strategy {
         let template = object
             .pointer("/spec/jobTemplate/spec")
             .unwrap_or(&Value::Null);
+        if let Some(selector) = template.get("selector") {
+            errors.invalid(
+                &path.child("selector"),
+                selector.clone(),
+                "`selector` will be auto-generated",
+            );
+        }
         if template.bool_at("/manualSelector") {
             errors.not_supported(&path.child("manualSelector"), true, &["nil", "false"]);
         }

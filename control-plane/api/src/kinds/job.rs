@@ -1,6 +1,6 @@
 //! Job.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     PLAIN, pod,
@@ -90,23 +90,64 @@ pub(super) fn default_spec(job: &mut Value) {
     pod::default_template(job);
 }
 
-/// The selector and the labels that make a job's pods its own.
+/// The labels that tie pods to their job, with their values.
+fn own_labels(job: &Value) -> impl Iterator<Item = (&'static str, &str)> {
+    let (uid, name) = (job.uid(), job.name());
+    UID_LABELS
+        .map(|key| (key, uid))
+        .into_iter()
+        .chain(NAME_LABELS.map(|key| (key, name)))
+}
+
+/// The selector and the labels that make a job's pods its own. Those that are there stay, and
+/// are judged by [`validate_generated`].
 fn generate_selector(job: &mut Value) {
     if job.bool_at("/spec/manualSelector") {
         return;
     }
-    let (uid, name) = (job.uid().to_string(), job.name().to_string());
-    for (keys, value) in [(UID_LABELS, &uid), (NAME_LABELS, &name)] {
-        for key in keys {
-            job.set_at(
-                &["spec", "template", "metadata", "labels", key],
-                Value::from(value.as_str()),
-            );
+    let wanted: Vec<(&str, Value)> = own_labels(job)
+        .map(|(key, value)| (key, Value::from(value)))
+        .collect();
+    let uid = Value::from(job.uid());
+    let labels = job.map_mut(&["spec", "template", "metadata", "labels"]);
+    for (key, value) in wanted {
+        labels.entry(key).or_insert(value);
+    }
+    let selected = job.map_mut(&["spec", "selector", "matchLabels"]);
+    selected.entry(UID_LABELS[0]).or_insert(uid);
+}
+
+/// A selector that nobody vouches for by `manualSelector` must select this job's pods by their
+/// generated labels, and nothing else.
+fn validate_generated(job: &Value, errors: &mut Errors) {
+    let Some(selector) = job.pointer("/spec/selector") else {
+        return;
+    };
+    if job.bool_at("/spec/manualSelector") {
+        return;
+    }
+    let labels = job.map_at("/spec/template/metadata/labels");
+    let path = Path::new("spec.template.metadata.labels");
+    for (key, value) in own_labels(job) {
+        let words = format!("must be '{value}'");
+        match labels.and_then(|labels| labels.get(key)) {
+            None => errors.required(&path.key(key), &words),
+            Some(found) if found != value => {
+                let found = labels.cloned().map_or(Value::Null, Value::Object);
+                errors.invalid(&path.key(key), found, words);
+            }
+            Some(_) => {}
         }
     }
-    if job.pointer("/spec/selector").is_none() {
-        let labels = json!({ UID_LABELS[0]: uid });
-        job.set_at(&["spec", "selector"], json!({"matchLabels": labels}));
+    let own: Map<String, Value> = own_labels(job)
+        .map(|(key, value)| (key.to_string(), Value::from(value)))
+        .collect();
+    if LabelSelector::from_object(selector).is_ok_and(|one| !one.matches(Some(&own))) {
+        errors.invalid(
+            &Path::new("spec.selector"),
+            selector.clone(),
+            "`selector` not auto-generated",
+        );
     }
 }
 
@@ -123,6 +164,7 @@ impl registry::Strategy for Strategy {
 
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = Path::new("spec");
+        validate_generated(object, errors);
         match object.pointer("/spec/selector") {
             None => errors.required(&spec.child("selector"), ""),
             Some(selector) => {

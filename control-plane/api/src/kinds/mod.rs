@@ -3,7 +3,9 @@
 mod admission_registration;
 mod api_service;
 pub mod authorization;
+mod binding;
 pub mod certificate_signing_request;
+mod component_status;
 mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -57,7 +59,9 @@ pub use admission_registration::{
     compile_mutation_expression, compile_policy_expression,
 };
 pub use api_service::{API_SERVICES, AVAILABLE as API_SERVICE_AVAILABLE};
+pub use binding::BINDINGS;
 pub use certificate_signing_request::CERTIFICATE_SIGNING_REQUESTS;
+pub use component_status::COMPONENT_STATUSES;
 pub use controller_revision::CONTROLLER_REVISIONS;
 pub use cron_job::CRON_JOBS;
 pub use csi_driver::CSI_DRIVERS;
@@ -93,12 +97,14 @@ pub use storage_class::STORAGE_CLASSES;
 pub use volume_attachment::VOLUME_ATTACHMENTS;
 pub use volume_attributes_class::VOLUME_ATTRIBUTES_CLASSES;
 
-use crate::registry::{Conversion, Kind, Subresource};
+use crate::registry::{Conversion, Keeping, Kind, Subresource};
 
 const NO_NAMES: &[&str] = &[];
 
 /// Every served kind, in the order of discovery.
 pub static ALL: &[&Kind] = &[
+    &BINDINGS,
+    &COMPONENT_STATUSES,
     &CONFIG_MAPS,
     &ENDPOINTS,
     &EVENTS,
@@ -182,7 +188,7 @@ const PLAIN: Kind = Kind {
     schema: "",
     storage: "",
     conversion: None,
-    review: false,
+    keeping: Keeping::Stored,
     strategy: &config_map::Strategy,
 };
 
@@ -248,7 +254,7 @@ pub static NODES: Kind = Kind {
     singular: "node",
     short_names: &["no"],
     namespaced: false,
-    subresources: &[Subresource::Status],
+    subresources: &[Subresource::NodeProxy, Subresource::Status],
     schema: "core.Node",
     storage: "minions",
     strategy: &node::Strategy,
@@ -270,6 +276,7 @@ pub static PODS: Kind = Kind {
         Subresource::Exec,
         Subresource::Log,
         Subresource::PortForward,
+        Subresource::PodProxy,
         Subresource::Resize,
         Subresource::Status,
     ],

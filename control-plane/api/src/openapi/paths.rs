@@ -208,11 +208,18 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         about: about.clone(),
     }
     .render();
+    let verbs = kind.verbs();
+    let has = |verb: &str| verbs.contains(&verb);
+    let of = |wanted: &[&'static str]| -> Vec<&'static str> {
+        wanted.iter().copied().filter(|verb| has(verb)).collect()
+    };
     let status = named("meta.Status");
-    let mut on_collection = object_operations(kind, &["create"], &schema, &about);
-    on_collection.insert("get".into(), list.clone());
+    let mut on_collection = object_operations(kind, &of(&["create"]), &schema, &about);
     on_collection.insert("parameters".into(), json!(in_path));
-    if kind.delete_collection {
+    if has("list") {
+        on_collection.insert("get".into(), list.clone());
+    }
+    if has("deletecollection") {
         let parameters: Vec<&str> = DELETE.iter().chain(LIST).copied().collect();
         let operation = Operation {
             action: "deletecollection",
@@ -224,26 +231,29 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         };
         on_collection.insert("delete".into(), operation.render());
     }
-    if kind.namespaced {
+    if kind.namespaced && has("list") {
         paths.insert(format!("{base}/{}", kind.plural), json!({ "get": list }));
     }
     in_path.insert(0, path_parameter("name"));
-    let mut on_object = object_operations(kind, &["get", "update", "patch"], &schema, &about);
-    let answer = if kind.strategy.returns_deleted() {
-        schema.clone()
-    } else {
-        status
-    };
-    let delete = Operation {
-        action: "delete",
-        codes: &["200", "202"],
-        parameters: DELETE,
-        body: Body::Options,
-        answer,
-        about: about.clone(),
-    };
-    on_object.insert("delete".into(), delete.render());
+    let of_object = of(&["get", "update", "patch"]);
+    let mut on_object = object_operations(kind, &of_object, &schema, &about);
     on_object.insert("parameters".into(), json!(in_path));
+    if has("delete") {
+        let answer = if kind.strategy.returns_deleted() {
+            schema.clone()
+        } else {
+            status
+        };
+        let delete = Operation {
+            action: "delete",
+            codes: &["200", "202"],
+            parameters: DELETE,
+            body: Body::Options,
+            answer,
+            about: about.clone(),
+        };
+        on_object.insert("delete".into(), delete.render());
+    }
     for subresource in kind.subresources {
         let info = subresource.info();
         let (schema, about) = match info.kind {
@@ -262,6 +272,8 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         let path = format!("{collection}/{{name}}/{}", info.name);
         paths.insert(path, Value::Object(operations));
     }
-    paths.insert(format!("{collection}/{{name}}"), Value::Object(on_object));
+    if has("get") {
+        paths.insert(format!("{collection}/{{name}}"), Value::Object(on_object));
+    }
     paths.insert(collection, Value::Object(on_collection));
 }

@@ -35,10 +35,7 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        let label = labels
-            .and_then(|labels| labels.get(&self.key))
-            .and_then(Value::as_str);
+    fn matches(&self, label: Option<&str>) -> bool {
         let among = |label: &str| self.values.iter().any(|value| value == label);
         let compare = |wanted: std::cmp::Ordering| {
             let label = label.and_then(|label| label.parse::<i64>().ok());
@@ -160,7 +157,13 @@ impl LabelSelector {
 
     /// Every requirement holds.
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
-        self.requirements.iter().all(|r| r.matches(labels))
+        self.matches_with(|key| labels?.get(key)?.as_str())
+    }
+
+    /// The same, with `label` giving a label's value.
+    pub fn matches_with<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let mut all = self.requirements.iter();
+        all.all(|requirement| requirement.matches(label(&requirement.key)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Streams to a pod: policies and webhooks see what is asked for before the node does.
+//! Streams to a pod and requests passed on to it: policies and webhooks see what is asked for before the node does.
 
 use std::fmt::Write as _;
 
@@ -6,14 +6,21 @@ use hull_api::{ApiError, ObjectExt, registry::Subresource};
 use serde_json::{Map, Value, json};
 
 use super::dynamic::{self, Operation};
-use crate::{handlers::Context, http::Query};
+use crate::{
+    handlers::Context,
+    http::{Query, decode},
+    proxy,
+};
 
 const FLAGS: [&str; 4] = ["stdin", "stdout", "stderr", "tty"];
 
-/// Asks whether a stream may be opened; the parameters to open it with, when somebody changed
-/// them.
-pub(crate) async fn admit_connect(context: &Context<'_>) -> Result<Option<String>, ApiError> {
-    let mut options = options(context)?;
+/// Asks whether a stream may be opened, or a request passed on; the parameters to open it with,
+/// when somebody changed them. `path` is the request's.
+pub(crate) async fn admit_connect(
+    context: &Context<'_>,
+    path: &str,
+) -> Result<Option<String>, ApiError> {
+    let mut options = options(context, path)?;
     let connect = Operation::Connect;
     let changed = dynamic::mutate(context, connect, &mut options, None, false).await?;
     dynamic::validate(context, connect, Some(&options), None, false).await?;
@@ -21,13 +28,20 @@ pub(crate) async fn admit_connect(context: &Context<'_>) -> Result<Option<String
 }
 
 /// The parameters as the object that they stand for: PodExecOptions and its like.
-fn options(context: &Context<'_>) -> Result<Value, ApiError> {
+fn options(context: &Context<'_>, path: &str) -> Result<Value, ApiError> {
     let part = context.subresource.unwrap_or(Subresource::Exec);
     let query = context.query;
     let mut options = Map::new();
     if let Some((_, version, kind)) = part.info().kind {
         options.insert("kind".to_string(), json!(kind));
         options.insert("apiVersion".to_string(), json!(version));
+    }
+    if part.is_proxy() {
+        let (_, below) = proxy::split_path(path, context.kind.namespaced);
+        if !below.is_empty() {
+            options.insert("path".to_string(), json!(decode(below, false)));
+        }
+        return Ok(Value::Object(options));
     }
     if part == Subresource::PortForward {
         let ports = ports(query)?;

@@ -56,7 +56,7 @@ pub(super) fn set_default(backend: &Backend, kind: &Kind, object: &mut Value) {
     let classes = cached_in_namespace(backend, classed.classes, "");
     let newest = classes
         .iter()
-        .map(|class| &class.value)
+        .map(|class| class.kept())
         .filter(|class| {
             let value = annotation(class, classed.default_annotation);
             value.is_some_and(|value| value == "true")

@@ -24,7 +24,7 @@ pub(super) fn admit(backend: &Backend, kind: &Kind, object: &mut Value) -> Resul
     let ranges = ranges_for(backend, kind, object);
     if kind.schema == kinds::PODS.schema {
         for range in &ranges {
-            apply_defaults(&range.value, object);
+            apply_defaults(range.kept(), object);
         }
     }
     check_bounds(&ranges, kind, object)
@@ -64,7 +64,7 @@ fn check_bounds(ranges: &[Arc<CachedObject>], kind: &Kind, object: &Value) -> Re
     let is_pod = kind.schema == kinds::PODS.schema;
     let mut problems = Vec::new();
     let items = ranges.iter();
-    for item in items.flat_map(|range| range.value.list_at("/spec/limits")) {
+    for item in items.flat_map(|range| range.kept().list_at("/spec/limits")) {
         match (item.str_at("/type"), is_pod) {
             ("Container", true) => {
                 for field in ["/spec/initContainers", "/spec/containers"] {

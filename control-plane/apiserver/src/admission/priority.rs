@@ -80,9 +80,9 @@ async fn resolve(backend: &Backend, pod: &mut Value) -> Result<Resolved, ApiErro
         let Some(class) = default_class(backend) else {
             return Ok(Resolved::without_class(0));
         };
-        let name = Value::from(class.value.name());
+        let name = Value::from(class.name());
         pod.set_at(&["spec", "priorityClassName"], name);
-        return Ok(Resolved::of(&class.value));
+        return Ok(Resolved::of(class.kept()));
     }
     // A pod of the system starts also when somebody deleted its class.
     if let Some((_, value)) = SYSTEM_CLASSES.iter().find(|(class, _)| *class == name) {
@@ -103,8 +103,8 @@ async fn resolve(backend: &Backend, pod: &mut Value) -> Result<Resolved, ApiErro
 fn default_class(backend: &Backend) -> Option<Arc<CachedObject>> {
     cached_in_namespace(backend, &PRIORITY_CLASSES, "")
         .into_iter()
-        .filter(|class| class.value.bool_at("/globalDefault"))
-        .min_by_key(|class| class.value.int_at("/value").unwrap_or(0))
+        .filter(|class| class.kept().bool_at("/globalDefault"))
+        .min_by_key(|class| class.kept().int_at("/value").unwrap_or(0))
 }
 
 /// Only one class is the default.
@@ -114,12 +114,12 @@ pub(super) fn check_default(context: &Context<'_>, class: &Value) -> Result<(), 
         return Ok(());
     }
     match default_class(context.backend) {
-        Some(other) if other.value.name() != class.name() => Err(ApiError::forbidden(
+        Some(other) if other.name() != class.name() => Err(ApiError::forbidden(
             kind.resource(),
             class.name(),
             &format!(
                 "PriorityClass {} is already marked as default. Only one default can exist",
-                other.value.name()
+                other.name()
             ),
         )),
         _ => Ok(()),

@@ -84,18 +84,18 @@ pub(crate) async fn reserve(
     let charged = charged(backend, kind, object, old)?;
     let others: Vec<Arc<CachedObject>> = cached_in_namespace(backend, kind, namespace)
         .into_iter()
-        .filter(|other| other.value.name() != object.name())
+        .filter(|other| other.name() != object.name())
         .collect();
     let mut used = Vec::new();
     for Charged { quota, more } in &charged {
         let mut total = Amounts::new();
         for other in &others {
-            if scopes::matches(&quota.value, kind, &other.value) {
-                add(&mut total, &usage::of(kind, &other.value));
+            if scopes::matches(quota.kept(), kind, other.kept()) {
+                add(&mut total, &usage::of(kind, other.kept()));
             }
         }
         if let Some(old) = old
-            && scopes::matches(&quota.value, kind, old)
+            && scopes::matches(quota.kept(), kind, old)
         {
             add(&mut total, &usage::of(kind, old));
         }
@@ -115,12 +115,12 @@ fn charged(
     let quotas = cached_in_namespace(backend, &kinds::RESOURCE_QUOTAS, object.namespace());
     let mut charged = Vec::new();
     for quota in quotas {
-        if !scopes::matches(&quota.value, kind, object) {
+        if !scopes::matches(quota.kept(), kind, object) {
             continue;
         }
-        let hard = amounts(quota.value.pointer("/spec/hard"));
+        let hard = amounts(quota.kept().pointer("/spec/hard"));
         if old.is_none() {
-            usage::require_specified(kind, object, &quota.value, &hard)?;
+            usage::require_specified(kind, object, quota.kept(), &hard)?;
         }
         let before = old.map(|old| usage::of(kind, old)).unwrap_or_default();
         let mut more = usage::of(kind, object);
@@ -147,7 +147,7 @@ fn fit(
     more: &Amounts,
     used: Amounts,
 ) -> Result<Amounts, ApiError> {
-    let hard = amounts(quota.value.pointer("/spec/hard"));
+    let hard = amounts(quota.kept().pointer("/spec/hard"));
     let mut after = used.clone();
     add(&mut after, more);
     let over: Vec<&String> = more
@@ -175,7 +175,7 @@ fn fit(
         object.name(),
         &format!(
             "exceeded quota: {}, requested: {}, used: {}, limited: {}",
-            quota.value.name(),
+            quota.name(),
             list(more),
             list(&used),
             list(&hard)
@@ -187,9 +187,9 @@ fn fit(
 pub(crate) fn beside(reservation: Option<&Reservation>) -> Result<Beside, ApiError> {
     let mut beside = Beside::default();
     for (quota, used) in reservation.iter().flat_map(|reservation| &reservation.used) {
-        let mut object = quota.value.clone();
+        let mut object = quota.kept().clone();
         show(&mut object, used);
-        let (key, revision) = (quota.key.clone(), quota.revision);
+        let (key, revision) = (quota.key.to_string(), quota.revision);
         beside
             .conditions
             .push(Condition::ModRevision(key.clone(), revision));

@@ -17,7 +17,10 @@ use hull_store::prefix_range;
 use serde_json::Value;
 
 use super::{Extension, local, table::Known};
-use crate::{handlers::Backend, limits, storage::Outcome, watch_cache::WatchCache};
+use crate::{
+    handlers::Backend, limits, storage::Outcome, watch_cache::WatchCache,
+    webhook_client::SERVICE_NAME,
+};
 
 /// Why an extension does not answer: the condition's reason and message.
 type Absent = (&'static str, String);
@@ -135,10 +138,10 @@ fn reachable(cache: &WatchCache, extension: &Extension) -> Result<(), Absent> {
         let words = format!("service/{name} in {namespace:?} is not present");
         return Err(("ServiceNotFound", words));
     };
-    if service.value.str_at("/spec/type") != "ClusterIP" {
+    if service.kept().str_at("/spec/type") != "ClusterIP" {
         return Ok(());
     }
-    let ports = service.value.list_at("/spec/ports");
+    let ports = service.kept().list_at("/spec/ports");
     let Some(wanted) = ports.iter().find(|one| one.int_at("/port") == Some(port)) else {
         let words = format!("service/{name} in {namespace:?} is not listening on port {port}");
         return Err(("ServicePortError", words));
@@ -148,8 +151,8 @@ fn reachable(cache: &WatchCache, extension: &Extension) -> Result<(), Absent> {
     let mut slices = snapshot
         .objects
         .iter()
-        .map(|slice| &slice.value)
-        .filter(|slice| slice.str_at("/metadata/labels/kubernetes.io~1service-name") == name)
+        .filter(|slice| slice.label(SERVICE_NAME) == Some(name))
+        .map(|slice| slice.kept())
         .peekable();
     if slices.peek().is_none() {
         let words = format!("cannot find endpointslices for service/{name} in {namespace:?}");

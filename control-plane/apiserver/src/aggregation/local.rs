@@ -110,7 +110,7 @@ pub(super) async fn reconcile(backend: &Backend) -> Result<(), ApiError> {
     }
     let range = hull_store::prefix_range(&kind.prefix(""));
     for found in backend.cache.snapshot(kind.storage, range).objects {
-        let object = &found.value;
+        let object = found.kept();
         let ours = object
             .labels()
             .and_then(|labels| labels.get(MANAGED))

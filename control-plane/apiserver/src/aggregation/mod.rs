@@ -23,5 +23,5 @@ mod table;
 
 pub(crate) use availability::run;
 pub(crate) use local::publish_authentication;
-pub(crate) use proxy::{Forwarded, forward};
+pub(crate) use proxy::{Forwarded, anonymous_headers, forward, remove_connection_headers};
 pub(crate) use table::{Aggregation, Extension};

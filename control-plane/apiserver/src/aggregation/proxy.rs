@@ -85,9 +85,7 @@ pub(crate) async fn forward(
         };
     }
     let (mut parts, inner) = response.into_parts();
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
-        parts.headers.remove(name);
-    }
+    remove_connection_headers(&mut parts.headers);
     // The length would no longer fit an answer that is compressed.
     parts.headers.remove(header::CONTENT_LENGTH);
     let deadline = (!request.long).then_some(deadline);
@@ -112,7 +110,15 @@ const CONNECTION_HEADERS: [&str; 8] = [
     "upgrade",
 ];
 
-fn onward_headers(headers: &HeaderMap, user: &UserInfo) -> Result<HeaderMap, ApiError> {
+/// Takes out what is about the connection that an answer came on.
+pub(crate) fn remove_connection_headers(headers: &mut HeaderMap) {
+    for name in CONNECTION_HEADERS {
+        headers.remove(name);
+    }
+}
+
+/// A client's headers without those of its connection, and without who it is.
+pub(crate) fn anonymous_headers(headers: &HeaderMap) -> HeaderMap {
     let mut onward = HeaderMap::new();
     let named: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -129,6 +135,11 @@ fn onward_headers(headers: &HeaderMap, user: &UserInfo) -> Result<HeaderMap, Api
             onward.append(name.clone(), value.clone());
         }
     }
+    onward
+}
+
+fn onward_headers(headers: &HeaderMap, user: &UserInfo) -> Result<HeaderMap, ApiError> {
+    let mut onward = anonymous_headers(headers);
     let mut add = |name: String, text: &str| -> Result<(), ApiError> {
         let name = HeaderName::try_from(name).map_err(ApiError::internal)?;
         let value = HeaderValue::from_bytes(text.as_bytes()).map_err(ApiError::internal)?;

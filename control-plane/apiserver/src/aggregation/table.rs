@@ -153,7 +153,7 @@ impl Aggregation {
         let objects = cache.snapshot(API_SERVICES.storage, range).objects;
         let mut table: Vec<Arc<Extension>> = objects
             .iter()
-            .map(|object| &object.value)
+            .map(|object| object.kept())
             .filter(|object| object.pointer("/spec/service").is_some() && !object.is_deleting())
             // What this server lives by is its own.
             .filter(|object| !["", API_SERVICES.group].contains(&object.str_at("/spec/group")))

@@ -1,9 +1,8 @@
 //! An index that keeps up with one resource of the watch cache.
 
 use hull_store::{Revision, prefix_range};
-use serde_json::Value;
 
-use crate::watch_cache::{Changes, WatchCache};
+use crate::watch_cache::{CachedObject, Changes, WatchCache};
 
 /// The position of an index in the changes of a resource.
 #[derive(Debug)]
@@ -15,8 +14,8 @@ pub(super) struct Follower {
 /// What happened to an object: its key, its state before and after.
 pub(super) struct Step<'a> {
     pub key: &'a str,
-    pub before: Option<&'a Value>,
-    pub after: Option<&'a Value>,
+    pub before: Option<&'a CachedObject>,
+    pub after: Option<&'a CachedObject>,
 }
 
 impl Follower {
@@ -52,8 +51,8 @@ impl Follower {
                         let Some(object) = object else { continue };
                         take(Step {
                             key: &object.key,
-                            before: change.previous.as_ref().map(|object| &object.value),
-                            after: change.current.as_ref().map(|object| &object.value),
+                            before: change.previous.as_deref(),
+                            after: change.current.as_deref(),
                         });
                     }
                 }
@@ -69,7 +68,7 @@ impl Follower {
             take(Step {
                 key: &object.key,
                 before: None,
-                after: Some(&object.value),
+                after: Some(&*object),
             });
         }
         self.position = Some(newest);

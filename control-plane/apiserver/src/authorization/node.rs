@@ -1,6 +1,7 @@
 //! What a node's agent may do: its own objects, and what the pods bound to it refer to.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
@@ -13,7 +14,10 @@ use super::{
     Attributes, Decision,
     follow::{Follower, Step},
 };
-use crate::{UserInfo, watch_cache::WatchCache};
+use crate::{
+    UserInfo,
+    watch_cache::{CachedObject, WatchCache},
+};
 
 /// The group of every node's agent.
 pub(crate) const NODES_GROUP: &str = "system:nodes";
@@ -94,6 +98,10 @@ fn references(pod: &Value) -> BTreeSet<PodReference> {
     found
 }
 
+fn node_of(pod: &CachedObject) -> Cow<'_, str> {
+    pod.field(&PODS, "spec.nodeName").unwrap_or_default()
+}
+
 /// For each node, what its pods refer to and how many of them do.
 #[derive(Default)]
 struct Graph {
@@ -104,13 +112,11 @@ struct Graph {
 
 impl Graph {
     fn take(&mut self, step: &Step<'_>) {
-        let bound = step
-            .after
-            .filter(|pod| !pod.str_at("/spec/nodeName").is_empty());
+        let bound = step.after.filter(|pod| !node_of(pod).is_empty());
         // A pod's references never change once it is bound, except for ephemeral containers.
-        let unchanged = |pod: &Value| {
+        let unchanged = |pod: &CachedObject| {
             step.before
-                .is_some_and(|old| old.get("spec") == pod.get("spec"))
+                .is_some_and(|old| old.raw("spec") == pod.raw("spec"))
         };
         if let Some(pod) = bound
             && unchanged(pod)
@@ -120,8 +126,8 @@ impl Graph {
         }
         self.forget(step.key);
         let Some(pod) = bound else { return };
-        let node = pod.str_at("/spec/nodeName").to_string();
-        let references = references(pod);
+        let node = node_of(pod).into_owned();
+        let references = references(&pod.parts(&["metadata", "spec"]));
         let counts = self.by_node.entry(node.clone()).or_default();
         for reference in &references {
             *counts.entry(reference.clone()).or_default() += 1;
@@ -338,13 +344,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(node: &str, secret: &str) -> Value {
-        json!({"metadata": {"name": "p", "namespace": "ns"},
+    fn pod(node: &str, secret: &str) -> CachedObject {
+        let value = json!({"metadata": {"name": "p", "namespace": "ns"},
             "spec": {"nodeName": node, "serviceAccountName": "bot", "containers": [
                 {"name": "c", "envFrom": [{"secretRef": {"name": secret}}],
                  "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]}],
             "volumes": [{"name": "v", "projected": {"sources": [{"configMap": {"name": "root"}}]}},
-                {"name": "d", "persistentVolumeClaim": {"claimName": "disk"}}]}})
+                {"name": "d", "persistentVolumeClaim": {"claimName": "disk"}}]}});
+        CachedObject::of_value(PODS.key("ns", "p").into(), 1, &value).unwrap()
     }
 
     fn reaches(graph: &Graph, node: &str, resource: &'static str, name: &str) -> bool {
@@ -363,7 +370,7 @@ mod tests {
     fn a_node_reaches_what_its_pods_name_and_no_longer_when_they_are_gone() {
         let mut graph = Graph::default();
         let (unbound, bound) = (pod("", "s"), pod("n", "s"));
-        let mut take = |key: &str, before: Option<&Value>, after: Option<&Value>| {
+        let mut take = |key: &str, before: Option<&CachedObject>, after: Option<&CachedObject>| {
             graph.take(&Step { key, before, after });
         };
         take("p", None, Some(&unbound));

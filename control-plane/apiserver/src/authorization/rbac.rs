@@ -132,7 +132,7 @@ impl Index {
     fn take_role(&mut self, step: &Step<'_>) {
         match step.after {
             Some(role) => {
-                let rules = Arc::new(Rule::of_role(role));
+                let rules = Arc::new(Rule::of_role(&role.parsed()));
                 self.roles.insert(step.key.to_string(), rules);
             }
             None => {
@@ -152,7 +152,7 @@ impl Index {
                 }
             }
         }
-        let Some(binding) = step.after.map(Binding::parse) else {
+        let Some(binding) = step.after.map(|object| Binding::parse(&object.parsed())) else {
             return;
         };
         for subject in &binding.subjects {
@@ -306,9 +306,10 @@ impl RbacIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch_cache::CachedObject;
     use serde_json::json;
 
-    fn step<'a>(key: &'a str, after: Option<&'a Value>) -> Step<'a> {
+    fn step<'a>(key: &'a str, after: Option<&'a CachedObject>) -> Step<'a> {
         Step {
             key,
             before: None,
@@ -319,13 +320,15 @@ mod tests {
     #[test]
     fn a_binding_that_changes_or_goes_takes_its_grant_along() {
         let mut index = Index::default();
-        let role = json!({"rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+        let stored = |value: &Value| CachedObject::of_value("".into(), 1, value).unwrap();
+        let role = stored(&json!({"metadata": {"name": "r"},
+            "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]}));
         index.take_role(&step(&ROLES.key("a", "r"), Some(&role)));
         let key = ROLE_BINDINGS.key("a", "b");
         let binding = |user: &str| {
-            json!({"metadata": {"name": "b", "namespace": "a"},
+            stored(&json!({"metadata": {"name": "b", "namespace": "a"},
                 "roleRef": {"kind": "Role", "name": "r"},
-                "subjects": [{"kind": "User", "name": user}]})
+                "subjects": [{"kind": "User", "name": user}]}))
         };
         let grants = |index: &Index, user: &str, namespace: &str| {
             let subjects = Subject::of_user(&UserInfo::new(user, Vec::new()));

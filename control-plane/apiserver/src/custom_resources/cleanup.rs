@@ -57,10 +57,10 @@ async fn delete_all(backend: &Backend, kind: &'static Kind) -> Result<bool, ApiE
     let range = prefix_range(&format!("/registry/{}/", kind.storage));
     let options = DeleteOptions::default();
     for found in backend.cache.snapshot(kind.storage, range.clone()).objects {
-        if found.value.is_deleting() {
+        if !found.deletion_timestamp().is_empty() {
             continue;
         }
-        let at = (found.value.namespace(), found.value.name());
+        let at = (found.namespace(), found.name());
         match delete_admitted(&backend.storage, kind, at, &options, |_| Ok(())).await {
             Err(error) if error.reason != Reason::NotFound => return Err(error),
             _ => {}

@@ -15,11 +15,8 @@ fn definitions(cache: &WatchCache) -> Vec<Value> {
     let kind = &CUSTOM_RESOURCE_DEFINITIONS;
     let all = prefix_range(&kind.prefix(""));
     let snapshot = cache.snapshot(kind.storage, all);
-    let mut objects: Vec<Value> = snapshot
-        .objects
-        .iter()
-        .map(|object| object.value.clone())
-        .collect();
+    let objects = snapshot.objects.iter();
+    let mut objects: Vec<Value> = objects.map(|object| object.parsed()).collect();
     objects.sort_by_key(|object| {
         (
             object.str_at("/metadata/creationTimestamp").to_string(),
@@ -106,7 +103,7 @@ async fn reconcile(backend: &Backend) -> Result<bool, ApiError> {
         let stored = backend
             .cache
             .get(kind.storage, &kind.key("", object.name()));
-        let Some(stored) = stored.filter(|stored| stored.value != object) else {
+        let Some(stored) = stored.filter(|stored| stored.parsed() != object) else {
             continue;
         };
         let name = object.name().to_string();

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hull_api::{ApiError, Kind, ObjectExt, custom::CustomResource, status::Reason};
 use serde_json::{Value, json};
 
@@ -39,7 +38,7 @@ fn batches(mut rest: &[Foreign]) -> impl Iterator<Item = &[Foreign]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = |(_, object): &&Foreign| {
-            bytes += object.json.len();
+            bytes += object.json_len();
             bytes <= limits::CONVERSION_BATCH_BYTES
         };
         let most = rest.iter().take(limits::CONVERSION_BATCH_OBJECTS);
@@ -93,7 +92,7 @@ impl Backend {
         let webhook = self.conversions.webhook(kind, converter);
         let mut foreign: Vec<Foreign> = Vec::new();
         for (index, object) in objects.iter_mut().enumerate() {
-            if !custom.must_convert(&object.value) {
+            if !custom.must_convert(&object.parts(&["apiVersion"])) {
                 continue;
             }
             match self.conversions.find(kind, &webhook, object) {
@@ -103,16 +102,13 @@ impl Backend {
         }
         let version = custom.group_version();
         for batch in batches(&foreign) {
-            let values = batch.iter().map(|(_, object)| object.value.clone());
+            let values = batch.iter().map(|(_, object)| object.parsed());
             let values = values.collect();
             let values = self.convert(kind, &webhook, values, &version).await?;
             for ((index, original), value) in batch.iter().zip(values) {
-                let made = Arc::new(CachedObject {
-                    key: original.key.clone(),
-                    revision: original.revision,
-                    json: Bytes::from(value.to_string()),
-                    value,
-                });
+                let (key, revision) = (original.key.clone(), original.revision);
+                let made = CachedObject::of_value(key, revision, &value);
+                let made = Arc::new(made.map_err(ApiError::internal)?);
                 self.conversions.keep(kind, &webhook, &made);
                 if let Some(object) = objects.get_mut(*index) {
                     *object = made;
@@ -302,17 +298,17 @@ mod tests {
         outcome.unwrap_err().to_string()
     }
 
+    /// JSON of the smallest object here, in bytes.
+    const LEAST: usize = r#"{"metadata":{"name":""}}"#.len();
+
     #[test]
     fn batches_are_bounded_by_number_and_bytes_and_hold_an_object_at_least() {
         let sizes = |sizes: &[usize]| -> Vec<usize> {
             let object = |(index, size): (usize, &usize)| {
-                let object = CachedObject {
-                    key: String::new(),
-                    revision: 0,
-                    value: Value::Null,
-                    json: Bytes::from(vec![b' '; *size]),
-                };
-                (index, Arc::new(object))
+                let name = " ".repeat(size - LEAST);
+                let object = json!({"metadata": {"name": name}});
+                let object = CachedObject::of_value("".into(), 0, &object);
+                (index, Arc::new(object.unwrap()))
             };
             let foreign: Vec<Foreign> = sizes.iter().enumerate().map(object).collect();
             let all: Vec<usize> = batches(&foreign).flatten().map(|one| one.0).collect();
@@ -321,9 +317,10 @@ mod tests {
         };
         let most = limits::CONVERSION_BATCH_BYTES;
         assert!(sizes(&[]).is_empty());
-        assert_eq!(sizes(&[1; 250]), [100, 100, 50]);
+        assert_eq!(sizes(&[LEAST; 250]), [100, 100, 50]);
         assert_eq!(sizes(&[most / 2; 5]), [2, 2, 1]);
-        assert_eq!(sizes(&[1, most, most + 1, most - 1, 1, 1]), [1, 1, 1, 2, 1]);
+        let mixed = [LEAST, most, most + 1, most - LEAST, LEAST, LEAST];
+        assert_eq!(sizes(&mixed), [1, 1, 1, 2, 1]);
     }
 
     #[test]

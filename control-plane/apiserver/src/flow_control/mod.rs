@@ -112,7 +112,7 @@ impl FlowControl {
         let [mut schemas, mut levels] = kinds.map(|kind| -> Vec<Value> {
             let snapshot = cache.snapshot(kind.storage, prefix_range(&kind.prefix("")));
             let objects = snapshot.objects.iter();
-            objects.map(|object| object.value.clone()).collect()
+            objects.map(|object| object.parsed()).collect()
         });
         let (schema, level) = catch_all();
         for (objects, always) in [(&mut schemas, schema), (&mut levels, level)] {

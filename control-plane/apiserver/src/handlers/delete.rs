@@ -163,7 +163,7 @@ pub(super) async fn delete_collection(context: &Context<'_>) -> HandlerResult {
     let found = list::everything(context, &selection).await?;
     let mut deleted = Vec::with_capacity(found.objects.len());
     for object in found.objects {
-        let (namespace, name) = (object.value.namespace(), object.value.name());
+        let (namespace, name) = (object.namespace(), object.name());
         match delete_object(context, namespace, name, &options).await {
             Ok(Deletion::Removed(object) | Deletion::Marked(object)) => {
                 deleted.push(context.backend.to_served(context.kind, object).await?);

@@ -21,10 +21,10 @@ pub(crate) async fn sweep_events(
     let oldest = now.as_second() - i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
     let mut removed = 0;
     for object in found.objects {
-        if last_written(&object.value) >= oldest {
+        if last_written(&object.parts(&TIMED)) >= oldest {
             continue;
         }
-        let (namespace, name) = (object.value.namespace(), object.value.name());
+        let (namespace, name) = (object.namespace(), object.name());
         // One that was written meanwhile stays.
         backend
             .storage
@@ -34,6 +34,15 @@ pub(crate) async fn sweep_events(
     }
     Ok(removed)
 }
+
+/// The fields of an event's root that have times.
+const TIMED: [&str; 5] = [
+    "metadata",
+    "firstTimestamp",
+    "lastTimestamp",
+    "eventTime",
+    "series",
+];
 
 /// The newest time in an event, in seconds.
 fn last_written(event: &Value) -> i64 {

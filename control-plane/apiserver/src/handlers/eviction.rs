@@ -89,12 +89,12 @@ async fn budgets_of(context: &Context<'_>, pod: &Value) -> Result<Vec<String>, A
         .iter()
         .filter(|budget| {
             budget
-                .value
+                .kept()
                 .pointer("/spec/selector")
                 .and_then(|selector| LabelSelector::from_object(selector).ok())
                 .is_some_and(|selector| selector.matches(pod.labels()))
         })
-        .map(|budget| budget.value.name().to_string())
+        .map(|budget| budget.name().to_string())
         .collect())
 }
 

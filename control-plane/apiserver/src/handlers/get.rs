@@ -14,7 +14,7 @@ pub(super) async fn get(context: &Context<'_>) -> HandlerResult {
         && context.accept == Accept::Object(Encoding::Json)
         && let Some(object) = cache.get(kind.storage, &kind.key(context.namespace, context.name))
     {
-        return Ok(json_response(StatusCode::OK, object.json.clone()));
+        return Ok(json_response(StatusCode::OK, object.to_json()));
     }
     let stored = context
         .backend

@@ -1,6 +1,7 @@
 //! One file per verb. What is common to them: the context of a request and the reading of
 //! objects from bodies.
 
+mod components;
 mod create;
 mod delete;
 mod events_ttl;
@@ -24,7 +25,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use hull_api::{ApiError, Kind, custom::CustomResource, registry::Subresource};
+use hull_api::{
+    ApiError, Kind,
+    custom::CustomResource,
+    kinds::BINDINGS,
+    registry::{Keeping, Subresource},
+};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -133,8 +139,13 @@ pub(crate) async fn handle(verb: &str, context: Context<'_>) -> HandlerResult {
     use Subresource::{
         Approval, Binding, EphemeralContainers, Eviction, Finalize, Resize, Scale, Status, Token,
     };
-    if context.kind.review {
-        return reviews::review(verb, &context).await;
+    match context.kind.keeping {
+        Keeping::Stored => {}
+        Keeping::Computed => return components::read(verb, &context).await,
+        Keeping::Answered if context.kind.plural == BINDINGS.plural => {
+            return subresources::bind_named(verb, &context).await;
+        }
+        Keeping::Answered => return reviews::review(verb, &context).await,
     }
     match (verb, context.subresource) {
         ("get", None | Some(Status | Approval | EphemeralContainers | Resize)) => {

@@ -12,6 +12,7 @@ use super::{
     Context, scale,
     subresources::{BINDING, EVICTION, TOKEN_REQUEST},
 };
+use crate::connect;
 
 /// The manager of a write, with everything the entry in `managedFields` says.
 pub(super) struct Owner {
@@ -124,7 +125,7 @@ impl<'a> Context<'a> {
             Some(Subresource::Binding) => Some(TypeRef::named(BINDING.type_name)),
             Some(Subresource::Eviction) => Some(TypeRef::named(EVICTION.type_name)),
             Some(Subresource::Token) => Some(TypeRef::named(TOKEN_REQUEST.type_name)),
-            Some(Subresource::Exec | Subresource::Attach | Subresource::PortForward) => None,
+            Some(part) if connect::leads_elsewhere(part) => None,
             _ => Some(self.type_ref()),
         }
     }

@@ -236,6 +236,9 @@ fn go_package(group: &str) -> &str {
     }
 }
 
+/// Lists and maps of the metadata that are left out when nothing is in them.
+const OPTIONAL_METADATA: [&str; 4] = ["annotations", "finalizers", "labels", "ownerReferences"];
+
 /// Checks types and unknown fields; sets kind and apiVersion.
 pub(super) fn conform(
     decoded: Decoded,
@@ -268,7 +271,14 @@ pub(super) fn conform(
     }
     object.set_at(&["apiVersion"], Value::from(api_version));
     object.set_at(&["kind"], Value::from(kind));
-    object.map_mut(&["metadata"]);
+    let is_empty = |value: &Value| match value {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    let metadata = object.map_mut(&["metadata"]);
+    metadata
+        .retain(|field, value| !(OPTIONAL_METADATA.contains(&field.as_str()) && is_empty(value)));
     Ok(Input {
         object,
         warnings: match validation {

@@ -1,18 +1,18 @@
 //! Which objects a list, watch or deletecollection is about.
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
 use hull_api::{
-    ApiError, Kind, ObjectExt,
+    ApiError, Kind,
     selector::{FieldSelector, LabelSelector},
 };
 use hull_store::prefix_range;
-use serde_json::Value;
 
 use super::{
     Context,
     own_namespaces::{self, Tenant},
 };
+use crate::watch_cache::CachedObject;
 
 pub(super) struct Selection {
     kind: &'static Kind,
@@ -84,9 +84,9 @@ impl Selection {
     }
 
     /// An object as stored (converted, if that needs a webhook) is selected.
-    pub(super) fn matches(&self, stored: &Value) -> bool {
+    pub(super) fn matches(&self, stored: &CachedObject) -> bool {
         let tenant = self.tenant.as_ref();
-        if !self.labels.matches(stored.labels())
+        if !stored.has_labels(&self.labels)
             || tenant.is_some_and(|tenant| !tenant.may_read(stored.name()))
         {
             return false;
@@ -94,11 +94,10 @@ impl Selection {
         if self.fields.is_empty() {
             return true;
         }
-        let served = if self.kind.is_served_as_stored() {
-            Cow::Borrowed(stored)
-        } else {
-            Cow::Owned(self.kind.to_served(stored.clone()))
-        };
+        if self.kind.is_served_as_stored() {
+            return self.fields.matches(|field| stored.field(self.kind, field));
+        }
+        let served = self.kind.to_served(stored.parsed());
         self.fields
             .matches(|field| self.kind.field_value(&served, field))
     }

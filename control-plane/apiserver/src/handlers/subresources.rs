@@ -4,7 +4,8 @@ use http::StatusCode;
 use hull_api::{
     ApiError, ObjectExt,
     field::{Errors, Path},
-    kinds::PODS,
+    kinds::{PODS, pod},
+    registry::Subresource,
     status::ResourceName,
     time,
 };
@@ -72,6 +73,29 @@ pub(super) fn created(context: &Context<'_>) -> http::Response<crate::ApiBody> {
     .into_response()
 }
 
+/// A Binding that is created by itself: the pod is the one that it is named after.
+pub(super) async fn bind_named(verb: &str, context: &Context<'_>) -> HandlerResult {
+    if verb != "create" || !context.name.is_empty() {
+        return Err(ApiError::method_not_allowed(Some(context.kind.resource())));
+    }
+    let binding = read_as(context, &BINDING)?.object;
+    if binding.name().is_empty() {
+        let mut errors = Errors::default();
+        errors.required(&Path::new("metadata.name"), "name is required");
+        return Err(ApiError::invalid("", "Binding", "", errors.into_vec()));
+    }
+    let of_pod = Context {
+        kind: &PODS,
+        name: binding.name(),
+        subresource: Some(Subresource::Binding),
+        through: Subresource::Binding.info().name,
+        body: context.body.clone(),
+        custom: None,
+        ..*context
+    };
+    bind(&of_pod).await
+}
+
 /// The scheduler's decision: sets `spec.nodeName`, once.
 pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
     let mut binding = read_as(context, &BINDING)?.object;
@@ -127,6 +151,9 @@ fn check_bindable(pod: &Value, binding: &Value) -> Result<(), ApiError> {
         return refuse(format!(
             "pod {name} is being deleted, cannot be assigned to a host"
         ));
+    }
+    if pod::is_gated(pod) {
+        return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     let current = pod.str_at("/spec/nodeName");
     if !current.is_empty() {

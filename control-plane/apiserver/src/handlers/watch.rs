@@ -1,7 +1,7 @@
 //! WATCH: a stream of changes, from the cache's ring or, for what is older, from the
 //! store's history.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
@@ -24,11 +24,13 @@ use crate::{
     http::{Accept, Encoding},
     limits,
     storage::{codec, store_error},
-    watch_cache::{CachedObject, Change, Changes, Form, Frames, Revisions},
+    watch_cache::{CachedObject, Change, Changes, Form, Frames, RESOURCE_VERSION_BYTES, Revisions},
 };
 
 /// Pieces that wait for a slow client before its watch waits.
 const CHANNEL: usize = 64;
+/// About what an event takes besides its object, in bytes.
+const EVENT_BYTES: usize = 40;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
@@ -38,12 +40,12 @@ pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
     check_options(context, send_initial)?;
     let lifetime = lifetime(context)?;
     let version = context.query.get("resourceVersion");
-    let mut encoder = Encoder {
+    let encoder = Encoder {
         kind: context.kind,
         accept: context.accept,
         columns_sent: false,
     };
-    let mut first = VecDeque::new();
+    let mut initial = Initial::default();
     let legacy_initial =
         matches!(version, "" | "0") && context.query.get("sendInitialEvents") != "false";
     let position = if send_initial || legacy_initial {
@@ -59,12 +61,8 @@ pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
             }
         }
         let snapshot = selected(context, &selection).await?;
-        for object in &snapshot.objects {
-            first.push_back(encoder.event("ADDED", object));
-        }
-        if send_initial && bookmarks {
-            first.push_back(encoder.bookmark(snapshot.revision, true));
-        }
+        initial.objects = snapshot.objects;
+        initial.end = (send_initial && bookmarks).then_some(snapshot.revision);
         snapshot.revision
     } else if matches!(version, "" | "0") {
         context.backend.cache.revision()
@@ -86,7 +84,7 @@ pub(super) async fn watch(context: &Context<'_>) -> HandlerResult {
         sender,
         deadline: Instant::now() + lifetime,
     };
-    tokio::spawn(watcher.run(first));
+    tokio::spawn(watcher.run(initial));
     Ok(respond(receiver, is_protobuf(context.accept)))
 }
 
@@ -159,12 +157,13 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn line(event: &str, object: &[u8]) -> Bytes {
-        let mut out = Vec::with_capacity(object.len() + 40);
+    /// One event as JSON, of an object of about `length` bytes.
+    fn line(event: &str, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+        let mut out = Vec::with_capacity(length + EVENT_BYTES);
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(event.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
-        out.extend_from_slice(object);
+        write(&mut out);
         out.extend_from_slice(b"}\n");
         Bytes::from(out)
     }
@@ -172,7 +171,10 @@ impl Encoder {
     /// One event in the form of the stream; `object` is in the shape to be sent.
     fn frame(&self, event: &str, object: &Value) -> Bytes {
         if !is_protobuf(self.accept) {
-            return Self::line(event, object.to_string().as_bytes());
+            let text = object.to_string();
+            return Self::line(event, text.len(), |out| {
+                out.extend_from_slice(text.as_bytes());
+            });
         }
         match protobuf::encode_object(object) {
             Ok(bytes) => Bytes::from(protobuf::encode_watch_event(event, &bytes)),
@@ -184,16 +186,22 @@ impl Encoder {
         }
     }
 
-    fn event(&mut self, event: &str, object: &CachedObject) -> Bytes {
+    /// An event of an object at a revision, which is its own or that of its end.
+    fn event(&mut self, event: &str, object: &CachedObject, revision: Revision) -> Bytes {
         let as_written = matches!(self.accept, Accept::Object(_)) && !is_protobuf(self.accept);
         if as_written && self.kind.is_served_as_stored() {
-            return Self::line(event, &object.json);
+            let length = object.json_len() + RESOURCE_VERSION_BYTES;
+            return Self::line(event, length, |out| object.write_json_at(revision, out));
         }
-        self.value_event(event, object.value.clone())
-    }
-
-    fn value_event(&mut self, event: &str, stored: Value) -> Bytes {
-        let object = self.kind.to_served(stored);
+        let mut stored = match self.accept {
+            Accept::Metadata(_) => object.parts(&["metadata"]),
+            _ => object.parsed(),
+        };
+        codec::set_revision(&mut stored, revision);
+        let object = match self.accept {
+            Accept::Metadata(_) => stored,
+            _ => self.kind.to_served(stored),
+        };
         let shaped = match self.accept {
             Accept::Object(_) => object,
             Accept::Metadata(_) => table::partial_metadata(&object),
@@ -229,6 +237,14 @@ impl Encoder {
     }
 }
 
+/// What a watch begins with, written as it is sent.
+#[derive(Default)]
+struct Initial {
+    objects: Vec<Arc<CachedObject>>,
+    /// The revision of the bookmark after them, if one is wanted.
+    end: Option<Revision>,
+}
+
 /// Where changes come from.
 enum Source {
     Ring(tokio::sync::watch::Receiver<Revision>),
@@ -248,9 +264,16 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(mut self, first: VecDeque<Bytes>) {
+    async fn run(mut self, initial: Initial) {
         let _guard = self.backend.metrics.watcher();
-        for event in first {
+        for object in initial.objects {
+            let event = self.encoder.event("ADDED", &object, object.revision);
+            if !self.send(event).await {
+                return;
+            }
+        }
+        if let Some(revision) = initial.end {
+            let event = self.encoder.bookmark(revision, true);
             if !self.send(event).await {
                 return;
             }
@@ -364,8 +387,7 @@ impl Watcher {
             object
                 .as_ref()
                 .filter(|object| {
-                    self.selection.contains_key(&object.key)
-                        && self.selection.matches(&object.value)
+                    self.selection.contains_key(&object.key) && self.selection.matches(object)
                 })
                 .cloned()
         };
@@ -381,13 +403,12 @@ impl Watcher {
             event,
         };
         let mut write = || {
-            if event != "DELETED" {
-                return self.encoder.event(event, &object);
-            }
-            // The last selected state, at the revision of the change.
-            let mut last = object.value.clone();
-            codec::set_revision(&mut last, change.revision);
-            self.encoder.value_event(event, last)
+            let revision = match event {
+                // The last selected state, at the revision of the change.
+                "DELETED" => change.revision,
+                _ => object.revision,
+            };
+            self.encoder.event(event, &object, revision)
         };
         // A table says how old things are, and its first event what its columns are.
         if matches!(form.accept, Accept::Table(_)) {

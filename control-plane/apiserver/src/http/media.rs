@@ -2,6 +2,7 @@
 
 use hull_api::{
     ApiError, Kind, ObjectExt, decode, protobuf,
+    registry::Keeping,
     schema::{TypeId, schema},
     status::Reason,
     table::IncludeObject,
@@ -65,8 +66,8 @@ impl Accept {
         kind: &Kind,
     ) -> Result<Self, ApiError> {
         let has_protobuf = schema().id(kind.schema).is_some();
-        // A review is answered, not kept: it has neither columns nor metadata.
-        let has_shapes = !kind.review;
+        // What is answered, not kept, has neither columns nor metadata.
+        let has_shapes = kind.keeping != Keeping::Answered;
         let text = headers
             .get(http::header::ACCEPT)
             .and_then(|value| value.to_str().ok())

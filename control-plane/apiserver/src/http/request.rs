@@ -76,7 +76,8 @@ impl ExtensionTarget {
 /// A request, understood.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestInfo {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; empty for
+    /// OPTIONS.
     pub verb: &'static str,
     /// About what.
     pub target: Target,
@@ -193,13 +194,13 @@ impl RequestInfo {
         }
     }
 
-    /// It lasts: a watch, or a stream into a container.
+    /// It lasts: a watch, a stream into a container, or whatever goes through a proxy.
     pub(crate) fn is_long_running(&self) -> bool {
         let part = match &self.target {
             Target::Extension(target) => target.subresource.as_str(),
             _ => self.subresource(),
         };
-        self.verb == "watch" || matches!(part, "exec" | "attach" | "portforward" | "log")
+        self.verb == "watch" || matches!(part, "exec" | "attach" | "portforward" | "log" | "proxy")
     }
 }
 
@@ -226,6 +227,8 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
         Method::PATCH => "patch",
         Method::DELETE if collection => "deletecollection",
         Method::DELETE => "delete",
+        // No verb: whoever may do everything may do this too.
+        Method::OPTIONS if subresource.is_some_and(Subresource::is_proxy) => "",
         _ => return Err(ApiError::method_not_allowed(None)),
     })
 }
@@ -284,7 +287,9 @@ fn parse_target(registry: &Registry, path: &str) -> Result<Target, ApiError> {
             (*name, Some(subresource), tail)
         }
     };
-    if !tail.is_empty() || (more.len() == 1 && name.is_empty()) {
+    // What comes after `proxy` is not ours.
+    let tail_fits = tail.is_empty() || subresource.is_some_and(Subresource::is_proxy);
+    if !tail_fits || (more.len() == 1 && name.is_empty()) {
         return Err(ApiError::no_such_resource());
     }
     Ok(Target::Resource {
@@ -361,6 +366,22 @@ mod tests {
                 "patch",
                 "deployments/scale",
                 "a",
+                "b",
+            ),
+            (
+                Method::PUT,
+                "/api/v1/namespaces/a/services/https:b:443/proxy/pods/c//?watch=true",
+                "update",
+                "services/proxy",
+                "a",
+                "https:b:443",
+            ),
+            (
+                Method::OPTIONS,
+                "/api/v1/nodes/b/proxy",
+                "",
+                "nodes/proxy",
+                "",
                 "b",
             ),
             (

@@ -246,7 +246,7 @@ impl Storage {
 /// The bytes that are stored.
 pub(crate) fn encode(object: &mut Value) -> Result<Bytes, ApiError> {
     object.remove_at(&["metadata", "resourceVersion"]);
-    serde_json::to_vec(object)
-        .map(Bytes::from)
-        .map_err(ApiError::internal)
+    let bytes = serde_json::to_vec(object).map_err(ApiError::internal)?;
+    // They stay in memory: without spare room.
+    Ok(Bytes::from(bytes.into_boxed_slice()))
 }

@@ -2,29 +2,53 @@
 
 use std::sync::Arc;
 
-use hull_store::{Revision, Store, StoreError, WatchEvent, prefix_range};
+use hull_store::{KeyValue, Revision, Store, StoreError, WatchEvent, prefix_range};
 
 use super::{CachedObject, WatchCache, revisions::Revisions};
 use crate::limits;
 
 const PREFIX: &str = "/registry/";
+/// Objects that are worth a thread.
+const LEAST_PER_THREAD: usize = 1000;
 
 /// Loads everything.
 pub(crate) async fn load(cache: &WatchCache, store: &dyn Store) -> Result<Revision, StoreError> {
     let page = store.list(prefix_range(PREFIX), None, 0).await?;
-    let objects = page
-        .items
-        .iter()
-        .filter_map(|pair| match CachedObject::new(pair) {
-            Ok(object) => Some(Arc::new(object)),
-            Err(error) => {
-                tracing::error!(key = %pair.key, %error, "stored object is not JSON, skipped");
-                None
-            }
-        })
-        .collect();
-    cache.load(objects, page.revision);
+    cache.load(read_all(&page.items), page.revision);
     Ok(page.revision)
+}
+
+/// Reads many objects, which a start waits for, on all processors.
+fn read_all(pairs: &[KeyValue]) -> Vec<Arc<CachedObject>> {
+    let read_part = |pairs: &[KeyValue]| -> Vec<Arc<CachedObject>> {
+        let objects = pairs.iter().filter_map(|pair| read(pair).map(Arc::new));
+        objects.collect()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = pairs.len().div_ceil(threads).max(LEAST_PER_THREAD);
+    let (own, others) = pairs.split_at(share.min(pairs.len()));
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others
+            .chunks(share)
+            .map(|others| scope.spawn(move || read_part(others)))
+            .collect();
+        let mut objects = read_part(own);
+        for other in others {
+            match other.join() {
+                Ok(more) => objects.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        objects
+    })
+}
+
+fn read(pair: &KeyValue) -> Option<CachedObject> {
+    let object = CachedObject::new(pair);
+    let object = object.inspect_err(
+        |error| tracing::error!(key = %pair.key, %error, "stored object is not JSON, skipped"),
+    );
+    object.ok()
 }
 
 /// Loads everything, then follows the store until it is closed.
@@ -64,16 +88,13 @@ async fn follow(cache: &WatchCache, store: &dyn Store, after: Revision) -> Resul
 }
 
 /// A key with the object that it has now, if any.
-fn change(event: WatchEvent) -> Option<(String, Option<Arc<CachedObject>>)> {
+fn change(event: WatchEvent) -> Option<(Arc<str>, Option<Arc<CachedObject>>)> {
     match event {
-        WatchEvent::Put { current, .. } => match CachedObject::new(&current) {
-            Ok(object) => Some((current.key, Some(Arc::new(object)))),
-            Err(error) => {
-                tracing::error!(key = %current.key, %error, "stored object is not JSON, skipped");
-                None
-            }
-        },
-        WatchEvent::Delete { previous, .. } => Some((previous.key, None)),
+        WatchEvent::Put { current, .. } => {
+            let object = read(&current)?;
+            Some((object.key.clone(), Some(Arc::new(object))))
+        }
+        WatchEvent::Delete { previous, .. } => Some((previous.key.into(), None)),
         WatchEvent::Progress(_) => None,
     }
 }

@@ -1,5 +1,6 @@
 //! Every object in memory, kept current by one watch of the store: lists and watches are
-//! served from here, each object parsed and written out once for all of them.
+//! served from here. An object is the store's own bytes and what selectors look at; it is parsed
+//! for those who need more ([`CachedObject`]).
 //!
 //! ```text
 //!   store ──watch──► feed ──► Resource: objects by key, ring of recent changes
@@ -12,50 +13,29 @@
 //! the rings then start anew.
 
 mod feed;
+mod fields;
 mod frames;
+mod object;
 mod revisions;
+mod scan;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    ops::Range,
+    ops::{Bound, Range},
     sync::Arc,
 };
 
-use bytes::Bytes;
-use hull_api::{ApiError, Registry};
-use hull_store::{KeyValue, Revision};
+use hull_api::{ApiError, Registry, registry::Keeping};
+use hull_store::Revision;
 use parking_lot::RwLock;
-use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{limits, storage::codec};
+use crate::limits;
 
 pub(crate) use feed::{load, run};
 pub(crate) use frames::{Form, Frames};
+pub(crate) use object::{CachedObject, RESOURCE_VERSION_BYTES};
 pub(crate) use revisions::Revisions;
-
-/// An object as it was at some revision.
-#[derive(Debug)]
-pub(crate) struct CachedObject {
-    pub key: String,
-    pub revision: Revision,
-    /// As stored, with its resourceVersion.
-    pub value: Value,
-    /// The same, as JSON.
-    pub json: Bytes,
-}
-
-impl CachedObject {
-    pub(crate) fn new(pair: &KeyValue) -> Result<Self, serde_json::Error> {
-        let value = codec::decode(&pair.value, pair.mod_revision)?;
-        Ok(CachedObject {
-            key: pair.key.clone(),
-            revision: pair.mod_revision,
-            json: Bytes::from(serde_json::to_vec(&value)?),
-            value,
-        })
-    }
-}
 
 /// A change of one object.
 #[derive(Debug)]
@@ -69,9 +49,12 @@ pub(crate) struct Change {
     pub frames: Frames,
 }
 
+/// By key, which is the object's own.
+type Objects = BTreeMap<Arc<str>, Arc<CachedObject>>;
+
 #[derive(Default)]
 struct ResourceState {
-    objects: BTreeMap<String, Arc<CachedObject>>,
+    objects: Objects,
     ring: VecDeque<Arc<Change>>,
     /// Every change after this revision is in the ring.
     ring_start: Revision,
@@ -80,7 +63,7 @@ struct ResourceState {
 }
 
 impl ResourceState {
-    fn apply(&mut self, key: String, revision: Revision, current: Option<Arc<CachedObject>>) {
+    fn apply(&mut self, key: Arc<str>, revision: Revision, current: Option<Arc<CachedObject>>) {
         let previous = match &current {
             Some(object) => self.objects.insert(key, object.clone()),
             None => self.objects.remove(&key),
@@ -153,7 +136,7 @@ impl WatchCache {
         let resources = Registry::get()
             .kinds()
             .iter()
-            .filter(|kind| !kind.review)
+            .filter(|kind| kind.keeping == Keeping::Stored)
             .map(|kind| (kind.storage, Arc::new(Resource::new(0))))
             .collect();
         WatchCache {
@@ -230,7 +213,10 @@ impl WatchCache {
         Snapshot {
             objects: state
                 .objects
-                .range(range)
+                .range::<str, _>((
+                    Bound::Included(range.start.as_str()),
+                    Bound::Excluded(range.end.as_str()),
+                ))
                 .map(|(_, object)| object.clone())
                 .collect(),
             revision,
@@ -312,7 +298,7 @@ impl WatchCache {
     }
 
     /// All that changed at a revision. Nobody sees a part of what changed of one resource.
-    fn apply(&self, revision: Revision, changes: Vec<(String, Option<Arc<CachedObject>>)>) {
+    fn apply(&self, revision: Revision, changes: Vec<(Arc<str>, Option<Arc<CachedObject>>)>) {
         let mut by_resource: Vec<(Arc<Resource>, Vec<_>)> = Vec::with_capacity(1);
         for (key, current) in changes {
             let Some(resource) = self.resource_of(&key) else {
@@ -338,7 +324,7 @@ impl WatchCache {
 
     /// Replaces everything, after a list of the store.
     fn load(&self, objects: Vec<Arc<CachedObject>>, revision: Revision) {
-        let mut by_storage: HashMap<&str, BTreeMap<String, Arc<CachedObject>>> = HashMap::new();
+        let mut by_storage: HashMap<&str, Objects> = HashMap::new();
         for object in &objects {
             by_storage
                 .entry(self.storage_of(&object.key))

@@ -65,7 +65,20 @@ impl Kubectl {
     }
 
     pub async fn run_with(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = self.command(arguments).spawn().unwrap();
+        Self::run(self.command(arguments), input).await
+    }
+
+    /// Edits an object with `sed`.
+    pub async fn edit(&self, script: &str, object: &[&str]) -> Output {
+        let mut command = self.command(&["edit"]);
+        command
+            .args(object)
+            .env("KUBE_EDITOR", format!("sed -i {script}"));
+        Self::run(command, "").await
+    }
+
+    async fn run(mut command: Command, input: &str) -> Output {
+        let mut child = command.spawn().unwrap();
         child
             .stdin
             .take()
@@ -114,7 +127,7 @@ impl Kubectl {
 const CONFIG_MAP: &str =
     "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a: '1'}}";
 
-const DEPLOYMENT: &str = "
+pub const DEPLOYMENT: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, labels: {app: web}}

@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hull_apiserver::pki::CertPair;
-use hyper::service::service_fn;
+use hyper::{service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::json;
@@ -106,6 +106,39 @@ async fn register(server: &TestServer, agent: SocketAddr) {
     }
 }
 
+/// An upgraded connection, with the headers of the answer.
+pub async fn upgraded(server: &TestServer, path: &str) -> (HeaderMap, TokioIo<Upgraded>) {
+    let mut config = tls_config(&server.pki, Some(&server.pki.admin().unwrap()));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let address = server.url.strip_prefix("https://").unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(async move { connection.with_upgrades().await });
+    let request = Request::get(path)
+        .header("host", address)
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    let mut response = sender.send_request(request).await.unwrap();
+    if response.status() != 101 {
+        let status = response.status();
+        panic!(
+            "{status}: {:?}",
+            response.into_body().collect().await.unwrap().to_bytes()
+        );
+    }
+    let stream = hyper::upgrade::on(&mut response).await.unwrap();
+    (response.headers().clone(), TokioIo::new(stream))
+}
+
 #[tokio::test]
 async fn logs_come_from_the_node() {
     let server = TestServer::start().await;
@@ -133,6 +166,24 @@ async fn logs_come_from_the_node() {
         server.admin.get(&format!("{PODS}/unbound/log")).await.text,
         ""
     );
+}
+
+#[tokio::test]
+async fn a_nodes_agent_is_reached_through_the_nodes_proxy() {
+    let server = TestServer::start().await;
+    let pair = server
+        .pki
+        .kubelet_serving("n", &["127.0.0.1".to_string()])
+        .unwrap();
+    let agent = start_agent(&pair, server.pki.ca_pem()).await;
+    register(&server, agent).await;
+    for id in ["n".to_string(), format!("https:n:{}", agent.port())] {
+        let path = format!("/api/v1/nodes/{id}/proxy/stats/summary?x=y");
+        assert_eq!(server.admin.get(&path).await.text, "/stats/summary?x=y");
+    }
+    // What else listens there is not the agent's, and the loopback is nobody's.
+    let (code, _, message) = server.admin.get("/api/v1/nodes/n:1/proxy/").await.refused();
+    assert_eq!((code, message.as_str()), (400, "address not allowed"));
 }
 
 #[tokio::test]
@@ -168,38 +219,9 @@ async fn upgraded_streams_are_spliced() {
         .await;
     assert_eq!(plain.refused().2, "Upgrade request required");
 
-    let mut config = tls_config(&server.pki, Some(&server.pki.admin().unwrap()));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let address = server.url.strip_prefix("https://").unwrap();
-    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    tokio::spawn(async move { connection.with_upgrades().await });
-    let request = Request::get(format!("{PODS}/p/exec?command=echo&command=hi&stdout=true"))
-        .header("host", address)
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
-        .body(Full::<Bytes>::default())
-        .unwrap();
-    let mut response = sender.send_request(request).await.unwrap();
-    if response.status() != 101 {
-        let status = response.status();
-        panic!(
-            "{status}: {:?}",
-            response.into_body().collect().await.unwrap().to_bytes()
-        );
-    }
-    assert_eq!(
-        response.headers()["sec-websocket-protocol"],
-        "v5.channel.k8s.io"
-    );
-    let mut stream = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    let path = format!("{PODS}/p/exec?command=echo&command=hi&stdout=true");
+    let (headers, mut stream) = upgraded(&server, &path).await;
+    assert_eq!(headers["sec-websocket-protocol"], "v5.channel.k8s.io");
     stream.write_all(b"ping").await.unwrap();
     let expected = b"/exec/default/p/web?command=echo&command=hi&stdout=trueping";
     let mut got = vec![0; expected.len()];

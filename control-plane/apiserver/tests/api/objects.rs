@@ -335,6 +335,109 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test]
+async fn a_binding_of_its_own_binds_the_pod_of_its_name() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let bindings = "/api/v1/namespaces/default/bindings";
+    client.post(PODS, &pod("p")).await.ok();
+    let mut binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {},
+        "target": {"kind": "Node", "name": "node-a"}});
+    assert_eq!(client.post(bindings, &binding).await.refused().0, 422);
+    binding["metadata"]["name"] = json!("p");
+    assert_eq!(client.post(bindings, &binding).await.code, 201);
+    let bound = client.get(&format!("{PODS}/p")).await.ok();
+    assert_eq!(bound["spec"]["nodeName"], "node-a");
+    let (code, _, message) = client.post(bindings, &binding).await.refused();
+    assert_eq!(code, 409);
+    assert!(message.contains("already assigned to node"), "{message}");
+    assert_eq!(client.get(bindings).await.refused().0, 405);
+    assert_eq!(client.get(&format!("{bindings}/p")).await.refused().0, 405);
+}
+
+#[tokio::test]
+async fn the_parts_of_the_control_plane_are_asked_when_they_are_read() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let path = "/api/v1/componentstatuses";
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "kube-scheduler"},
+        "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "2020-01-01T00:00:00.000000Z"}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    client.post(leases, &lease).await.ok();
+    let answer = client.get(path).await;
+    assert_eq!(
+        answer.headers["warning"],
+        "299 - \"v1 ComponentStatus is deprecated in v1.19+\""
+    );
+    let list = answer.ok();
+    assert_eq!(list["kind"], "ComponentStatusList");
+    let names: Vec<&str> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["controller-manager", "scheduler", "etcd-0"]);
+    assert_eq!(
+        list["items"][1]["conditions"],
+        json!([{"type": "Healthy", "status": "False", "message": "a does not renew its lease"}])
+    );
+    let store = client.get(&format!("{path}/etcd-0")).await.ok();
+    assert_eq!(store["conditions"][0]["status"], "True");
+    assert_eq!(client.get(&format!("{path}/x")).await.refused().0, 404);
+    assert_eq!(client.post(path, &store).await.refused().0, 405);
+}
+
+#[tokio::test]
+async fn a_gated_pod_is_bound_once_its_gates_are_gone() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let path = format!("{PODS}/p");
+    let mut gated = pod("p");
+    gated["spec"]["schedulingGates"] = json!([{"name": "a.b/c"}, {"name": "d"}]);
+    let created = client.post(PODS, &gated).await.ok();
+    let condition = &created["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["reason"]),
+        (&json!("PodScheduled"), &json!("SchedulingGated"))
+    );
+    let (code, _, message) = bind(client, "p", "node-a").await.refused();
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            409,
+            "Operation cannot be fulfilled on pods/binding \"p\": pod p has non-empty .spec.schedulingGates"
+        )
+    );
+    let narrower =
+        json!({"spec": {"nodeSelector": {"disk": "ssd"}, "schedulingGates": [{"name": "d"}]}});
+    let changed = client.patch(&path, "merge-patch", &narrower).await.ok();
+    assert_eq!(changed["spec"]["nodeSelector"]["disk"], "ssd");
+    let more = json!({"spec": {"schedulingGates": [{"name": "d"}, {"name": "e"}]}});
+    let (code, _, message) = client.patch(&path, "merge-patch", &more).await.refused();
+    assert_eq!(code, 422);
+    assert!(
+        message.ends_with("spec.schedulingGates[1].name: Forbidden: only deletion is allowed, but found new scheduling gate 'e'"),
+        "{message}"
+    );
+    let free = json!({"spec": {"schedulingGates": null}});
+    client.patch(&path, "merge-patch", &free).await.ok();
+    let wider = json!({"spec": {"nodeSelector": null}});
+    let (code, ..) = client.patch(&path, "merge-patch", &wider).await.refused();
+    assert_eq!(code, 422);
+    assert_eq!(bind(client, "p", "node-a").await.code, 201);
+    gated["metadata"]["name"] = json!("q");
+    gated["spec"]["nodeName"] = json!("node-a");
+    let (_, _, message) = client.post(PODS, &gated).await.refused();
+    assert!(
+        message.ends_with(
+            "spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared"
+        ),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn immutable_data_stays() {
     let server = TestServer::start().await;
     let client = &server.admin;

@@ -227,6 +227,34 @@ async fn mistakes_in_workloads_are_named() {
         ),
         (
             "batch/v1",
+            "jobs",
+            "Job",
+            json!({"selector": {"matchLabels": {"app": "a"}}}),
+            "`selector` not auto-generated",
+        ),
+        (
+            "batch/v1",
+            "jobs",
+            "Job",
+            json!({"manualSelector": true}),
+            "spec.selector: Required value",
+        ),
+        (
+            "batch/v1",
+            "jobs",
+            "Job",
+            json!({"manualSelector": true, "selector": {"matchLabels": {"app": "b"}}}),
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+        ),
+        (
+            "batch/v1",
+            "cronjobs",
+            "CronJob",
+            json!({"jobTemplate": {"spec": {"template": template("Never"), "selector": {"matchLabels": {"app": "a"}}}}}),
+            "spec.jobTemplate.spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"a\"}}: `selector` will be auto-generated",
+        ),
+        (
+            "batch/v1",
             "cronjobs",
             "CronJob",
             json!({"schedule": "61 * * * *"}),
@@ -243,6 +271,50 @@ async fn mistakes_in_workloads_are_named() {
         let told = create(api_version, plural, kind, change).await;
         assert!(told.ends_with(message), "{told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_selects_its_own_pods() {
+    let server = TestServer::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = |name: &str| {
+        let mut job = minimal("Job");
+        job["metadata"] = json!({"name": name});
+        job
+    };
+    let made = server.admin.post(jobs, &job("own")).await.ok();
+    let uid = &made["metadata"]["uid"];
+    assert_eq!(
+        made["spec"]["selector"],
+        json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
+    );
+    assert_eq!(
+        made["spec"]["template"]["metadata"]["labels"],
+        json!({"app": "a", "batch.kubernetes.io/controller-uid": uid, "controller-uid": uid,
+            "batch.kubernetes.io/job-name": "own", "job-name": "own"})
+    );
+    // What was read from another job: its labels are not those of this one.
+    let mut copied = job("copied");
+    copied["spec"]["template"] = made["spec"]["template"].clone();
+    let (code, _, message) = server.admin.post(jobs, &copied).await.refused();
+    assert_eq!(code, 422);
+    for label in ["controller-uid", "job-name"] {
+        let path = format!("spec.template.metadata.labels[batch.kubernetes.io/{label}]");
+        assert!(
+            message.contains(&format!("{path}: Invalid value")),
+            "{message}"
+        );
+    }
+    assert!(message.contains("must be 'copied'"), "{message}");
+    let mut manual = job("manual");
+    manual["spec"]["manualSelector"] = json!(true);
+    manual["spec"]["selector"] = json!({"matchLabels": {"app": "a"}});
+    let made = server.admin.post(jobs, &manual).await.ok();
+    assert_eq!(made["spec"]["selector"], manual["spec"]["selector"]);
+    assert_eq!(
+        made["spec"]["template"]["metadata"]["labels"],
+        json!({"app": "a"})
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

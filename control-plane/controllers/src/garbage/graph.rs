@@ -1,6 +1,9 @@
 //! Who is owned by whom. No IO.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
@@ -17,7 +20,7 @@ pub(super) const ORPHAN: &str = "orphan";
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     /// `None`: only known because others refer to it.
-    pub resource: Option<ApiResource>,
+    pub resource: Option<Arc<ApiResource>>,
     pub namespace: String,
     pub name: String,
     pub owners: Vec<OwnerReference>,
@@ -34,6 +37,8 @@ pub(super) struct Node {
 #[derive(Default)]
 pub(super) struct Graph {
     nodes: HashMap<String, Node>,
+    /// The kinds of the nodes, by group and kind.
+    resources: HashMap<(String, String), Arc<ApiResource>>,
     /// Known objects by kind (group, plural), then namespace.
     counts: HashMap<(String, String), HashMap<String, usize>>,
 }
@@ -45,6 +50,18 @@ fn has_finalizer(meta: &ObjectMeta, finalizer: &str) -> bool {
 impl Graph {
     pub(super) fn get(&self, uid: &str) -> Option<&Node> {
         self.nodes.get(uid)
+    }
+
+    /// The one copy of a kind for all its nodes.
+    fn shared(&mut self, resource: &ApiResource) -> Arc<ApiResource> {
+        let kind = (resource.group.clone(), resource.kind.clone());
+        let known = self.resources.entry(kind);
+        let known = known.or_insert_with(|| Arc::new(resource.clone()));
+        if **known != *resource {
+            // It is served in another version by now.
+            *known = Arc::new(resource.clone());
+        }
+        known.clone()
     }
 
     fn count(&mut self, resource: &ApiResource, namespace: &str, by: isize) {
@@ -92,7 +109,7 @@ impl Graph {
             .map(|node| node.owners.clone())
             .unwrap_or_default();
         let node = Node {
-            resource: Some(resource.clone()),
+            resource: Some(self.shared(resource)),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
             owners: owners.clone(),

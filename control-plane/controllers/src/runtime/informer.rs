@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use hull_client::trim::trim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api, Resource,
@@ -57,8 +58,8 @@ enum Group {
 }
 
 struct State<K> {
-    objects: HashMap<Key, Arc<K>>,
-    groups: HashMap<Group, BTreeSet<Key>>,
+    objects: HashMap<Arc<Key>, Arc<K>>,
+    groups: HashMap<Group, BTreeSet<Arc<Key>>>,
     /// While a list is under way: when it began, and what it had so far.
     listed: Option<(Instant, HashSet<Key>)>,
 }
@@ -202,10 +203,11 @@ impl<K: Resource + Debug + Send + Sync + 'static> Informer<K> {
 
     /// A list is whole: what it does not have is gone.
     fn complete(&self, began: Instant, listed: &HashSet<Key>) {
-        let gone: Vec<Key> = {
+        let gone: Vec<Arc<Key>> = {
             let state = self.state.read();
             let keys = state.objects.keys();
-            keys.filter(|key| !listed.contains(key)).cloned().collect()
+            let gone = keys.filter(|key| !listed.contains::<Key>(key));
+            gone.cloned().collect()
         };
         for key in gone {
             self.delete(&key);
@@ -240,7 +242,8 @@ where
 {
     /// Feeds the informer from the API server for ever.
     pub async fn run(self: Arc<Self>, api: Api<K>, config: watcher::Config) {
-        let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+        let stream = watcher(api, config).modify(trim).default_backoff();
+        let mut stream = std::pin::pin!(stream);
         let mut failing = false;
         let kind = K::kind(&());
         while let Some(event) = stream.next().await {
@@ -274,6 +277,7 @@ fn groups_of<K: Resource>(object: &K) -> [Group; 2] {
 impl<K: Resource> State<K> {
     fn insert(&mut self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
         let old = self.remove(&key);
+        let key = Arc::new(key);
         for group in groups_of(&*object) {
             self.groups.entry(group).or_default().insert(key.clone());
         }

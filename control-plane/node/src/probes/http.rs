@@ -4,12 +4,10 @@
 use std::sync::Arc;
 
 use http_body_util::Empty;
-use hull_tls::AnyCertificate;
 use hyper::Uri;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{HTTPGetAction, HTTPHeader};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -128,7 +126,9 @@ async fn ask(place: &Place, headers: &[HTTPHeader]) -> Result<(u16, Option<Strin
             .map_err(|error| failed(&error));
     }
     let name = ServerName::try_from(place.host.clone()).map_err(|error| failed(&error))?;
-    let connector = TlsConnector::from(Arc::new(tls_config().map_err(|error| failed(&error))?));
+    // A probe asks whether the application answers, not who it is.
+    let config = hull_tls::any_certificate().map_err(|error| failed(&error))?;
+    let connector = TlsConnector::from(Arc::new(config));
     let stream = connector
         .connect(name, stream)
         .await
@@ -170,18 +170,6 @@ async fn exchange(
     let location = answer.headers().get("location");
     let location = location.and_then(|value| value.to_str().ok());
     Ok((answer.status().as_u16(), location.map(str::to_owned)))
-}
-
-/// With any certificate: a probe asks whether the application answers, not who it is, and its
-/// certificate is seldom for the pod's address.
-fn tls_config() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = AnyCertificate::new(provider.clone());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
 }
 
 #[cfg(test)]

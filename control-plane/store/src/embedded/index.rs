@@ -208,7 +208,7 @@ impl Index {
             }
             self.keys
                 .entry(change.key.clone())
-                .or_default()
+                .or_insert_with(|| Vec::with_capacity(1))
                 .push(change.version.clone());
             self.history_bytes += change.retained_bytes();
             self.history.push_back(change);
@@ -321,6 +321,8 @@ impl Index {
             .take_while(|version| version.mod_revision < revision)
             .count();
         versions.drain(..superseded);
+        // Most keys are written once: spare room would be most of what the index takes.
+        versions.shrink_to_fit();
         if versions
             .first()
             .is_some_and(|first| first.mod_revision == revision && first.value.is_none())

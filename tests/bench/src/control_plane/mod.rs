@@ -95,6 +95,7 @@ async fn large(options: &Options, size: &mut Table) -> anyhow::Result<()> {
     let name = format!("RSS with {few} pods and {nodes} nodes, after creating them, MiB");
     add(&name, mib(server.resident_kib()?));
     let server = restart(&place, server).await?;
+    server.settle().await?;
     let name = format!("RSS with {few} pods and {nodes} nodes, started with them, MiB");
     add(&name, mib(server.resident_kib()?));
     let all = options.listed_pods;
@@ -104,6 +105,7 @@ async fn large(options: &Options, size: &mut Table) -> anyhow::Result<()> {
         &format!("start to ready, {all} pods stored, ms"),
         milliseconds(server.took),
     );
+    server.settle().await?;
     add(
         &format!("RSS with {all} pods, MiB"),
         mib(server.resident_kib()?),

@@ -15,6 +15,12 @@ use tokio::process::{Child, Command};
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a server that starts is asked.
 const START_POLL: Duration = Duration::from_millis(5);
+/// Between two looks at a server's memory while it comes to rest.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(3);
+/// It is at rest when it changes by less, KiB.
+const SETTLED_KIB: u64 = 1024;
+/// Longest wait for that.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Ticks per second of the times in /proc/PID/stat, which is the same on all x86-64.
 const USER_HZ: f64 = 100.0;
 /// Where it listens.
@@ -126,6 +132,22 @@ impl Server {
     /// Resident memory, KiB.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
         self.status("VmRSS:")
+    }
+
+    /// Waits until what is resident hardly changes any more: the informers of scheduler and
+    /// controllers have filled, and what that took is given back.
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut before = self.resident_kib()?;
+        while begun.elapsed() < SETTLE_TIMEOUT {
+            tokio::time::sleep(SETTLE_INTERVAL).await;
+            let now = self.resident_kib()?;
+            if now.abs_diff(before) < SETTLED_KIB {
+                return Ok(());
+            }
+            before = now;
+        }
+        anyhow::bail!("the server's memory does not come to rest")
     }
 
     /// The most that was resident since [`Self::forget_peak`], KiB.

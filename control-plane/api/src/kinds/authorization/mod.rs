@@ -2,14 +2,14 @@
 //! `authentication.k8s.io/v1`. The API server answers them.
 
 use super::PLAIN;
-use crate::registry::Kind;
+use crate::registry::{Keeping, Kind};
 
 /// What all of them share.
 const REVIEW: Kind = Kind {
     group: "authorization.k8s.io",
     namespaced: false,
     delete_collection: false,
-    review: true,
+    keeping: Keeping::Answered,
     ..PLAIN
 };
 

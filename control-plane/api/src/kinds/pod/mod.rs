@@ -1,6 +1,7 @@
 //! Pod: defaults, validation, what an update may change, and kubectl's columns.
 
 mod defaults;
+mod gates;
 mod parts;
 mod print;
 mod qos;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 pub use defaults::default_tolerations;
 pub(super) use defaults::{default_pod_template, default_template};
+pub use gates::is_gated;
 pub use qos::qos_class;
 pub(super) use validate::{validate_resource_list, validate_spec, validate_tolerations};
 
@@ -33,6 +35,9 @@ impl registry::Strategy for Strategy {
     fn prepare_create(&self, object: &mut Value) {
         let class = qos_class(object);
         object.set_at(&["status"], json!({"phase": "Pending", "qosClass": class}));
+        if let Some(condition) = gates::condition(object) {
+            object.set_at(&["status", "conditions"], json!([condition]));
+        }
         object.set_at(&["metadata", "generation"], Value::from(1));
     }
 
@@ -52,6 +57,9 @@ impl registry::Strategy for Strategy {
                 &Path::new("spec.ephemeralContainers"),
                 "cannot be set on create",
             );
+        }
+        if created {
+            gates::validate_new(object, errors);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::gates;
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -28,6 +29,10 @@ pub(super) fn validate(new: &Value, old: &Value, errors: &mut Errors) {
     }
     validate_deadline(new, old, &spec, errors);
     validate_tolerations(new, old, &spec, errors);
+    gates::validate_update(new, old, errors);
+    if gates::is_gated(old) {
+        gates::validate_placement(new, old, errors);
+    }
     let allowed = allow_changes(new, old);
     let (Some(new_spec), Some(old_spec)) = (allowed.get("spec"), old.get("spec")) else {
         return;
@@ -90,21 +95,16 @@ fn allow_changes(new: &Value, old: &Value) -> Value {
             }
         }
     }
-    let mut keep = vec!["activeDeadlineSeconds", "tolerations"];
+    let mut kept = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
     let grace = "/spec/terminationGracePeriodSeconds";
     if old.int_at(grace).is_some_and(|s| s < 0) && new.int_at(grace) == Some(1) {
-        keep.push("terminationGracePeriodSeconds");
+        kept.push("terminationGracePeriodSeconds");
     }
-    for field in keep {
-        match old.pointer(&format!("/spec/{field}")) {
-            Some(value) => {
-                let value = value.clone();
-                allowed.set_at(&["spec", field], value);
-            }
-            None => {
-                allowed.remove_at(&["spec", field]);
-            }
-        }
+    for field in kept {
+        gates::keep(&mut allowed, old, &["spec", field]);
+    }
+    if gates::is_gated(old) {
+        gates::keep_placement(&mut allowed, old);
     }
     allowed
 }

@@ -27,7 +27,7 @@ pub static SERVICES: Kind = Kind {
     singular: "service",
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[Subresource::Status],
+    subresources: &[Subresource::ServiceProxy, Subresource::Status],
     schema: "core.Service",
     storage: "services/specs",
     strategy: &Strategy,

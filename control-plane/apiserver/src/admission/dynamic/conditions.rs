@@ -26,7 +26,7 @@ impl Seen {
         };
         Seen {
             request: attributes.request(""),
-            namespace: namespace.map_or(Value::Null, |found| found.value.clone()),
+            namespace: namespace.map_or(Value::Null, |found| found.kept().clone()),
         }
     }
 

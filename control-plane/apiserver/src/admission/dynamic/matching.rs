@@ -107,8 +107,10 @@ impl Matcher {
         let namespaces = &kinds::NAMESPACES;
         let key = namespaces.key("", attributes.namespace());
         let found = context.backend.cache.get(namespaces.storage, &key);
-        self.namespaces
-            .matches(found.as_ref().and_then(|found| found.value.labels()))
+        match found {
+            Some(found) => found.has_labels(&self.namespaces),
+            None => self.namespaces.matches(None),
+        }
     }
 }
 

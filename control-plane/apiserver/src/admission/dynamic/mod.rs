@@ -73,7 +73,7 @@ fn objects(cache: &WatchCache, kind: &Kind) -> Vec<Value> {
     snapshot
         .objects
         .iter()
-        .map(|object| object.value.clone())
+        .map(|object| object.parsed())
         .collect()
 }
 

@@ -277,15 +277,13 @@ impl Bound {
                 let selector = LabelSelector::from_object(selector).unwrap_or_default();
                 let range = prefix_range(&kind.prefix(namespace));
                 let all = backend.cache.snapshot(kind.storage, range).objects;
-                let selected = all
-                    .iter()
-                    .filter(|one| selector.matches(one.value.labels()));
-                selected.map(|one| one.value.clone()).collect()
+                let selected = all.iter().filter(|one| one.has_labels(&selector));
+                selected.map(|one| one.parsed()).collect()
             }
             name => {
                 let key = kind.key(namespace, name);
                 let found = backend.cache.get(kind.storage, &key);
-                found.iter().map(|one| one.value.clone()).collect()
+                found.iter().map(|one| one.parsed()).collect()
             }
         };
         let allows = self.param_ref.str_at("/parameterNotFoundAction") == "Allow";

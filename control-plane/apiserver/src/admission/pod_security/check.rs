@@ -182,14 +182,15 @@ fn violating_pods(context: &Context<'_>, namespace: &str, enforce: Standard) -> 
     // The names of the pods, by the rules that they break.
     let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for pod in pods.iter().take(MAX_PODS_CHECKED) {
-        let Some(spec) = pod.value.get("spec") else {
+        let parts = pod.parts(&["spec"]);
+        let Some(spec) = parts.get("spec") else {
             continue;
         };
         let broken = enforce.violations(spec);
         if !broken.is_empty() {
             let rules: Vec<&str> = broken.iter().map(|violation| violation.rule).collect();
             let names = found.entry(rules.join(", ")).or_default();
-            names.push(pod.value.name());
+            names.push(pod.name());
         }
     }
     if !found.is_empty() {

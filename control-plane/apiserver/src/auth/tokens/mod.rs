@@ -13,11 +13,14 @@ mod key;
 
 use std::sync::Arc;
 
-use hull_api::kinds;
+use hull_api::{ObjectExt, kinds};
 use serde_json::{Value, json};
 
 use super::UserInfo;
-use crate::{storage::Storage, watch_cache::WatchCache};
+use crate::{
+    storage::{Storage, Stored},
+    watch_cache::WatchCache,
+};
 
 pub(crate) use claims::{Binding, Claims, Issue};
 pub(crate) use key::{KeyError, SigningKey};
@@ -137,16 +140,23 @@ impl Tokens {
         now: i64,
     ) -> Result<(), TokenError> {
         let key = kind.key(namespace, &binding.name);
-        let holds = |object: &Value| bound::holds(object, &binding.uid, now);
         if let Some(object) = self.cache.get(kind.storage, &key)
-            && holds(&object.value)
+            && bound::holds(
+                (object.uid(), object.deletion_timestamp()),
+                &binding.uid,
+                now,
+            )
         {
             return Ok(());
         }
         // The cache may be a moment behind.
         let found = self.storage.get(kind, namespace, &binding.name).await?;
+        let holds = |object: &Value| {
+            let deleted = object.str_at("/metadata/deletionTimestamp");
+            bound::holds((object.uid(), deleted), &binding.uid, now)
+        };
         match found {
-            Some(stored) if holds(&stored.object) => Ok(()),
+            Some(Stored { object, .. }) if holds(&object) => Ok(()),
             _ => Err(TokenError::Invalidated(format!(
                 "{} {:?} is gone or has another uid",
                 kind.singular, binding.name

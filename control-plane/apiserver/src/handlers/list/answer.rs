@@ -4,7 +4,7 @@
 //! time: the objects are the cache's own, so that a list costs the server a piece, however long
 //! it is. YAML is the exception: nothing but people's eyes reads it.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
@@ -42,7 +42,7 @@ pub(super) fn respond(context: &Context<'_>, page: Page) -> Response<ApiBody> {
 fn written(context: &Context<'_>, page: Page) -> Result<Response<ApiBody>, ProtobufError> {
     let metadata = metadata_of(&page);
     let items = Items::of(context.kind, context.accept)?;
-    let size: usize = page.objects.iter().map(|object| object.json.len()).sum();
+    let size: usize = page.objects.iter().map(|object| object.json_len()).sum();
     let yaml = matches!(context.accept, Accept::Object(Encoding::Yaml));
     let mut media = match items {
         Items::ProtobufObjects(..) | Items::ProtobufMetadata(_) => protobuf::MEDIA_TYPE,
@@ -159,7 +159,7 @@ impl Items {
                 if !first {
                     out.push(b',');
                 }
-                out.extend_from_slice(&object.json);
+                object.write_json(out);
             }
             Items::Served(kind) => json(&served(kind, object), out),
             Items::Rows(kind, include, now) => {
@@ -168,13 +168,12 @@ impl Items {
                     out,
                 );
             }
-            Items::Metadata => json(&table::partial_metadata(&object.value), out),
+            Items::Metadata => json(&metadata(object), out),
             Items::ProtobufObjects(kind, id) => {
                 protobuf::encode_list_item(*id, &served(kind, object), out)?;
             }
             Items::ProtobufMetadata(id) => {
-                let metadata = table::partial_metadata(&object.value);
-                protobuf::encode_list_item(*id, &metadata, out)?;
+                protobuf::encode_list_item(*id, &metadata(object), out)?;
             }
         }
         Ok(())
@@ -237,12 +236,12 @@ fn type_of(name: &str) -> Result<TypeId, ProtobufError> {
 }
 
 /// An object as the kind's version has it.
-fn served<'a>(kind: &Kind, object: &'a CachedObject) -> Cow<'a, Value> {
-    if kind.is_served_as_stored() {
-        Cow::Borrowed(&object.value)
-    } else {
-        Cow::Owned(kind.to_served(object.value.clone()))
-    }
+fn served(kind: &Kind, object: &CachedObject) -> Value {
+    kind.to_served(object.parsed())
+}
+
+fn metadata(object: &CachedObject) -> Value {
+    table::partial_metadata(&object.parts(&["metadata"]))
 }
 
 /// A list that is written as it is asked for.
@@ -266,7 +265,7 @@ impl Iterator for Pieces {
             };
             // What cannot be encoded was seen when the lengths were added up.
             if let Err(error) = self.items.write(&object, self.first, &mut out) {
-                tracing::error!(key = object.key, %error, "an item of a list is left out");
+                tracing::error!(key = %object.key, %error, "an item of a list is left out");
             }
             self.first = false;
         }
@@ -282,15 +281,11 @@ mod tests {
     fn pieces_are_small_and_make_one_list() {
         let object = |number: usize| {
             let value = json!({"metadata": {"name": format!("o{number}")}});
-            Arc::new(CachedObject {
-                key: format!("/o{number}"),
-                revision: 1,
-                json: value.to_string().into(),
-                value,
-            })
+            let key = format!("/o{number}").into();
+            Arc::new(CachedObject::of_value(key, 1, &value).unwrap())
         };
         let objects: Vec<_> = (0..20_000).map(object).collect();
-        let largest = objects.iter().map(|object| object.json.len()).max();
+        let largest = objects.iter().map(|object| object.to_json().len()).max();
         let pieces = Pieces {
             items: Items::Stored,
             head: Some(b"{\"items\":[".to_vec()),

@@ -5,8 +5,9 @@ mod token;
 
 use std::sync::Arc;
 
-use hull_api::ApiError;
+use hull_api::{ApiError, ObjectExt};
 use hull_store::{Revision, StoreError};
+use serde_json::Value;
 
 use super::{Context, HandlerResult, selection::Selection};
 use crate::{
@@ -35,6 +36,24 @@ pub(super) async fn list(context: &Context<'_>) -> HandlerResult {
     Ok(answer::respond(context, page))
 }
 
+/// Those that are selected of objects that nobody stores.
+pub(super) fn computed(context: &Context<'_>, objects: Vec<Value>) -> HandlerResult {
+    let selection = Selection::read(context)?;
+    let made = objects.iter().map(|value| {
+        let key = context.kind.key(value.namespace(), value.name());
+        CachedObject::of_value(key.into(), 0, value).map(Arc::new)
+    });
+    let mut objects: Vec<_> = made.collect::<Result<_, _>>().map_err(ApiError::internal)?;
+    objects.retain(|object| selection.matches(object));
+    let page = Page {
+        objects,
+        revision: 0,
+        next: None,
+        remaining: None,
+    };
+    Ok(answer::respond(context, page))
+}
+
 /// Every selected object, as new as can be.
 pub(super) async fn everything(
     context: &Context<'_>,
@@ -54,9 +73,7 @@ pub(super) async fn selected(
     let mut snapshot = backend.cache.snapshot(kind.storage, range);
     snapshot.objects = backend.converted(kind, snapshot.objects).await?;
     if !selection.is_everything() {
-        snapshot
-            .objects
-            .retain(|object| selection.matches(&object.value));
+        snapshot.objects.retain(|object| selection.matches(object));
     }
     Ok(snapshot)
 }
@@ -216,6 +233,7 @@ async fn stored_page(
     mut revision: Option<Revision>,
     start: Option<String>,
 ) -> Result<Page, PageError> {
+    let cache = &context.backend.cache;
     let mut range = selection.range.clone();
     if let Some(start) = start {
         range.start = start;
@@ -241,13 +259,18 @@ async fn stored_page(
         range.start = format!("{}\0", last.key);
         let mut objects = Vec::with_capacity(found.items.len());
         for pair in &found.items {
+            let known = cache.get(context.kind.storage, &pair.key);
+            if let Some(known) = known.filter(|known| known.revision == pair.mod_revision) {
+                objects.push(known);
+                continue;
+            }
             let object = CachedObject::new(pair).map_err(|error| {
                 ApiError::internal(format!("stored object {}: {error}", pair.key))
             })?;
             objects.push(Arc::new(object));
         }
         for object in context.backend.converted(context.kind, objects).await? {
-            if !selection.matches(&object.value) {
+            if !selection.matches(&object) {
                 continue;
             }
             let here = format!("{}\0", object.key);

@@ -15,7 +15,7 @@ pub(crate) use resources::validate_resource_list;
 pub(crate) use tolerations::validate_tolerations;
 
 use self::{container::validate_container, ports::validate_ports_unique};
-use super::volumes;
+use super::{gates, volumes};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -61,6 +61,7 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path, errors: &mut Errors) {
         errors,
     );
     validate_host_network(spec, path, errors);
+    gates::validate(spec, path, errors);
     validate_resource_list(spec.map_at("/overhead"), &path.child("overhead"), errors);
 }
 
