@@ -6,13 +6,13 @@ source "$(dirname "$0")/lib.sh"
 trap 'end_beside; print_stages' EXIT
 
 stage "packages and tools" scripts/deps.sh --check
-stage "formatting, licences" scripts/check.sh formatting
+stage "formatting" scripts/check.sh formatting
 stage "build" scripts/build.sh
 say_place
 stage "guest kernel and initramfs" scripts/guest.sh
 stage "sample images" scripts/images.sh
 # Tests wait for much; clippy fills that time.
-beside "lints" scripts/check.sh lints
+beside "licences and lints" scripts/check.sh lints
 if command -v cargo-nextest >/dev/null; then
     stage "unit and subsystem tests" cargo nextest run --workspace --no-fail-fast
 else
@@ -20,4 +20,4 @@ else
 fi
 stage "tests with KVM" scripts/node-tests.sh
 stage "documented commands" scripts/doc-commands.sh
-joined "lints"
+joined "licences and lints"
