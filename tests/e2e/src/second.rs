@@ -48,6 +48,8 @@ pub struct SecondNode {
     /// `hull node join`, or what it is made of, with the names.
     programs: Vec<(&'static str, Child)>,
     kubectl: Kubectl,
+    /// The machine's, once a program of it was started again: its child opens them by this file.
+    mounts: Option<File>,
     /// Where the API server is.
     server: String,
     /// Of `hull node join`.
@@ -102,6 +104,7 @@ impl SecondNode {
         let mut second = SecondNode {
             programs: vec![(JOIN, hull)],
             kubectl,
+            mounts: None,
             server,
             arguments,
             settings,
@@ -149,7 +152,8 @@ impl SecondNode {
 
     /// Starts them again, on the same machine.
     pub fn start_again(&mut self) -> Result<()> {
-        let hull = spawn(within(&mounts()?).args(&self.arguments))?;
+        self.mounts = Some(mounts()?);
+        let hull = spawn(self.within()?.args(&self.arguments))?;
         self.programs = vec![(JOIN, hull)];
         Ok(())
     }
@@ -157,7 +161,7 @@ impl SecondNode {
     /// Ends them well, and runs their parts as programs of their own: `hull node` and `hull netd`,
     /// each with the certificate that the node has got for it.
     pub fn take_apart(&mut self) -> Result<()> {
-        let mounts = mounts()?;
+        self.mounts = Some(mounts()?);
         self.end()?;
         let pki = Path::new(DIRECTORY).join("data/node-pki");
         let (serving, key) = split_pair("serving")?;
@@ -166,13 +170,13 @@ impl SecondNode {
             ("--node-key", key),
             ("--node-client-ca", pki.join("ca.crt")),
         ];
-        let mut node = within(&mounts);
+        let mut node = self.within()?;
         node.arg("node").args(&self.settings);
         node.arg("--kubeconfig").arg(self.kubeconfig("client")?);
         for (flag, file) in certificates {
             node.arg(flag).arg(file);
         }
-        let mut netd = within(&mounts);
+        let mut netd = self.within()?;
         netd.arg("netd").args(&self.settings);
         netd.arg("--kubeconfig").arg(self.kubeconfig("netd")?);
         self.programs = vec![
@@ -180,6 +184,18 @@ impl SecondNode {
             ("hull netd", spawn(&mut netd)?),
         ];
         Ok(())
+    }
+
+    /// The program `hull` on the machine.
+    fn within(&self) -> Result<Command> {
+        let mounts = self.mounts.as_ref().context("no mounts")?.as_raw_fd();
+        let this = std::process::id();
+        let mut enter = Command::new("nsenter");
+        enter
+            .arg(format!("--mount=/proc/{this}/fd/{mounts}"))
+            .arg(format!("--net=/run/netns/{NAMESPACE}"))
+            .arg("hull");
+        Ok(enter)
     }
 
     /// A kubeconfig with one of the node's certificates.
@@ -256,17 +272,6 @@ fn mounts() -> Result<File> {
     let shim = PathBuf::from(DIRECTORY).join("run/shim.pid");
     let shim = fs::read_to_string(&shim).with_context(|| shim.display().to_string())?;
     Ok(File::open(format!("/proc/{}/ns/mnt", shim.trim()))?)
-}
-
-/// The program `hull` on the machine.
-fn within(mounts: &File) -> Command {
-    let (this, mounts) = (std::process::id(), mounts.as_raw_fd());
-    let mut enter = Command::new("nsenter");
-    enter
-        .arg(format!("--mount=/proc/{this}/fd/{mounts}"))
-        .arg(format!("--net=/run/netns/{NAMESPACE}"))
-        .arg("hull");
-    enter
 }
 
 /// The certificate and the key of one of the node's pairs, as files of their own.
