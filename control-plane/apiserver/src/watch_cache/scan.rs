@@ -411,15 +411,15 @@ mod tests {
     #[test]
     fn what_has_escapes_is_opaque() {
         for text in [
-            r#"{"spec": {"nodeName": "a"b"}}"#,
-            r#"{"spec": {"nodeName": "a"}}"#,
-            r#"{"metadata": {"labels": {"ab": "c"}}}"#,
-            r#"{"metadata": {"labels": {"a": "b"}}}"#,
+            r#"{"spec": {"nodeName": "a\"b"}}"#,
+            r#"{"spec": {"nodeName": "\u0061"}}"#,
+            r#"{"metadata": {"labels": {"a\u0062": "c"}}}"#,
+            r#"{"metadata": {"labels": {"a": "\u0062"}}}"#,
             r#"{"spec": {"nodeName": 1e3}}"#,
         ] {
             assert!(found(text).opaque, "{text}");
         }
-        assert!(!found(r#"{"spec": {"other": "a"b"}}"#).opaque);
+        assert!(!found(r#"{"spec": {"other": "a\"b"}}"#).opaque);
     }
 
     #[test]
