@@ -21,6 +21,7 @@ use ring::{
 use serde_json::{Value, json};
 
 use crate::{
+    dynamic_admission::eventually,
     harness::{PODS, TestServer},
     tls_server::{TlsServer, json_answer},
 };
@@ -174,8 +175,8 @@ async fn users_of_a_provider_are_known_by_its_tokens() {
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str())];
     let nobody = server.client(None);
-    let pods = nobody.send(Method::GET, PODS, &headers, "").await;
-    assert_eq!(pods.code, 200, "{}", pods.text);
+    // Roles reach the authorizer a moment later.
+    eventually(async || nobody.send(Method::GET, PODS, &headers, "").await.code == 200).await;
 
     // Others ask who it is.
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
