@@ -4,14 +4,14 @@
 // Helpers of tests: a failed step is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "up/client_libraries.rs"]
+mod client_libraries;
 #[path = "up/controller.rs"]
 mod controller;
 #[path = "up/helm.rs"]
 mod helm;
 #[path = "up/join.rs"]
 mod join;
-#[path = "up/python.rs"]
-mod python;
 #[path = "up/store.rs"]
 mod store;
 
