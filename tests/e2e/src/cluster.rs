@@ -110,20 +110,10 @@ impl Cluster {
             if !self.dir.join("kubeconfig").exists() {
                 return Ok(Err("no kubeconfig".into()));
             }
-            let printed = self.kubectl.try_run(
-                &[
-                    "wait",
-                    "--for=condition=Ready",
-                    "node",
-                    "--all",
-                    "--timeout=1s",
-                ],
-                "",
-            )?;
-            Ok(if printed.code == 0 {
-                Ok(())
-            } else {
-                Err(printed.stderr + &printed.stdout)
+            // It does not serve at once.
+            Ok(match self.kubectl.nodes_ready() {
+                Ok(seen) => seen,
+                Err(error) => Err(format!("{error:#}")),
             })
         })
     }

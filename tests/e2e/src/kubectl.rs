@@ -4,12 +4,13 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::wait;
+use crate::{proxy::Proxy, wait};
 
 /// Seconds that a pod may take to become ready on hardware.
 pub const POD_READY_S: u64 = 15;
@@ -18,7 +19,12 @@ pub const POD_READY_S: u64 = 15;
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     kubeconfig: PathBuf,
+    /// Started when it is first asked.
+    proxy: Arc<Mutex<Option<Proxy>>>,
 }
+
+/// A query of a list.
+pub type Query<'a> = &'a [(&'a str, &'a str)];
 
 /// What a command printed and how it ended.
 #[derive(Debug)]
@@ -36,6 +42,7 @@ impl Kubectl {
     pub fn new(kubeconfig: &Path) -> Self {
         Kubectl {
             kubeconfig: kubeconfig.to_path_buf(),
+            proxy: Arc::default(),
         }
     }
 
@@ -105,23 +112,36 @@ impl Kubectl {
         ))
     }
 
-    /// One object as JSON, `None` when it is not there.
-    pub fn get(&self, kind: &str, name: &str) -> Result<Option<Value>> {
-        let text = self.run(&["get", kind, name, "-o", "json", "--ignore-not-found"])?;
-        if text.trim().is_empty() {
-            return Ok(None);
-        }
-        serde_json::from_str(&text)
-            .with_context(|| format!("{kind}/{name} is not JSON: {text}"))
-            .map(Some)
+    /// One object of the core group, `None` when it is not there.
+    pub fn get(&self, resource: &str, name: &str) -> Result<Option<Value>> {
+        self.ask(&format!("{}/{name}", path_of(resource)))
     }
 
-    /// The items of `kubectl get KIND ARGS -o json`.
-    pub fn list(&self, kind: &str, args: &[&str]) -> Result<Vec<Value>> {
-        let mut all = vec!["get", kind, "-o", "json"];
-        all.extend_from_slice(args);
-        let list: Value = serde_json::from_str(&self.run(&all)?)?;
+    /// The objects of a resource of the core group.
+    pub fn list(&self, resource: &str, query: Query<'_>) -> Result<Vec<Value>> {
+        let query: Vec<_> = query
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value.replace('=', "%3D")))
+            .collect();
+        let path = format!("{}?{}", path_of(resource), query.join("&"));
+        let list = self.ask(&path)?.context("no such resource")?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    fn ask(&self, path: &str) -> Result<Option<Value>> {
+        let mut proxy = self.proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        let proxy = match &mut *proxy {
+            Some(proxy) => proxy,
+            none => none.insert(Proxy::start(&self.kubeconfig)?),
+        };
+        proxy.get(path)
+    }
+
+    /// Whether there are nodes and all are ready; if not, what is seen of them.
+    pub(crate) fn nodes_ready(&self) -> Result<Result<(), String>> {
+        let nodes = self.list("nodes", &[])?;
+        let ready = !nodes.is_empty() && nodes.iter().all(is_ready);
+        Ok(ready.then_some(()).ok_or_else(|| format!("{nodes:?}")))
     }
 
     /// Waits until `look` accepts the pod. `look` says what it sees while it does not.
@@ -133,7 +153,7 @@ impl Kubectl {
         mut look: impl FnMut(&Value) -> Result<(), String>,
     ) -> Result<Value> {
         let pod = wait::until(&format!("pod {name}: {what}"), seconds, || {
-            Ok(match self.get("pod", name)? {
+            Ok(match self.get("pods", name)? {
                 None => Err("no such pod".into()),
                 Some(pod) => look(&pod).map(|()| pod),
             })
@@ -144,15 +164,8 @@ impl Kubectl {
     /// Waits until the pod is ready; returns it.
     pub fn pod_ready(&self, name: &str) -> Result<Value> {
         self.pod_until(name, "ready", POD_READY_S, |pod| {
-            let ready = pod["status"]["conditions"].as_array().is_some_and(|all| {
-                all.iter()
-                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
-            });
-            if ready {
-                Ok(())
-            } else {
-                Err(pod["status"].to_string())
-            }
+            let ready = is_ready(pod).then_some(());
+            ready.ok_or_else(|| pod["status"].to_string())
         })
     }
 
@@ -160,7 +173,7 @@ impl Kubectl {
     pub fn delete_pod(&self, name: &str) -> Result<()> {
         self.run(&["delete", "pod", name, "--ignore-not-found", "--wait=false"])?;
         wait::until(&format!("pod {name} to be gone"), 45, || {
-            Ok(match self.get("pod", name)? {
+            Ok(match self.get("pods", name)? {
                 None => Ok(()),
                 Some(pod) => Err(pod["status"].to_string()),
             })
@@ -170,7 +183,7 @@ impl Kubectl {
     /// The events of a pod: a line each, `reason: message`.
     pub fn events(&self, pod: &str) -> String {
         let selector = format!("involvedObject.name={pod}");
-        match self.list("events", &["--field-selector", &selector]) {
+        match self.list("events", &[("fieldSelector", &selector)]) {
             Err(error) => format!("(no events: {error})"),
             Ok(items) => items
                 .iter()
@@ -200,4 +213,19 @@ impl Kubectl {
             },
         )
     }
+}
+
+/// Where a resource of the core group is, in the default namespace if in any.
+fn path_of(resource: &str) -> String {
+    match resource {
+        "nodes" | "namespaces" => format!("/api/v1/{resource}"),
+        _ => format!("/api/v1/namespaces/default/{resource}"),
+    }
+}
+
+/// Whether a pod or node has the condition.
+pub(crate) fn is_ready(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
 }

@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::{
     cluster::{API_PORT, Cluster, REGISTRY, ends_when_told, tail_of},
-    kubectl::Kubectl,
+    kubectl::{Kubectl, is_ready},
     leaks::Traces,
     relay, wait,
 };
@@ -126,18 +126,9 @@ impl SecondNode {
                     bail!("{name} ended with {status}");
                 }
             }
-            let node = self.kubectl.get("node", NAME)?;
-            let conditions = node.map(|node| node["status"]["conditions"].clone());
-            let conditions = conditions.unwrap_or_default();
-            let ready = conditions.as_array().is_some_and(|all| {
-                all.iter()
-                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
-            });
-            Ok(if ready {
-                Ok(())
-            } else {
-                Err(conditions.to_string())
-            })
+            let node = self.kubectl.get("nodes", NAME)?;
+            let ready = node.as_ref().is_some_and(is_ready).then_some(());
+            Ok(ready.ok_or_else(|| format!("{node:?}")))
         })
     }
 

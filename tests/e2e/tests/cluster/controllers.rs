@@ -20,13 +20,13 @@ fn deployment(cluster: &mut Cluster) -> Result<()> {
     let rollout = || kubectl.run(&["rollout", "status", "deployment/hello", "--timeout=300s"]);
     kubectl.apply(DEPLOYMENT)?;
     rollout()?;
-    let pods = kubectl.list("pods", &["-l", "app=hello"])?;
+    let pods = kubectl.list("pods", &[("labelSelector", "app=hello")])?;
     ensure!(pods.len() == 3, "{} pods", pods.len());
 
     kubectl.run(&["scale", "deployment", "hello", "--replicas=1"])?;
     let one_left = |what: &str| {
         wait::until(what, 60, || {
-            let left = kubectl.list("pods", &["-l", "app=hello"])?;
+            let left = kubectl.list("pods", &[("labelSelector", "app=hello")])?;
             Ok(if left.len() == 1 {
                 Ok(left[0].clone())
             } else {
@@ -66,7 +66,7 @@ fn namespace(cluster: &mut Cluster) -> Result<()> {
     kubectl.apply_config_map("tenant", "thing", "a", "b")?;
     kubectl.run(&["delete", "namespace", "tenant", "--wait=false"])?;
     wait::until("the namespace to be gone", 30, || {
-        Ok(match kubectl.get("namespace", "tenant")? {
+        Ok(match kubectl.get("namespaces", "tenant")? {
             None => Ok(()),
             Some(namespace) => Err(namespace["status"].to_string()),
         })

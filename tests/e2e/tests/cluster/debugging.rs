@@ -54,7 +54,7 @@ fn debug_joins_a_running_pod(cluster: &mut Cluster) -> Result<()> {
     pull_policies(cluster)?;
     let pod = cluster
         .kubectl
-        .get("pod", "patient")?
+        .get("pods", "patient")?
         .context("the pod is gone")?;
     ensure!(
         pod["status"]["containerStatuses"][0]["restartCount"] == 0,

@@ -54,7 +54,7 @@ fn token_of_its_account(cluster: &mut Cluster) -> Result<()> {
     ])?;
     let service = cluster
         .kubectl
-        .get("service", "kubernetes")?
+        .get("services", "kubernetes")?
         .context("the API server has no Service")?;
     ensure!(
         service["spec"]["clusterIP"] == host.trim(),

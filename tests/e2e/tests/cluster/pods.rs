@@ -162,7 +162,7 @@ spec:
     );
     let pod = cluster
         .kubectl
-        .get("pod", "identity")?
+        .get("pods", "identity")?
         .context("the pod is gone")?;
     ensure!(
         pod["status"]["qosClass"] == "Guaranteed",

@@ -47,7 +47,7 @@ fn expose(kubectl: &Kubectl) -> Result<Value> {
         "--port=80",
         &format!("--target-port={PORT}"),
     ])?;
-    kubectl.get("service", "page")?.context("no service")
+    kubectl.get("services", "page")?.context("no service")
 }
 
 /// What a pod gets from `host`.
@@ -139,7 +139,7 @@ fn api_server(kubectl: &Kubectl) -> Result<()> {
     let printed = kubectl.run(&["exec", "client", "--", "sh", "-c", reach])?;
     ensure!(printed.contains("reached"), "from a pod: {printed}");
     let service = kubectl
-        .get("service", "kubernetes")?
+        .get("services", "kubernetes")?
         .context("no service")?;
     let address = text(&service, "/spec/clusterIP")?;
     let address = format!("{address}:443").parse()?;

@@ -65,7 +65,7 @@ fn meet(cluster: &Cluster, first: &str) -> Result<String> {
     kubectl.apply(&page_on("page-b", second::NAME))?;
     let (near, far) = (kubectl.pod_ready("page-a")?, kubectl.pod_ready("page-b")?);
     let (near, far) = (text(&near, "/status/podIP")?, text(&far, "/status/podIP")?);
-    let node = kubectl.get("node", second::NAME)?.context("no node")?;
+    let node = kubectl.get("nodes", second::NAME)?.context("no node")?;
     let cidr = text(&node, "/spec/podCIDR")?;
     let network = cidr.strip_suffix("0/24").context("another size")?;
     ensure!(far.starts_with(network), "{far} is not of {cidr}");
@@ -79,7 +79,7 @@ fn meet(cluster: &Cluster, first: &str) -> Result<String> {
     let port = format!("--target-port={PORT}");
     let expose = ["expose", "pod", "page-b", "--name=far", "--port=80", &port];
     kubectl.run(&[&expose[..], &["--selector=far=yes"]].concat())?;
-    let service = kubectl.get("service", "far")?.context("no service")?;
+    let service = kubectl.get("services", "far")?.context("no service")?;
     let address = text(&service, "/spec/clusterIP")?;
     answered(kubectl, "page-a", address, "page-b")?;
     // The second node's own services and DNS.

@@ -89,7 +89,7 @@ fn killed_at(cluster: &mut Cluster, seed: usize) -> Result<()> {
     let begun = kill_at(cluster, &CREATIONS, seed, &BTreeSet::new())?;
     steady.survives(cluster).context("killed during creation")?;
     ensure!(
-        kubectl.get("configmap", "acknowledged")?.is_some(),
+        kubectl.get("configmaps", "acknowledged")?.is_some(),
         "an acknowledged write is lost"
     );
     let old = rolled_out(&kubectl)?;
@@ -104,7 +104,7 @@ fn killed_at(cluster: &mut Cluster, seed: usize) -> Result<()> {
 
     kubectl.run(&["delete", "deployment", "rolling"])?;
     wait::until("the deployment's pods to be deleted", 60, || {
-        let all = kubectl.list("pods", &["-l", "app=rolling"])?;
+        let all = kubectl.list("pods", &[("labelSelector", "app=rolling")])?;
         let deleted = all
             .iter()
             .all(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
@@ -134,7 +134,7 @@ impl Steady {
         kubectl.apply(&yaml)?;
         kubectl.apply(SERVICE)?;
         let pod = Bystander::of(cluster, "steady")?;
-        let service = kubectl.get("service", "steady")?.context("no service")?;
+        let service = kubectl.get("services", "steady")?.context("no service")?;
         let address = text(&service, "/spec/clusterIP")?.to_owned();
         let steady = Steady { pod, address };
         steady.serves(cluster)?;
@@ -176,7 +176,7 @@ fn kill_at(
 fn rolled_out(kubectl: &Kubectl) -> Result<BTreeSet<String>> {
     kubectl.run(&["rollout", "status", "deployment/rolling", "--timeout=300s"])?;
     wait::until("nothing but the deployment's pods", 60, || {
-        let all = kubectl.list("pods", &["-l", "app=rolling"])?;
+        let all = kubectl.list("pods", &[("labelSelector", "app=rolling")])?;
         if all.len() != REPLICAS {
             return Ok(Err(format!("{} pods", all.len())));
         }
@@ -191,7 +191,7 @@ fn rolled_out(kubectl: &Kubectl) -> Result<BTreeSet<String>> {
 
 fn gone(kubectl: &Kubectl) -> Result<()> {
     wait::until("the deployment's pods to be gone", 60, || {
-        let left = kubectl.list("pods", &["-l", "app=rolling"])?;
+        let left = kubectl.list("pods", &[("labelSelector", "app=rolling")])?;
         Ok(left
             .is_empty()
             .then_some(())
