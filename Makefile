@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help deps build guest images run stop test check bench kernel release clean
+.PHONY: help deps build guest images run stop test check bench fuzz kernel release clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ check: deps ## Formatting, lints and licences only
 
 bench: ## Measure, and print the tables of docs/figures.md
 	@scripts/bench.sh
+
+fuzz: deps ## Hostile input for every decoder, device and API (FUZZ_S seconds each, default 60)
+	@scripts/fuzz.sh
 
 deps: ## Install the Debian packages and tools that are missing
 	@scripts/deps.sh

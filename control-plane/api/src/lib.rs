@@ -28,6 +28,9 @@ pub mod cron;
 pub mod custom;
 pub mod decode;
 pub mod field;
+#[cfg(any(test, feature = "hostile"))]
+#[allow(clippy::unwrap_used, reason = "code of tests")]
+pub mod hostile;
 pub mod kinds;
 pub mod managed;
 pub mod meta;
