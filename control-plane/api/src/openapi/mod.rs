@@ -7,6 +7,7 @@
 //!                                                         v2_protobuf ◄───────┘
 //! ```
 
+mod identity;
 mod paths;
 mod schemas;
 pub mod v2;

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     group_path, gvk,
+    identity::identify,
     schemas::{list_name, named, own, reference, type_name_of},
 };
 use crate::registry::Kind;
@@ -186,6 +187,13 @@ fn object_operations(
 
 /// Adds the paths of a kind.
 pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
+    let mut own = paths_of(kind);
+    identify(kind, &mut own);
+    paths.extend(own);
+}
+
+fn paths_of(kind: &Kind) -> Map<String, Value> {
+    let mut paths = Map::new();
     let base = format!("/{}", group_path(kind.group, kind.version));
     let scope = if kind.namespaced {
         "/namespaces/{namespace}"
@@ -276,4 +284,5 @@ pub(super) fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {
         paths.insert(format!("{collection}/{{name}}"), Value::Object(on_object));
     }
     paths.insert(collection, Value::Object(on_collection));
+    paths
 }
