@@ -8,8 +8,8 @@ use hull_store::embedded::EmbeddedStore;
 use hull_store::encryption::EncryptedStore;
 use hull_store::transfer::{self, Backup, Progress, Step, Transferred};
 
-use super::encryption;
 use super::{FileArgs, MigrateArgs, StoreAddress, StoreCommand};
+use super::{backup, encryption};
 use crate::settings::{Resolved, Settings};
 
 /// Pause between two lines that say how far a transfer is.
@@ -26,8 +26,7 @@ pub async fn run(
         StoreCommand::Reencrypt(settings) => reencrypt(&resolve(*settings)?).await,
         StoreCommand::Backup(args) => {
             let FileArgs { file, settings } = *args;
-            let store = resolve(settings)?.store.open_existing().await?;
-            let done = transfer::back_up(store.as_ref(), &file, &mut report()).await?;
+            let done = backup::back_up(&resolve(settings)?.store, &file, report()).await?;
             println!("{}: {}", file.display(), describe(&done));
             Ok(())
         }

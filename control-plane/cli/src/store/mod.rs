@@ -1,7 +1,8 @@
-//! `hull store`: the cluster's store, looked after while no server uses it (etcd: also meanwhile,
-//! where nothing is moved).
+//! `hull store`: the cluster's store, looked after while no server uses it (backups, and with
+//! etcd whatever moves nothing: also meanwhile).
 
 mod address;
+mod backup;
 mod commands;
 mod encryption;
 
@@ -12,6 +13,7 @@ use clap::{Args, Subcommand};
 use crate::settings::Settings;
 
 pub use address::StoreAddress;
+pub use backup::offer_backups;
 pub use commands::run;
 pub use encryption::encrypted;
 
@@ -24,7 +26,7 @@ pub enum StoreCommand {
     Compact(Box<Settings>),
     /// Write every value anew that the first key of --encryption-config did not write
     Reencrypt(Box<Settings>),
-    /// Write every key into a new file
+    /// Write every key, at one revision, into a new file; servers may run
     Backup(Box<FileArgs>),
     /// Write every key of a backup into an empty store
     Restore(Box<FileArgs>),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures::StreamExt;
 use hull_test_etcd::EtcdProcess;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, PostParams, VersionMatch, WatchEvent, WatchParams};
 
 use super::*;
 
@@ -169,6 +169,70 @@ async fn one_of_two_servers_on_one_etcd_may_die_under_load() {
     assert_eq!(seen, stored);
 }
 
+/// Names and uids of the load's config maps, now or at a revision.
+async fn loaded(client: &kube::Client, revision: Option<&str>) -> Vec<(String, Option<String>)> {
+    let params = ListParams::default();
+    let params = match revision {
+        Some(revision) => params.at(revision).matching(VersionMatch::Exact),
+        None => params,
+    };
+    let listed = config_maps(client).list(&params).await.unwrap();
+    let maps = listed.items.into_iter().map(|map| map.metadata);
+    maps.filter_map(|metadata| Some((metadata.name?, metadata.uid)))
+        .filter(|(name, _)| name.starts_with("load-"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_is_backed_up_under_load() {
+    let setup = Setup::new();
+    let running = setup.server("embedded");
+    let client = setup.client().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicUsize::new(0));
+    let writers: Vec<_> = (0..3)
+        .map(|writer| {
+            let clients = [client.clone(), client.clone()];
+            tokio::spawn(load(clients, writer, stop.clone(), count.clone()))
+        })
+        .collect();
+    reach(&count, 100).await;
+    let file = setup.path("backup");
+    let backup = file.to_str().unwrap();
+    let told = setup.store_done(&["backup", backup]);
+    let after = count.load(Ordering::Relaxed);
+    reach(&count, after + 20).await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let revision = told.split("of revision ").nth(1).unwrap();
+    let revision = revision.split_whitespace().next().unwrap();
+    let then = loaded(&client, Some(revision)).await;
+    assert!(then.len() >= 100, "{told}");
+    assert!(
+        then.len() < loaded(&client, None).await.len(),
+        "writes went on"
+    );
+    assert_eq!(mode(&file), 0o600);
+    let taken = setup.store(&["backup", backup]);
+    assert!(!taken.status.success(), "a backup is never overwritten");
+
+    let sibling = setup.sibling();
+    let store = format!("embedded:{}", sibling.path("restored.redb").display());
+    sibling.store_done(&["restore", backup, "--store", &store]);
+    let _restored = sibling.server(&store);
+    assert_eq!(loaded(&sibling.client().await, None).await, then);
+
+    // What a killed server leaves in the directory is in nobody's way.
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    setup.store_done(&["backup", setup.path("stopped").to_str().unwrap()]);
+    let _running = setup.server("embedded");
+    setup.client().await;
+    setup.store_done(&["backup", setup.path("again").to_str().unwrap()]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_moves_to_etcd_and_back() {
     let etcd = EtcdProcess::single().await;
@@ -254,8 +318,8 @@ async fn secrets_are_encrypted_at_rest_and_keys_rotate() {
     };
     let setting = file.to_str().unwrap();
     let store = setup.path("data/store.redb");
-    let holds = |text: &str| {
-        let bytes = std::fs::read(&store).unwrap();
+    let holds = |file: &Path, text: &str| {
+        let bytes = std::fs::read(file).unwrap();
         bytes
             .windows(text.len())
             .any(|window| window == text.as_bytes())
@@ -276,10 +340,14 @@ async fn secrets_are_encrypted_at_rest_and_keys_rotate() {
         .body(serde_json::to_vec(&body).unwrap())
         .unwrap();
     client.request_text(request).await.unwrap();
+    let backup = setup.path("backup");
+    setup.store_done(&["backup", backup.to_str().unwrap()]);
     running.signal(Signal::SIGTERM);
     assert!(running.wait().success());
-    assert!(holds("k8s:enc:aesgcm:v1:one:"));
-    assert!(!holds("Y29ycmVjdCBob3JzZQ"), "the password in base64");
+    for file in [&store, &backup] {
+        assert!(holds(file, "k8s:enc:aesgcm:v1:one:"), "{file:?}");
+        assert!(!holds(file, "Y29ycmVjdCBob3JzZQ"), "the password in base64");
+    }
 
     configure(&format!(
         "{}, {}",

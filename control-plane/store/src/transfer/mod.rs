@@ -1,19 +1,34 @@
 //! All keys of a store, elsewhere: into another store, into a file, back from a file.
 //!
 //! Values are carried as they are stored, encrypted ones too. A key's time to live is not
-//! carried: it stays for good where it arrives. Nobody may write to either store meanwhile.
+//! carried: it stays for good where it arrives. Nobody may write to either store meanwhile, but
+//! to one that is backed up: a backup shows one revision.
+//!
+//! ```text
+//! store ─► copy ─► store
+//! store ─► backup ──────────────┐
+//! store of another process      ├─► format ─► staged: a file ─► restore ─► store
+//!     ─► live: a unix socket ───┘
+//! ```
 
 mod backup;
 mod copy;
+mod format;
+mod live;
+mod staged;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{Revision, StoreError};
 
 pub use backup::{Backup, back_up, restore};
 pub use copy::{clear, copy, verify};
+pub use live::{BackupSocket, fetch_backup, socket_of};
 
 /// How far a transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +107,23 @@ pub enum TransferError {
         #[source]
         source: std::io::Error,
     },
+    /// The process that has the store offers no backup.
+    #[error("no backup is offered at {}: {source}", path.display())]
+    NoSocket {
+        /// The socket.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Whoever wrote the backup gave up.
+    #[error("backup from {}: broken off: {reason}", name.display())]
+    GaveUp {
+        /// The socket, or the file.
+        name: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The file is no whole backup.
     #[error("backup {}: {reason}", path.display())]
     Damaged {
@@ -100,4 +132,12 @@ pub enum TransferError {
         /// What is wrong with it.
         reason: &'static str,
     },
+}
+
+fn file_error(path: &Path, doing: &'static str, source: io::Error) -> TransferError {
+    TransferError::File {
+        path: path.to_owned(),
+        doing,
+        source,
+    }
 }

@@ -1,3 +1,5 @@
+mod live;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
