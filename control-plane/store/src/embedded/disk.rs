@@ -1,10 +1,12 @@
 //! The file: a redb database with the newest value of every key and the revision.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -81,19 +83,33 @@ pub(super) struct Record<'a> {
     pub had_end: bool,
 }
 
+/// Puts what was written to the file on the disk.
+pub(super) type SyncData = Arc<dyn Fn(&File) -> io::Result<()> + Send + Sync>;
+
 /// The open file. The lock on it is held until this is dropped, also while the database on it is
 /// being reopened.
 pub(super) struct Disk {
     file: File,
+    sync_data: SyncData,
     database: Option<Database>,
 }
 
 impl Disk {
     /// A new file begins at revision `first`.
     pub(super) fn open(path: &Path, first: Revision) -> Result<(Self, Loaded), StoreError> {
+        Self::open_with(path, first, Arc::new(File::sync_data))
+    }
+
+    /// The same, with another way to sync.
+    pub(super) fn open_with(
+        path: &Path,
+        first: Revision,
+        sync_data: SyncData,
+    ) -> Result<(Self, Loaded), StoreError> {
         let file = lock(path)?;
         let mut disk = Disk {
             file,
+            sync_data,
             database: None,
         };
         let open = |disk: &mut Disk| {
@@ -118,6 +134,7 @@ impl Disk {
         self.database = None;
         let backend = LockedFile {
             file: self.file.try_clone()?,
+            sync_data: self.sync_data.clone(),
         };
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
@@ -306,9 +323,17 @@ fn prepare(database: &Database, first: Revision) -> Result<Revision, DiskError> 
 
 /// A file whose lock is somebody else's business: redb's own backend would give the lock up
 /// whenever the database is reopened.
-#[derive(Debug)]
 struct LockedFile {
     file: File,
+    sync_data: SyncData,
+}
+
+impl fmt::Debug for LockedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockedFile")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StorageBackend for LockedFile {
@@ -325,7 +350,7 @@ impl StorageBackend for LockedFile {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.file.sync_data()
+        (self.sync_data)(&self.file)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {

@@ -6,6 +6,7 @@ use crate::{WatchEvent, prefix_range};
 
 mod durability;
 mod faults;
+mod syncs;
 
 async fn fresh() -> (Arc<dyn Store>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
