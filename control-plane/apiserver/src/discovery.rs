@@ -2,9 +2,8 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use crate::{
     aggregation::Extension,
     custom_resources::Served,
     http::{json_response, text_response},
-    resource_metrics,
+    open_api, resource_metrics,
 };
 
 /// The Kubernetes version whose API this is.
@@ -64,9 +63,9 @@ pub(crate) fn respond(
             resource_metrics::resource_list()
         }
         ["apis", group, version] => resource_list(registry, group, version)?,
-        ["openapi", "v2"] => return Some(open_api_v2(served, headers)),
+        ["openapi", "v2"] => return Some(open_api::v2(served, headers)),
         ["openapi", "v3"] => {
-            let hash_of = |group: &str, version: &str| document(served, group, version).1;
+            let hash_of = |group: &str, version: &str| open_api::hash(served, group, version);
             let mut index = openapi::index(registry, hash_of);
             for (extension, text) in described(extensions) {
                 let root = extension.root();
@@ -76,7 +75,7 @@ pub(crate) fn respond(
             }
             index
         }
-        ["openapi", "v3", "api", version] => return open_api(served, "", version, headers),
+        ["openapi", "v3", "api", version] => return open_api::v3(served, "", version, headers),
         ["openapi", "v3", "apis", group, version] => {
             let mut others = described(extensions);
             return match others.find(|(one, _)| one.group == *group && one.version == *version) {
@@ -85,7 +84,7 @@ pub(crate) fn respond(
                     let response = json_response(StatusCode::OK, text);
                     Some(with_etag(response, &etag, headers))
                 }
-                None => open_api(served, group, version, headers),
+                None => open_api::v3(served, group, version, headers),
             };
         }
         [] => paths(registry),
@@ -219,7 +218,7 @@ fn legacy_resource(kind: &Kind) -> Value {
     entry
 }
 
-fn hash(value: impl Hash) -> String {
+pub(crate) fn hash(value: impl Hash) -> String {
     // Only has to differ where the content differs: no cryptography needed.
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
@@ -238,7 +237,7 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
         })
 }
 
-fn with_etag(
+pub(crate) fn with_etag(
     mut response: Response<ApiBody>,
     etag: &str,
     headers: &HeaderMap,
@@ -380,78 +379,4 @@ fn aggregated_resource(kind: &Kind) -> Value {
         entry["subresources"] = Value::Array(subresources);
     }
     entry
-}
-
-type Documents = HashMap<String, Bytes>;
-
-/// The documents of groups for which `wanted` holds, as text.
-fn documents(registry: &Registry, wanted: impl Fn(&str) -> bool) -> Documents {
-    let mut documents = Documents::new();
-    for (group, versions) in registry.groups() {
-        if !wanted(group) {
-            continue;
-        }
-        for version in versions {
-            if let Some(document) = openapi::document(registry, group, version) {
-                let text = Bytes::from(document.to_string());
-                documents.insert(openapi::group_path(group, version), text);
-            }
-        }
-    }
-    documents
-}
-
-/// The OpenAPI documents of the built-in kinds, made once.
-static BUILT_IN: LazyLock<Documents> = LazyLock::new(|| documents(Registry::get(), |_| true));
-
-/// A document's text and hash.
-fn document<'a>(served: &'a Served, group: &str, version: &str) -> (Option<&'a Bytes>, String) {
-    let registry = &served.registry;
-    let custom = served.documents.get_or_init(|| {
-        documents(registry, |group| {
-            let mut kinds = registry.kinds().iter();
-            kinds.any(|kind| kind.group == group && kind.strategy.custom().is_some())
-        })
-    });
-    let path = openapi::group_path(group, version);
-    let text = custom.get(&path).or_else(|| BUILT_IN.get(&path));
-    (text, hash(text))
-}
-
-fn open_api(
-    served: &Served,
-    group: &str,
-    version: &str,
-    headers: &HeaderMap,
-) -> Option<Response<ApiBody>> {
-    let (text, etag) = document(served, group, version);
-    let response = json_response(StatusCode::OK, text?.clone());
-    Some(with_etag(response, &etag, headers))
-}
-
-/// The OpenAPI v2 document in both forms, made at the first request for it.
-fn open_api_v2(served: &Served, headers: &HeaderMap) -> Response<ApiBody> {
-    let (json, protobuf) = served.document_v2.get_or_init(|| {
-        let whole = openapi::v2::whole(&served.registry);
-        (
-            Bytes::from(whole.to_string()),
-            Bytes::from(openapi::v2::protobuf(&whole)),
-        )
-    });
-    let wants_protobuf = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.split([',', ';']).next())
-        .is_some_and(|first| {
-            [openapi::v2::PROTOBUF, openapi::v2::PROTOBUF_ALIAS].contains(&first.trim())
-        });
-    let bytes = if wants_protobuf { protobuf } else { json };
-    let mut response = json_response(StatusCode::OK, bytes.clone());
-    if wants_protobuf {
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(openapi::v2::PROTOBUF),
-        );
-    }
-    with_etag(response, &hash(bytes), headers)
 }

@@ -42,6 +42,7 @@ mod http;
 mod metrics;
 mod names;
 mod node_proxy;
+mod open_api;
 pub mod pki;
 mod proxy;
 mod resource_metrics;

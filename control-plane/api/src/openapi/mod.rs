@@ -1,12 +1,13 @@
 //! The OpenAPI documents, made from the registry and the schema.
 //!
 //! ```text
-//!  schema tables ─► schemas ─┐
+//!  schema tables ─► schemas ─┐      with descriptions
 //!                            ├─► document (v3, one per group and version) ─► v2 (one for all)
 //!  registry ──────► paths ───┘                                                │
 //!                                                         v2_protobuf ◄───────┘
 //! ```
 
+mod descriptions;
 mod identity;
 mod paths;
 mod schemas;
@@ -130,6 +131,25 @@ mod tests {
             scale["put"]["x-kubernetes-group-version-kind"]["kind"],
             "Scale"
         );
+    }
+
+    #[test]
+    fn types_and_fields_carry_their_descriptions() {
+        let document = document(Registry::get(), "apps", "v1").unwrap();
+        let schemas = &document["components"]["schemas"];
+        let text = |pointer: &str| {
+            let found = schemas.pointer(pointer).and_then(Value::as_str);
+            found.unwrap_or_else(|| panic!("{pointer}")).to_owned()
+        };
+        let deployment = "/io.k8s.api.apps.v1.Deployment";
+        assert!(text(&format!("{deployment}/description")).starts_with("Deployment enables"));
+        let spec = text(&format!("{deployment}/properties/spec/description"));
+        assert!(
+            spec.starts_with("Specification of the desired behavior"),
+            "{spec}"
+        );
+        text("/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta/properties/labels/description");
+        text("/io.k8s.apimachinery.pkg.util.intstr.IntOrString/description");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::gvk;
+use super::{descriptions::Descriptions, gvk};
 use crate::{
     custom,
     registry::{Kind, Registry},
@@ -124,13 +124,28 @@ pub(super) fn components(needed: BTreeSet<TypeId>) -> Map<String, Value> {
             }
         }
     }
-    let types = all
-        .into_iter()
-        .map(|id| (open_api_name(id), object_schema(schema().object(id))));
-    let specials = specials
-        .into_iter()
-        .filter_map(|name| Some((name.to_string(), special(name)?)));
-    types.chain(specials).collect()
+    let mut descriptions = Descriptions::default();
+    let mut out = Map::new();
+    for id in all {
+        let schema = object_schema(schema().object(id), &mut descriptions);
+        out.insert(open_api_name(id), schema);
+    }
+    for name in specials {
+        let Some(mut schema) = special(name) else {
+            continue;
+        };
+        if let Some((package, short)) = name.rsplit_once('.') {
+            describe(&mut schema, descriptions.of_type(package, short));
+        }
+        out.insert(name.to_string(), schema);
+    }
+    out
+}
+
+fn describe(schema: &mut Value, description: Option<&str>) {
+    if let Some(text) = description {
+        schema["description"] = Value::from(text);
+    }
 }
 
 fn special_name(field_type: &FieldType) -> Option<&'static str> {
@@ -145,13 +160,17 @@ fn special_name(field_type: &FieldType) -> Option<&'static str> {
     })
 }
 
-fn object_schema(object: &ObjectType) -> Value {
-    let properties: Map<String, Value> = object
-        .fields
-        .iter()
-        .map(|field| (field.name.clone(), field_schema(object, field)))
-        .collect();
+fn object_schema(object: &ObjectType, descriptions: &mut Descriptions) -> Value {
+    let package = object.open_api_package;
+    let mut properties = Map::new();
+    for field in &object.fields {
+        let mut schema = field_schema(object, field);
+        let description = descriptions.of_field(package, object.name, &field.name);
+        describe(&mut schema, description);
+        properties.insert(field.name.clone(), schema);
+    }
     let mut out = json!({"type": "object", "properties": properties});
+    describe(&mut out, descriptions.of_type(package, object.name));
     let required: Vec<&str> = object
         .fields
         .iter()

@@ -188,8 +188,13 @@ mod tests {
         let surge = &whole["definitions"]["io.k8s.api.apps.v1.RollingUpdateDeployment"]["properties"]
             ["maxSurge"];
         assert_eq!(
-            surge,
-            &json!({"$ref": "#/definitions/io.k8s.apimachinery.pkg.util.intstr.IntOrString"})
+            surge["$ref"],
+            "#/definitions/io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+        );
+        let described = surge["description"].as_str().unwrap();
+        assert!(
+            described.starts_with("The maximum number of pods"),
+            "{described}"
         );
         let put = &whole["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["put"];
         let body = put["parameters"].as_array().unwrap().last().unwrap();
@@ -197,6 +202,13 @@ mod tests {
             body["schema"]["$ref"],
             "#/definitions/io.k8s.api.core.v1.Pod"
         );
-        assert!(protobuf(&whole).len() > 100_000);
+        let protobuf = protobuf(&whole);
+        assert!(protobuf.len() > 100_000);
+        let described = described.as_bytes();
+        assert!(
+            protobuf
+                .windows(described.len())
+                .any(|part| part == described)
+        );
     }
 }

@@ -17,6 +17,7 @@ mod document {
 mod schema {
     pub const REF: u32 = 1;
     pub const FORMAT: u32 = 2;
+    pub const DESCRIPTION: u32 = 4;
     pub const DEFAULT: u32 = 5;
     pub const REQUIRED: u32 = 19;
     pub const ADDITIONAL_PROPERTIES: u32 = 21;
@@ -60,6 +61,7 @@ fn encode_schema(value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     text(&mut out, schema::REF, value.get("$ref"));
     text(&mut out, schema::FORMAT, value.get("format"));
+    text(&mut out, schema::DESCRIPTION, value.get("description"));
     if let Some(default) = value.get("default") {
         put_bytes(&mut out, schema::DEFAULT, &any(default));
     }

@@ -2,16 +2,18 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, OnceLock},
 };
 
-use bytes::Bytes;
 use hull_api::{
     Kind, ObjectExt, Registry,
     custom::{CustomKinds, CustomResource, Definition, version_order},
 };
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
+
+use crate::open_api::{Documents, Packed};
 
 /// The kinds, and the documents about them as soon as somebody asked for them.
 #[derive(Debug)]
@@ -20,9 +22,9 @@ pub(crate) struct Served {
     /// Aggregated discovery: of the core group, of the others.
     pub aggregated: OnceLock<[String; 2]>,
     /// OpenAPI v3 by the group's path, of groups with custom resources.
-    pub documents: OnceLock<HashMap<String, Bytes>>,
+    pub documents: OnceLock<Documents>,
     /// OpenAPI v2: JSON and protobuf.
-    pub document_v2: OnceLock<(Bytes, Bytes)>,
+    pub document_v2: OnceLock<io::Result<(Packed, Packed)>>,
 }
 
 impl Served {

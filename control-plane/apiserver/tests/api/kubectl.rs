@@ -353,6 +353,15 @@ async fn kubectl_handles_config_and_waits_and_explains() {
     );
     let explained = kubectl.ok(&["explain", "pod.spec.containers.image"]).await;
     assert!(explained.contains("FIELD: image <string>"), "{explained}");
+    assert!(explained.contains("Container image name."), "{explained}");
+    let explained = kubectl.ok(&["explain", "pods.spec.containers"]).await;
+    for words in [
+        "List of containers belonging to the pod.",
+        "A single application container",
+        "Entrypoint array.",
+    ] {
+        assert!(explained.contains(words), "{words}: {explained}");
+    }
     let resources = kubectl.ok(&["api-resources"]).await;
     assert!(resources.contains("runtimeclasses"), "{resources}");
     assert!(
