@@ -50,6 +50,7 @@ mod stateful_set;
 pub mod storage_class;
 mod volume_attachment;
 mod volume_attributes_class;
+mod warnings;
 mod workload;
 
 pub use admission_registration::{
@@ -96,6 +97,7 @@ pub use stateful_set::STATEFUL_SETS;
 pub use storage_class::STORAGE_CLASSES;
 pub use volume_attachment::VOLUME_ATTACHMENTS;
 pub use volume_attributes_class::VOLUME_ATTRIBUTES_CLASSES;
+pub use warnings::warnings;
 
 use crate::registry::{Conversion, Keeping, Kind, Subresource};
 

@@ -94,6 +94,7 @@ pub(super) async fn create_object(
         }
         prepare(context, &mut attempt, ownership, dry_run).await?;
         validate(kind, &attempt)?;
+        context.warn_of(&attempt, None);
         check_grant(
             &context.backend.authorizer,
             context.user,

@@ -28,7 +28,7 @@ use http::{HeaderMap, Response};
 use hull_api::{
     ApiError, Kind,
     custom::CustomResource,
-    kinds::BINDINGS,
+    kinds::{self, BINDINGS},
     registry::{Keeping, Subresource},
 };
 use parking_lot::Mutex;
@@ -117,8 +117,15 @@ impl Context<'_> {
     /// Tells the client something besides the answer.
     pub(crate) fn warn(&self, warning: String) {
         let mut warnings = self.warnings.lock();
-        if warnings.len() < MAX_WARNINGS {
+        if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
             warnings.push(warning);
+        }
+    }
+
+    /// Tells the client what is doubtful about an object that is valid.
+    fn warn_of(&self, new: &Value, old: Option<&Value>) {
+        for warning in kinds::warnings(self.kind, new, old) {
+            self.warn(warning);
         }
     }
 

@@ -126,6 +126,9 @@ pub(super) async fn apply(
         prepare(kind, context.subresource, &mut new, &old);
     }
     validate(kind, context.subresource, &new, &old)?;
+    if context.subresource.is_none() {
+        context.warn_of(&new, Some(&old));
+    }
     check_grant(
         &context.backend.authorizer,
         context.user,

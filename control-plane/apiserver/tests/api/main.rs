@@ -36,6 +36,7 @@ mod services;
 mod tables;
 mod tls_server;
 mod tokens;
+mod warnings;
 mod watches;
 mod webhook_operations;
 mod webhooks;

@@ -84,7 +84,10 @@ fn annotations(pod: &Pod, spec: &PodSpec) -> HashMap<String, String> {
         .unwrap_or_default()
         .into_iter()
         .collect();
-    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    let grace = match spec.termination_grace_period_seconds.unwrap_or(30) {
+        ..0 => 1,
+        seconds => seconds,
+    };
     annotations.insert(labels::GRACE_PERIOD.into(), grace.to_string());
     for volume in spec.volumes.iter().flatten() {
         let Some(empty_dir) = &volume.empty_dir else {

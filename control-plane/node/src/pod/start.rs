@@ -181,7 +181,7 @@ impl Worker {
         let seconds = spec
             .and_then(|spec| spec.termination_grace_period_seconds)
             .unwrap_or(30);
-        let own = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let own = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
         let grace = self.kill_grace.unwrap_or(own);
         let mut ending = self.updates.clone();
         let stop = async {

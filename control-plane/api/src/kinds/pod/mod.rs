@@ -121,10 +121,12 @@ impl registry::Strategy for Strategy {
         if object.str_at("/spec/nodeName").is_empty() || finished {
             return 0;
         }
-        asked
-            .or(object.int_at("/spec/terminationGracePeriodSeconds"))
-            .unwrap_or(defaults::TERMINATION_GRACE_SECONDS)
-            .max(0)
+        let own = object.int_at("/spec/terminationGracePeriodSeconds");
+        match asked.or(own).unwrap_or(defaults::TERMINATION_GRACE_SECONDS) {
+            // What creates are warned of.
+            ..0 => 1,
+            seconds => seconds,
+        }
     }
 
     fn returns_deleted(&self) -> bool {

@@ -93,10 +93,6 @@ fn validate_dns(spec: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_numbers(spec: &Value, path: &Path, errors: &mut Errors) {
-    errors.check_non_negative(
-        &path.child("terminationGracePeriodSeconds"),
-        spec.int_at("/terminationGracePeriodSeconds"),
-    );
     if let Some(seconds) = spec.int_at("/activeDeadlineSeconds")
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
