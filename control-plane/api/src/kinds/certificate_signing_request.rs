@@ -32,6 +32,10 @@ struct Strategy;
 
 /// Shortest life of a certificate that may be asked for, in seconds.
 const MIN_EXPIRATION_SECONDS: i64 = 600;
+/// Longest name of a signer, bytes: a subdomain, a slash, a subdomain with a label before it.
+const MAX_SIGNER_BYTES: usize = 571;
+/// Of the version before, which signed by who asked.
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 /// Decisions, which only the approval subresource may change.
 const DECISIONS: [&str; 2] = ["Approved", "Denied"];
 
@@ -110,31 +114,14 @@ impl registry::Strategy for Strategy {
             errors.required(&spec.child("usages"), "");
         }
         for (index, usage) in usages.iter().enumerate() {
-            let usage = usage.as_str().unwrap_or("");
-            errors.check_supported(&spec.child("usages").index(index), usage, USAGES);
+            let path = spec.child("usages").index(index);
+            if usages[..index].contains(usage) {
+                errors.duplicate(&path, usage.clone());
+            }
+            errors.check_supported(&path, usage.as_str().unwrap_or(""), USAGES);
         }
         let signer = object.str_at("/spec/signerName");
-        let path = spec.child("signerName");
-        match signer.split_once('/') {
-            _ if signer.is_empty() => errors.required(&path, ""),
-            Some((domain, rest)) if !rest.is_empty() && !rest.contains('/') => {
-                for why in names::subdomain(domain) {
-                    errors.invalid(&path, signer, why);
-                }
-                if !domain.contains('.') {
-                    errors.invalid(
-                        &path,
-                        signer,
-                        "should be a domain with at least two segments separated by dots",
-                    );
-                }
-            }
-            _ => errors.invalid(
-                &path,
-                signer,
-                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-            ),
-        }
+        validate_signer(signer, &spec.child("signerName"), errors);
         if let Some(seconds) = object.int_at("/spec/expirationSeconds")
             && seconds < MIN_EXPIRATION_SECONDS
         {
@@ -208,6 +195,9 @@ impl registry::Strategy for Strategy {
                 "updates may not replace existing certificate",
             );
         }
+        if after != before {
+            validate_certificate(after, errors);
+        }
         validate_conditions(new, old, errors);
     }
 
@@ -236,6 +226,69 @@ impl registry::Strategy for Strategy {
             Value::from(duration),
             Value::from(condition_cell(object)),
         ]
+    }
+}
+
+/// `example.com/signer-name`.
+fn validate_signer(signer: &str, path: &Path, errors: &mut Errors) {
+    if signer == LEGACY_SIGNER {
+        let why = "the legacy signerName is not allowed via this API version";
+        return errors.invalid(path, signer, why);
+    }
+    let (domain, name) = match signer.split_once('/') {
+        _ if signer.is_empty() => return errors.required(path, ""),
+        Some((domain, name)) if !name.contains('/') => (domain, name),
+        _ => {
+            let why =
+                "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+            return errors.invalid(path, signer, why);
+        }
+    };
+    if domain.len() > names::SUBDOMAIN_MAX {
+        errors.too_long(path, names::SUBDOMAIN_MAX);
+    }
+    for label in domain.split('.') {
+        for why in names::label(label) {
+            errors.invalid(path, domain, format!("validating label {label:?}: {why}"));
+        }
+    }
+    if !domain.contains('.') {
+        let why = "should be a domain with at least two segments separated by dots";
+        errors.invalid(path, domain, why);
+    }
+    for label in name.split('.') {
+        for why in names::subdomain(label) {
+            errors.invalid(path, name, format!("validating label {label:?}: {why}"));
+        }
+    }
+    if signer.len() > MAX_SIGNER_BYTES {
+        errors.too_long(path, MAX_SIGNER_BYTES);
+    }
+}
+
+/// PEM of certificates and nothing else. Whether they are certificates is their signer's affair.
+fn validate_certificate(certificate: &str, errors: &mut Errors) {
+    let text = STANDARD.decode(certificate).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let kinds = text.lines().filter_map(|line| {
+        let line = line.strip_prefix("-----BEGIN ")?;
+        line.trim_end().strip_suffix("-----")
+    });
+    let mut blocks = 0;
+    let mut refuse = |why: String| {
+        let path = Path::new("status.certificate");
+        errors.invalid(&path, "<certificate data>", why);
+    };
+    for kind in kinds {
+        blocks += 1;
+        if kind != "CERTIFICATE" {
+            return refuse(format!(
+                "only CERTIFICATE PEM blocks are allowed, found {kind:?}"
+            ));
+        }
+    }
+    if blocks == 0 && !certificate.is_empty() {
+        refuse("must contain at least one CERTIFICATE PEM block".to_owned());
     }
 }
 
@@ -326,7 +379,7 @@ fn validate_conditions(new: &Value, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// PEM of the right kind. Whether the content is a request is for the signer to find out.
+/// PEM of the right kind. The API server reads what is in it.
 fn validate_request(request: &str, path: &Path, errors: &mut Errors) {
     const BEGIN: &str = "-----BEGIN CERTIFICATE REQUEST-----";
     let pem = STANDARD

@@ -100,6 +100,11 @@ pub(super) async fn bind_named(verb: &str, context: &Context<'_>) -> HandlerResu
 pub(super) async fn bind(context: &Context<'_>) -> HandlerResult {
     let mut binding = read_as(context, &BINDING)?.object;
     check_namespace(context.kind, context.namespace, &mut binding)?;
+    if binding.name() != context.name {
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
+    }
     let dry_run = context.query.dry_run("CreateOptions", context.name)?;
     admit_part(context, &BINDING, &mut binding, dry_run).await?;
     let node = binding.str_at("/target/name");

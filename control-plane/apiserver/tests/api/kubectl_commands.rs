@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    certificates,
     harness::{DEPLOYMENTS, TestServer, config_map},
     kubectl::{DEPLOYMENT, Kubectl},
 };
@@ -246,7 +247,7 @@ async fn kubectl_taints_cordons_and_decides_requests_for_certificates() {
         let request = json!({"apiVersion": "certificates.k8s.io/v1",
             "kind": "CertificateSigningRequest", "metadata": {"name": name},
             "spec": {"signerName": "example.com/signer", "usages": ["client auth"],
-            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="}});
+            "request": certificates::encoded_request("x")}});
         server.admin.post(REQUESTS, &request).await.ok();
     }
     let csr = "certificatesigningrequest.certificates.k8s.io";

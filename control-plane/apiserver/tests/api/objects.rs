@@ -322,6 +322,14 @@ async fn a_pod_is_bound_once() {
     let server = TestServer::start().await;
     let client = &server.admin;
     client.post(PODS, &pod("p")).await.ok();
+    let path = format!("{PODS}/p/binding");
+    for metadata in [json!({"name": "q"}), json!({})] {
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata,
+            "target": {"kind": "Node", "name": "node-a"}});
+        let (code, reason, message) = client.post(&path, &binding).await.refused();
+        assert_eq!((code, reason.as_str()), (400, "BadRequest"));
+        assert_eq!(message, "name in URL does not match name in Binding object");
+    }
     assert_eq!(bind(client, "p", "node-a").await.code, 201);
     let bound = client.get(&format!("{PODS}/p")).await.ok();
     assert_eq!(bound["spec"]["nodeName"], "node-a");

@@ -4,7 +4,10 @@ use http::Method;
 use hull_api::{Registry, protobuf};
 use serde_json::{Value, json};
 
-use crate::harness::{ApiClient, TestServer};
+use crate::{
+    certificates,
+    harness::{ApiClient, TestServer},
+};
 
 fn template(restart: &str) -> Value {
     json!({"metadata": {"labels": {"app": "a"}},
@@ -66,7 +69,7 @@ fn minimal(kind: &str) -> Value {
         "ServiceCIDR" => json!({"spec": {"cidrs": ["10.9.0.0/16"]}}),
         "CertificateSigningRequest" => {
             json!({"spec": {"signerName": "example.com/signer", "usages": ["client auth"],
-            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="}})
+            "request": certificates::encoded_request("x")}})
         }
         "DeviceClass" => json!({"spec": {"selectors": [{"cel": {"expression": "true"}}]}}),
         "ResourceClaim" => {
