@@ -17,6 +17,8 @@ pub struct ApiServerConfig {
     pub bookmark_interval: Duration,
     /// Longest answer of a server that extends the API; of a watch or stream its beginning.
     pub extension_timeout: Duration,
+    /// Longest time to answer a request that does not last; clients may ask for less.
+    pub request_timeout: Duration,
     /// Pods need their service account and get its token mounted. Off as long as node agents do
     /// not mount projected tokens: pods with such a volume would not start.
     pub service_account_admission: bool,
@@ -41,6 +43,7 @@ impl ApiServerConfig {
             event_ttl: limits::EVENT_TTL,
             bookmark_interval: limits::BOOKMARK_INTERVAL,
             extension_timeout: limits::EXTENSION_TIMEOUT,
+            request_timeout: limits::REQUEST_TIMEOUT,
             service_account_admission: false,
             service_network: ServiceNetwork::default(),
             advertise: None,
@@ -119,8 +122,7 @@ pub mod limits {
     pub const KEPT_CONVERSIONS: usize = 4096;
     /// Memory that they take together, in bytes.
     pub const KEPT_CONVERSION_BYTES: usize = 64 * 1024 * 1024;
-    /// Longest time to answer a request that does not last; Kubernetes' limit. Clients may ask
-    /// for less (`timeout`).
+    /// Default of [`crate::ApiServerConfig::request_timeout`]; Kubernetes' default.
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
     /// Longest wait for a seat, then 429; Kubernetes' limit.
     pub const QUEUE_WAIT: Duration = Duration::from_secs(15);

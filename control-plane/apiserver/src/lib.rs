@@ -50,6 +50,7 @@ mod server;
 mod service;
 mod service_network;
 mod storage;
+mod timeout;
 mod tls;
 mod watch_cache;
 mod webhook_client;

@@ -97,6 +97,7 @@ impl ApiServer {
             dynamic: Dynamic::default(),
             bookmark_interval: config.bookmark_interval,
             extension_timeout: config.extension_timeout,
+            request_timeout: config.request_timeout,
             service_account_admission: config.service_account_admission,
         });
         let feed = tokio::spawn(watch_cache::run(cache, store, loaded));

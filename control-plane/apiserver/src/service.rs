@@ -34,8 +34,8 @@ use crate::{
         add_warning, compress, error_response, error_response_as, json_response, prefers_protobuf,
         text_response,
     },
-    limits,
     resource_metrics::{ResourceMetrics, Wanted},
+    timeout::in_time,
 };
 
 /// What every request needs.
@@ -135,7 +135,7 @@ where
     let outcome = if long {
         answered.await
     } else {
-        in_time(&info, answered).await
+        in_time(&info, shared.backend.request_timeout, answered).await
     };
     let mut response = match outcome {
         Ok(response) => response,
@@ -156,7 +156,7 @@ where
     drop(guard);
     let response = match admitted {
         Some(seat) if response.extensions().get::<Streamed>().is_some() => {
-            response.map(|body| keep_seat(body, seat))
+            response.map(|body| keep_seat(body, seat, shared.backend.request_timeout))
         }
         _ => response,
     };
@@ -187,11 +187,11 @@ where
 
 /// An answer that is written while it is sent keeps its seat meanwhile, but no longer than a
 /// request may take: who does not read must not keep others out.
-fn keep_seat(body: ApiBody, seat: Admitted) -> ApiBody {
+fn keep_seat(body: ApiBody, seat: Admitted, most: Duration) -> ApiBody {
     let (over, sent) = oneshot::channel::<()>();
     tokio::spawn(async move {
         // An error too says that the body is gone.
-        let _ = tokio::time::timeout(limits::REQUEST_TIMEOUT, sent).await;
+        let _ = tokio::time::timeout(most, sent).await;
         drop(seat);
     });
     body.map_frame(move |frame| {
@@ -199,62 +199,6 @@ fn keep_seat(body: ApiBody, seat: Admitted) -> ApiBody {
         frame
     })
     .boxed_unsync()
-}
-
-/// The answer, or an error when the request's time is over. A write may have happened all the
-/// same.
-async fn in_time(
-    info: &RequestInfo,
-    answered: impl Future<Output = Result<Response<ApiBody>, ApiError>>,
-) -> Result<Response<ApiBody>, ApiError> {
-    let limit = match info.query.get("timeout") {
-        "" => limits::REQUEST_TIMEOUT,
-        text => parse_timeout(text)
-            .ok_or_else(|| {
-                ApiError::bad_request(format!(
-                    "invalid timeout specified in the request URL: {text:?}"
-                ))
-            })?
-            .min(limits::REQUEST_TIMEOUT),
-    };
-    match tokio::time::timeout(limit, answered).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(ApiError::new(
-            Reason::Timeout,
-            "Timeout: request did not complete within the allotted timeout",
-        )),
-    }
-}
-
-/// `10s`, `1m30s`, `500ms` … `0s` and an empty text mean that the client does not care.
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(end);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        let part = number.parse::<f64>().ok()? * seconds;
-        total = total.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
-        rest = tail;
-    }
-    Some(if total.is_zero() {
-        limits::REQUEST_TIMEOUT
-    } else {
-        total
-    })
 }
 
 /// What goes with a request while it is answered.

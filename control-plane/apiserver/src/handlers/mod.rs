@@ -77,6 +77,7 @@ pub(crate) struct Backend {
     pub bookmark_interval: Duration,
     /// Longest answer of a server that extends the API.
     pub extension_timeout: Duration,
+    pub request_timeout: Duration,
     pub service_account_admission: bool,
 }
 

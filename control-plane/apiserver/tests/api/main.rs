@@ -34,6 +34,7 @@ mod security;
 mod server_side_apply;
 mod services;
 mod tables;
+mod timeouts;
 mod tls_server;
 mod tokens;
 mod warnings;
