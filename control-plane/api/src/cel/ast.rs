@@ -63,6 +63,7 @@ pub(super) enum Macro {
     Filter,
     TransformList,
     TransformMap,
+    TransformMapEntry,
 }
 
 /// An expression.

@@ -76,6 +76,9 @@ impl<'n> Checker<'_, 'n> {
             Expr::Call(target, name, arguments) => {
                 each(&mut target.iter().map(AsRef::as_ref).chain(arguments))?;
                 call(target.is_some(), name, arguments)?;
+                if let (Some(target), "format") = (target, name.as_str()) {
+                    functions::format::check(target, arguments).map_err(CompileError::Format)?;
+                }
             }
             Expr::Loop(inner) => {
                 let over = self.shape(&inner.over, scope)?;

@@ -68,7 +68,12 @@ impl<'a> Run<'_, 'a> {
     /// Takes the price of work on something of a size.
     pub(super) fn spend(&mut self, size: usize) -> Result<(), EvalError> {
         let price = u64::try_from(size / BYTES_PER_STEP).unwrap_or(u64::MAX);
-        match self.left.checked_sub(price.saturating_add(1)) {
+        self.charge(price.saturating_add(1))
+    }
+
+    /// Takes a price.
+    pub(super) fn charge(&mut self, steps: u64) -> Result<(), EvalError> {
+        match self.left.checked_sub(steps) {
             Some(left) => {
                 self.left = left;
                 Ok(())
@@ -202,10 +207,11 @@ impl<'a> Run<'_, 'a> {
             Value::Optional(None) => Ok(Value::Optional(None)),
             Value::Optional(Some(inner)) => self.select(*inner, field, true),
             Value::Null if optional => Ok(Value::Optional(None)),
-            other => Err(EvalError::Overload(format!(
-                "{}.{field}",
-                other.type_name()
-            ))),
+            other => match &other {
+                Value::Check(check) => check.field(field),
+                _ => None,
+            }
+            .ok_or_else(|| EvalError::Overload(format!("{}.{field}", other.type_name()))),
         }
     }
 
@@ -330,7 +336,11 @@ impl<'a> Run<'_, 'a> {
                 }
             }
             let outcome = self.eval(&each.body, Some(scope));
-            if state.take(each.what, outcome, first)? {
+            if each.what == Macro::TransformMapEntry {
+                let made = outcome?;
+                self.spend(state.entries.len().saturating_mul(made.size()))?;
+                state.insert(made)?;
+            } else if state.take(each.what, outcome, first)? {
                 break;
             }
         }
@@ -381,8 +391,24 @@ impl<'a> Gathered<'a> {
             }
             Macro::Map | Macro::TransformList => self.items.push(outcome?),
             Macro::TransformMap => self.entries.push((first, outcome?)),
+            Macro::TransformMapEntry => self.insert(outcome?)?,
         }
         Ok(false)
+    }
+
+    /// The entries of a map that was made for one element.
+    fn insert(&mut self, made: Value<'a>) -> Result<(), EvalError> {
+        let Value::Map(map) = made else {
+            return Err(EvalError::Overload(made.type_name().to_string()));
+        };
+        for (key, value) in map.entries() {
+            if self.entries.iter().any(|(known, _)| known.equals(&key)) {
+                let key = key.to_text().unwrap_or_default();
+                return Err(failed(format!("insert failed: key {key} already exists")));
+            }
+            self.entries.push((key, value));
+        }
+        Ok(())
     }
 
     fn finish(self, what: Macro) -> Outcome<'a> {
@@ -393,7 +419,9 @@ impl<'a> Gathered<'a> {
             },
             Macro::ExistsOne => Ok(Value::Bool(self.count == 1)),
             Macro::Map | Macro::Filter | Macro::TransformList => Ok(Value::list(self.items)),
-            Macro::TransformMap => Ok(Value::Map(Map::Owned(Rc::new(self.entries)))),
+            Macro::TransformMap | Macro::TransformMapEntry => {
+                Ok(Value::Map(Map::Owned(Rc::new(self.entries))))
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ use regex::{Regex, RegexBuilder};
 use crate::custom::Node;
 
 pub use eval::EvalError;
+pub use functions::authorizer::{Authorizer, Check, Question, Verdict};
 pub use value::{Map, Value};
 
 /// Longest expression, in bytes.
@@ -74,6 +75,9 @@ pub enum CompileError {
     /// A constant pattern that is none.
     #[error("invalid matches argument: {0}")]
     Pattern(String),
+    /// A constant format that is none.
+    #[error("{0}")]
+    Format(String),
     /// Longer than allowed.
     #[error("expression exceeds the limit of {MAX_BYTES} bytes")]
     TooLong,
@@ -169,6 +173,37 @@ impl Program {
         known.insert(text.to_string(), regex.clone());
         Ok(regex)
     }
+}
+
+/// A name that a variable can have.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    const RESERVED: [&str; 21] = [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ];
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| word(c) && !c.is_ascii_digit())
+        && name.chars().all(word)
+        && !RESERVED.contains(&name)
 }
 
 fn pattern(text: &str) -> Result<Regex, String> {

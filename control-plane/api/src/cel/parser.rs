@@ -342,6 +342,7 @@ impl Parser<'_> {
             "filter" => (Macro::Filter, 2),
             "transformList" => (Macro::TransformList, 4),
             "transformMap" => (Macro::TransformMap, 4),
+            "transformMapEntry" => (Macro::TransformMapEntry, 4),
             _ => return Ok(Expr::Call(Some(Box::new(target)), name, arguments)),
         };
         let wrong = || self.error(&format!("{name}() takes variables and expressions"));
@@ -354,7 +355,10 @@ impl Parser<'_> {
             _ => Err(wrong()),
         };
         let first = variable()?;
-        let pairs = matches!(what, Macro::TransformList | Macro::TransformMap);
+        let pairs = matches!(
+            what,
+            Macro::TransformList | Macro::TransformMap | Macro::TransformMapEntry
+        );
         let two = pairs || (arguments.len() == 2 && !matches!(what, Macro::Map | Macro::Filter));
         let mut variable = || match arguments.next() {
             Some(Expr::Ident(name)) => Ok(name),

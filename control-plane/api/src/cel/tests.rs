@@ -121,6 +121,55 @@ fn expressions_have_the_values_that_kubernetes_gives_them() {
             "[1, 2, 2].distinct() == [1, 2] && [[1], [2]].flatten() == [1, 2] && [3, 1].sort() == [1, 3]",
             json!(true),
         ),
+        (
+            "semver('1.2.3').isLessThan(semver('1.10.0')) && semver('1.0.0-rc.1').compareTo(semver('1.0.0')) == -1",
+            json!(true),
+        ),
+        (
+            "semver('1.2.3').major() + semver('1.2.3').minor() + semver('1.2.3').patch()",
+            json!(6),
+        ),
+        (
+            "isSemver('1.0.0-alpha+001') && !isSemver('v1.0') && !isSemver('01.0.0') && isSemver('v01.0', true)",
+            json!(true),
+        ),
+        (
+            "semver('v1.01', true) == semver('1.1.0') && semver('1.0.0-alpha.2').isLessThan(semver('1.0.0-alpha.beta'))",
+            json!(true),
+        ),
+        (
+            "format.dns1123Label().validate('A').value()[0].contains('RFC 1123 label')",
+            json!(true),
+        ),
+        (
+            "!format.dns1123LabelPrefix().validate('a-').hasValue() && format.dns1123Label().validate('a-').hasValue()",
+            json!(true),
+        ),
+        (
+            "format.named('uuid').value().validate('x').value() == ['does not match the UUID format'] && !format.named('no').hasValue()",
+            json!(true),
+        ),
+        (
+            "['date', 'datetime', 'byte', 'uri', 'labelValue', 'qualifiedName', 'dns1035Label', 'dns1035LabelPrefix', 'dns1123Subdomain', 'dns1123SubdomainPrefix'].all(f, format.named(f).value().validate('*! *').hasValue())",
+            json!(true),
+        ),
+        (
+            "self.m.transformMapEntry(k, v, {v: k}) == {1: 'a', 2: 'b'} && self.l.transformMapEntry(i, v, v > 1, {v: i}) == {2: 1, 3: 2}",
+            json!(true),
+        ),
+        (
+            "self.l.first().value() + self.l.last().value() == 4 && !self.empty.first().hasValue()",
+            json!(true),
+        ),
+        (
+            "optional.unwrap([optional.of(1), optional.none()]) == [1] && [optional.of(2)].unwrapOpt() == [2]",
+            json!(true),
+        ),
+        (
+            "string(0.000001) + ' ' + string(1e100) + ' ' + string(100000.5)",
+            json!("1e-06 1e+100 100000.5"),
+        ),
+        ("strings.quote('a\"\\n')", json!("\"a\\\"\\n\"")),
         ("r'\\d' + \"\\u0041\" + '''x'''", json!("\\dAx")),
         ("0x10 + 1 // comment", json!(17)),
         ("b'abc' == bytes('abc')", json!(true)),
@@ -146,6 +195,11 @@ fn failures_name_themselves() {
         ),
         ("-(-9223372036854775807 - 1)", "integer overflow"),
         ("optional.none().value()", "optional.none() dereference"),
+        ("semver('1.0')", "No Major.Minor.Patch elements found"),
+        (
+            "[1, 2].transformMapEntry(i, v, {'a': v})",
+            "insert failed: key a already exists",
+        ),
         ("'a'.matches(self.s + '(')", "error parsing regexp"),
         ("(-9223372036854775807 - 1) / -1", "integer overflow"),
     ] {

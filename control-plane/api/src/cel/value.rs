@@ -5,7 +5,7 @@ use std::{cmp::Ordering, net::IpAddr, rc::Rc};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map as JsonMap, Value as Json};
 
-use super::functions::url::Url;
+use super::functions::{authorizer::Check, formats::Format, semver::Version, url::Url};
 use crate::{
     custom::{Node, ValueType},
     quantity::Quantity,
@@ -86,6 +86,12 @@ pub enum Value<'a> {
     Cidr(IpAddr, u8),
     /// A URL.
     Url(Rc<Url>),
+    /// A semantic version.
+    Semver(Rc<Version>),
+    /// A named format.
+    Format(&'static Format),
+    /// `authorizer`, and what it makes.
+    Check(Rc<Check<'a>>),
 }
 
 impl<'a> Value<'a> {
@@ -97,6 +103,14 @@ impl<'a> Value<'a> {
     /// A list made by the expression.
     pub fn list(items: Vec<Value<'a>>) -> Self {
         Value::List(List::Owned(Rc::new(items)))
+    }
+
+    /// The text that it is.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::String(text) => Some(text.as_str()),
+            _ => None,
+        }
     }
 
     /// A JSON value of a type.
@@ -147,6 +161,9 @@ impl<'a> Value<'a> {
             Value::Ip(_) => "net.IP",
             Value::Cidr(..) => "net.CIDR",
             Value::Url(_) => "kubernetes.URL",
+            Value::Semver(_) => "kubernetes.Semver",
+            Value::Format(_) => "kubernetes.NamedFormat",
+            Value::Check(check) => check.type_name(),
         }
     }
 
@@ -174,6 +191,8 @@ impl<'a> Value<'a> {
             (Value::Ip(a), Value::Ip(b)) => a == b,
             (Value::Cidr(a, x), Value::Cidr(b, y)) => (a, x) == (b, y),
             (Value::Url(a), Value::Url(b)) => a.text == b.text,
+            (Value::Semver(a), Value::Semver(b)) => a.order(b) == Ordering::Equal,
+            (Value::Format(a), Value::Format(b)) => a.name == b.name,
             _ => self.order(other) == Some(Ordering::Equal),
         }
     }
@@ -242,7 +261,7 @@ impl<'a> Value<'a> {
             Value::Bool(value) => value.to_string(),
             Value::Int(value) => value.to_string(),
             Value::Uint(value) => value.to_string(),
-            Value::Double(value) => value.to_string(),
+            Value::Double(value) => shortest_double(*value),
             Value::Bytes(bytes) => String::from_utf8(bytes.to_vec()).ok()?,
             Value::Timestamp(time) => time.to_string(),
             Value::Duration(duration) => format!("{}s", duration.as_secs_f64()),
@@ -250,10 +269,37 @@ impl<'a> Value<'a> {
             Value::Ip(ip) => ip.to_string(),
             Value::Cidr(ip, bits) => format!("{ip}/{bits}"),
             Value::Url(url) => url.text.clone(),
+            Value::Semver(version) => version.to_string(),
             Value::Type(name) => (*name).to_string(),
-            Value::Null | Value::List(_) | Value::Map(_) | Value::Optional(_) => return None,
+            Value::Null
+            | Value::List(_)
+            | Value::Map(_)
+            | Value::Optional(_)
+            | Value::Format(_)
+            | Value::Check(_) => {
+                return None;
+            }
         })
     }
+}
+
+/// The shortest text that stands for a double; with an exponent where Go has one (`%g`).
+pub(super) fn shortest_double(number: f64) -> String {
+    const EXPONENTS_WITHOUT: std::ops::Range<i32> = -4..21;
+    if number.is_infinite() {
+        let text = if number > 0.0 { "+Inf" } else { "-Inf" };
+        return text.to_string();
+    }
+    let scientific = format!("{number:e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
+        return scientific;
+    };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if EXPONENTS_WITHOUT.contains(&exponent) {
+        return number.to_string();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
 }
 
 /// Texts of some formats are something else in expressions.

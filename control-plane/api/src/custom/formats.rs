@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use crate::{names, time};
 
 /// A text has a format; formats that are not known hold for every text.
-pub(super) fn holds(format: &str, text: &str) -> bool {
+pub(crate) fn holds(format: &str, text: &str) -> bool {
     match format {
         "date-time" | "datetime" => time::parse(text).is_some(),
         "date" => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,

@@ -42,6 +42,7 @@ mod validate;
 
 pub use check::check_schema;
 pub use definition::{Definition, version_order};
+pub(crate) use formats::holds as format_holds;
 pub use json_path::{JsonPath, JsonPathError};
 pub use kinds::{CustomKinds, TooManyKinds};
 pub use node::{Additional, CompileError, MAX_NODES, Node, ValueType};

@@ -1,6 +1,6 @@
 //! Sizes and conversions.
 
-use super::{Outcome, net, time, url};
+use super::{Outcome, format, net, time, url};
 use crate::{
     cel::{
         eval::{EvalError, Run, failed},
@@ -68,7 +68,7 @@ pub(super) fn call<'a>(
             let escaped = text.as_str().replace('~', "~0").replace('/', "~1");
             Ok(Value::owned(escaped))
         }
-        ("strings.quote", Value::String(text)) => Ok(Value::owned(format!("{:?}", text.as_str()))),
+        ("strings.quote", Value::String(text)) => Ok(Value::owned(format::quoted(text.as_str()))),
         ("lists.range", Value::Int(end)) if (0..=MAX_RANGE).contains(end) => {
             match run.spend(
                 usize::try_from(*end)

@@ -66,12 +66,31 @@ pub(super) fn call<'a>(
             items.sort_by(|a, b| a.order(b).unwrap_or(Ordering::Equal));
             Ok(Value::list(items))
         }
+        ("first", []) => Ok(optional(list.iter().next())),
+        ("last", []) => Ok(optional(list.iter().last())),
+        ("unwrapOpt", []) => unwrap(list)?,
         ("flatten", []) => flatten(run, list, 1),
         ("flatten", [Value::Int(depth)]) if (0..=MAX_FLATTEN).contains(depth) => {
             flatten(run, list, *depth)
         }
         _ => return None,
     })
+}
+
+fn optional(value: Option<Value<'_>>) -> Value<'_> {
+    Value::Optional(value.map(Box::new))
+}
+
+/// The values that are there, of a list of values that may be absent.
+fn unwrap<'a>(list: &List<'a>) -> Option<Outcome<'a>> {
+    let mut out = Vec::new();
+    for item in list.iter() {
+        let Value::Optional(found) = item else {
+            return None;
+        };
+        out.extend(found.map(|value| *value));
+    }
+    Some(Ok(Value::list(out)))
 }
 
 fn sum<'a>(list: &List<'a>) -> Option<Outcome<'a>> {

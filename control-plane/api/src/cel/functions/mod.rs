@@ -1,11 +1,15 @@
 //! The functions that expressions may call.
 
+pub(super) mod authorizer;
 mod convert;
+pub(super) mod format;
+pub(super) mod formats;
 mod lists;
 mod net;
 mod numbers;
 mod optional;
 mod quantities;
+pub(super) mod semver;
 mod strings;
 pub(super) mod time;
 pub(super) mod url;
@@ -153,6 +157,32 @@ static FUNCTIONS: &[Function] = &[
     on("getPort", 0, 0),
     on("getEscapedPath", 0, 0),
     on("getQuery", 0, 0),
+    on("format", 1, 1),
+    of("format.named", 1, 1),
+    on("validate", 1, 1),
+    of("semver", 1, 2),
+    of("isSemver", 1, 2),
+    on("major", 0, 0),
+    on("minor", 0, 0),
+    on("patch", 0, 0),
+    on("first", 0, 0),
+    on("last", 0, 0),
+    on("unwrapOpt", 0, 0),
+    of("optional.unwrap", 1, 1),
+    on("path", 1, 1),
+    on("group", 1, 1),
+    on("serviceAccount", 2, 2),
+    on("resource", 1, 1),
+    on("subresource", 1, 1),
+    on("namespace", 1, 1),
+    on("name", 1, 1),
+    on("fieldSelector", 1, 1),
+    on("labelSelector", 1, 1),
+    on("check", 1, 1),
+    on("allowed", 0, 0),
+    on("reason", 0, 0),
+    on("errored", 0, 0),
+    on("error", 0, 0),
 ];
 
 /// Whether a call fits a function.
@@ -167,6 +197,15 @@ pub(super) enum Known {
 
 /// Looks a call up.
 pub(super) fn known(name: &str, on_value: bool, arguments: usize) -> Known {
+    if let Some(format) = name.strip_prefix("format.")
+        && formats::is_known(format)
+        && format != "named"
+    {
+        return match (on_value, arguments) {
+            (false, 0) => Known::Yes,
+            _ => Known::OtherArguments,
+        };
+    }
     let mut result = Known::No;
     for function in FUNCTIONS.iter().filter(|function| function.name == name) {
         let fits = (function.least..=function.most).contains(&arguments);
@@ -217,7 +256,16 @@ pub(super) fn call<'a>(
         [Value::Quantity(_), ..] if on_value => quantities::call(name, values),
         [Value::Ip(_) | Value::Cidr(..), ..] if on_value => net::call(name, values),
         [Value::Url(url)] if on_value => url::call(name, url),
+        [Value::Check(check), rest @ ..] if on_value => authorizer::call(run, name, check, rest),
         [Value::Timestamp(_) | Value::Duration(_), ..] if on_value => time::call(name, values),
+        [Value::Semver(version), rest @ ..] if on_value => semver::call(name, version, rest),
+        [Value::Format(format), rest @ ..] if on_value => formats::call(name, format, rest),
+        [Value::String(text), Value::List(list)] if on_value && name == "format" => {
+            Some(format::call(run, text.as_str(), list))
+        }
+        [Value::List(list)] if name == "optional.unwrap" => {
+            lists::call(run, "unwrapOpt", list, &[])
+        }
         [Value::List(list), rest @ ..] if on_value => lists::call(run, name, list, rest),
         [Value::String(text), rest @ ..] if on_value || name == "matches" => {
             strings::call(run, name, text.as_str(), rest)
@@ -225,6 +273,10 @@ pub(super) fn call<'a>(
         _ if name.starts_with("math.") => numbers::call(name, values),
         _ if name.starts_with("optional.") => optional::call(name, values),
         _ if name.starts_with("sets.") => lists::sets(run, name, values),
+        _ if name.ends_with("emver") => semver::convert(name, values),
+        _ if name.starts_with("format.") => {
+            formats::find(name.trim_start_matches("format."), values)
+        }
         _ => convert::call(run, name, values),
     };
     found.unwrap_or_else(|| Err(no_overload(name, values)))

@@ -63,6 +63,11 @@ impl Url {
     }
 }
 
+/// It is one.
+pub(super) fn is_url(text: &str) -> bool {
+    parse(text).is_some()
+}
+
 pub(super) fn convert<'a>(name: &str, text: &str) -> Outcome<'a> {
     match (name, parse(text)) {
         ("isURL", parsed) => Ok(Value::Bool(parsed.is_some())),
