@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::{
     ApiBody, UserInfo,
     admission::admit_connect,
+    audit::Recorder,
     handlers::Context,
     http::{Accept, Encoding, Query, RequestInfo},
     node_proxy, proxy,
@@ -27,6 +28,7 @@ pub(crate) struct Connection<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub part: Subresource,
+    pub recorder: Option<&'a Recorder>,
 }
 
 /// Such a part.
@@ -102,6 +104,7 @@ impl Connection<'_> {
             body: Bytes::new(),
             accept: Accept::Object(Encoding::Json),
             warnings: &Mutex::default(),
+            recorder: self.recorder,
         };
         admit_connect(&context, parts.uri.path()).await
     }

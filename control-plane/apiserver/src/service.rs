@@ -310,6 +310,7 @@ where
             namespace,
             name,
             part,
+            recorder,
         };
         return connection.open(shared, parts, request_body).await;
     }
@@ -339,6 +340,7 @@ where
         body: request_body,
         accept,
         warnings: &warnings,
+        recorder,
     };
     let mut response = handlers::handle(info.verb, context).await?;
     for warning in warnings.into_inner() {

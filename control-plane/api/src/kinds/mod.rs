@@ -54,10 +54,10 @@ mod warnings;
 mod workload;
 
 pub use admission_registration::{
-    MUTATING_ADMISSION_POLICIES, MUTATING_ADMISSION_POLICY_BINDINGS,
+    ExpressionPurpose, MUTATING_ADMISSION_POLICIES, MUTATING_ADMISSION_POLICY_BINDINGS,
     MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_ADMISSION_POLICIES,
     VALIDATING_ADMISSION_POLICY_BINDINGS, VALIDATING_WEBHOOK_CONFIGURATIONS,
-    compile_mutation_expression, compile_policy_expression,
+    compile_policy_expression,
 };
 pub use api_service::{API_SERVICES, AVAILABLE as API_SERVICE_AVAILABLE};
 pub use binding::BINDINGS;

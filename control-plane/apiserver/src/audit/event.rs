@@ -29,8 +29,8 @@ pub(super) struct Record {
     received: jiff::Timestamp,
     request_object: Option<Value>,
     response_object: Option<Value>,
-    /// What the authorizers said, and why.
-    decision: Option<(&'static str, String)>,
+    /// What authorizers and admission said, by key.
+    annotations: Map<String, Value>,
 }
 
 fn user_value(user: &UserInfo) -> Value {
@@ -105,7 +105,7 @@ impl Record {
             received: jiff::Timestamp::now(),
             request_object: None,
             response_object: None,
-            decision: None,
+            annotations: Map::new(),
         }
     }
 
@@ -119,7 +119,19 @@ impl Record {
 
     pub(super) fn set_decision(&mut self, allowed: bool, reason: &str) {
         let decision = if allowed { "allow" } else { "forbid" };
-        self.decision = Some((decision, reason.to_string()));
+        for (key, value) in [("decision", decision), ("reason", reason)] {
+            self.annotate(&format!("authorization.k8s.io/{key}"), value.to_string());
+        }
+    }
+
+    pub(super) fn annotate(&mut self, key: &str, value: String) {
+        match self.annotations.get(key) {
+            None => drop(self.annotations.insert(key.to_string(), Value::from(value))),
+            Some(old) if *old != value => {
+                tracing::warn!(key, "an audit annotation is not overwritten");
+            }
+            Some(_) => {}
+        }
     }
 
     /// Patches too.
@@ -170,12 +182,7 @@ impl Record {
             "responseStatus",
             code.map(|code| json!({"metadata": {}, "code": code})),
         );
-        let annotations = self.decision.as_ref().map(|(decision, reason)| {
-            json!({
-                "authorization.k8s.io/decision": decision,
-                "authorization.k8s.io/reason": reason,
-            })
-        });
+        let annotations = (!self.annotations.is_empty()).then(|| json!(self.annotations));
         set("annotations", annotations);
         if stage != Stage::RequestReceived {
             let kept = |object: &Option<Value>, from: Level| {

@@ -142,6 +142,11 @@ impl Recorder {
             .set_decision(decision.allowed, &decision.reason);
     }
 
+    /// Admission has something to say; the first value of a key stays.
+    pub(crate) fn annotate(&self, key: &str, value: String) {
+        self.state.lock().record.annotate(key, value);
+    }
+
     /// The body has arrived.
     pub(crate) fn request_body(&self, headers: &HeaderMap, body: &Bytes) {
         let mut state = self.state.lock();

@@ -38,6 +38,7 @@ use crate::{
     ApiBody, JwtIssuers, UserInfo,
     admission::{dynamic::Dynamic, resource_quota::QuotaTurns},
     aggregation::Aggregation,
+    audit::Recorder,
     auth::{Credentials, tokens::Tokens},
     authorization::Authorizer,
     custom_resources::{Conversions, ServedKinds},
@@ -109,6 +110,8 @@ pub(crate) struct Context<'a> {
     pub accept: Accept,
     /// What the client is told besides the answer.
     pub warnings: &'a Mutex<Vec<String>>,
+    /// The request's record in the audit.
+    pub recorder: Option<&'a Recorder>,
 }
 
 /// Warnings to a client at most.
@@ -127,6 +130,13 @@ impl Context<'_> {
     fn warn_of(&self, new: &Value, old: Option<&Value>) {
         for warning in kinds::warnings(self.kind, new, old) {
             self.warn(warning);
+        }
+    }
+
+    /// Writes an annotation into the audit event; the first of a key stays.
+    pub(crate) fn annotate(&self, key: &str, value: String) {
+        if let Some(recorder) = self.recorder {
+            recorder.annotate(key, value);
         }
     }
 

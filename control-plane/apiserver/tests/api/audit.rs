@@ -29,7 +29,7 @@ rules:
 - {level: Metadata, resources: [{resources: [namespaces]}], omitStages: [RequestReceived]}
 ";
 
-async fn audited(log: &Path) -> TestServer {
+pub async fn audited(log: &Path) -> TestServer {
     let log = AuditLog::open(AuditFile {
         path: log.to_owned(),
         max_bytes: 1 << 20,

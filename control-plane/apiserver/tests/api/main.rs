@@ -27,6 +27,7 @@ mod oidc;
 mod own_namespaces;
 mod patches;
 mod pod_security;
+mod policy_audit;
 mod protobuf;
 mod proxies;
 mod rbac;

@@ -1,5 +1,7 @@
 //! `admissionregistration.k8s.io`: policies in CEL and webhooks that decide about writes.
 
+mod audit_annotations;
+mod expressions;
 mod mutating_policy;
 mod policy;
 mod webhook;
@@ -10,9 +12,7 @@ use crate::{
     registry::{Kind, Subresource},
 };
 
-pub use policy::{
-    compile as compile_policy_expression, compile_mutation as compile_mutation_expression,
-};
+pub use expressions::{Purpose as ExpressionPurpose, compile as compile_policy_expression};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -145,7 +145,7 @@ fn check_rules(rules: &[serde_json::Value], path: &Path, errors: &mut Errors) {
 fn check_conditions(
     conditions: &[serde_json::Value],
     path: &Path,
-    names: &[&str],
+    with_params: bool,
     errors: &mut Errors,
 ) {
     use crate::ObjectExt;
@@ -167,6 +167,7 @@ fn check_conditions(
         if conditions[..index].iter().any(same) {
             errors.duplicate(&at.child("name"), name);
         }
-        policy::check_expression(condition, "expression", &at, names, errors);
+        let with = (expressions::Purpose::Condition, with_params);
+        expressions::check(condition, "expression", &at, with, errors);
     }
 }

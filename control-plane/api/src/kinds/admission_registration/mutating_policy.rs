@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::policy::{PARAMS, check_policy, compile_mutation, default_matching};
+use super::{
+    expressions::{self, Purpose},
+    policy::{check_policy, default_matching},
+};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -34,7 +37,7 @@ impl registry::Strategy for PolicyStrategy {
 
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = Path::new("spec");
-        let names = check_policy(object, errors);
+        let with_params = check_policy(object, Purpose::MutationVariable, errors);
         let again = object.str_at("/spec/reinvocationPolicy");
         let at = spec.child("reinvocationPolicy");
         if again.is_empty() {
@@ -49,7 +52,7 @@ impl registry::Strategy for PolicyStrategy {
         }
         for (index, mutation) in mutations.iter().enumerate() {
             let at = spec.child("mutations").index(index);
-            check_mutation(mutation, &at, names.contains(&PARAMS), errors);
+            check_mutation(mutation, &at, with_params, errors);
         }
     }
 }
@@ -73,12 +76,8 @@ fn check_mutation(mutation: &Value, at: &Path, with_params: bool, errors: &mut E
                 errors.forbidden(&at, format!("must be empty when patchType is {patch_type}"));
             }
             (true, Some(holder)) => {
-                let (at, text) = (at.child("expression"), holder.str_at("/expression"));
-                if text.trim().is_empty() {
-                    errors.required(&at, "");
-                } else if let Err(error) = compile_mutation(text, with_params) {
-                    errors.invalid(&at, text, format!("compilation failed: {error}"));
-                }
+                let with = (Purpose::Mutation, with_params);
+                expressions::check(holder, "expression", &at, with, errors);
             }
             (false, None) => {}
         }

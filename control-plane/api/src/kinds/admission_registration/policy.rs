@@ -2,25 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::{FAILURE_POLICIES, MATCH_POLICIES, check_conditions, check_rules};
+use super::{
+    FAILURE_POLICIES, MATCH_POLICIES, audit_annotations, check_conditions, check_rules,
+    expressions::{self, Purpose},
+};
 use crate::{
     ObjectExt,
-    cel::{CompileError, Declared, Program},
     field::{Errors, Path},
     meta,
     object::{default_text, default_to},
     registry,
 };
 
-/// Names that every expression of a policy may use.
-const NAMES: [&str; 5] = [
-    "object",
-    "oldObject",
-    "request",
-    "namespaceObject",
-    "variables",
-];
-pub(super) const PARAMS: &str = "params";
 const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 const NOT_FOUND_ACTIONS: [&str; 2] = ["Allow", "Deny"];
 const REASONS: [&str; 4] = [
@@ -29,52 +22,6 @@ const REASONS: [&str; 4] = [
     "RequestEntityTooLarge",
     "Unauthorized",
 ];
-
-/// Compiles an expression of a policy or of a webhook's match conditions.
-///
-/// # Errors
-/// When the expression cannot be used.
-pub fn compile(source: &str, with_params: bool) -> Result<Program, CompileError> {
-    let mut names: Vec<Declared<'_>> = NAMES.iter().map(|name| Declared::any(name)).collect();
-    if with_params {
-        names.push(Declared::any(PARAMS));
-    }
-    Program::compile(source, &names)
-}
-
-/// Compiles an expression that makes a configuration to apply or a JSON patch.
-///
-/// # Errors
-/// When the expression cannot be used.
-pub fn compile_mutation(source: &str, with_params: bool) -> Result<Program, CompileError> {
-    const TYPES: [&str; 2] = ["Object", "JSONPatch"];
-    let names = NAMES.iter().chain(&TYPES);
-    let mut names: Vec<Declared<'_>> = names.map(|name| Declared::any(name)).collect();
-    if with_params {
-        names.push(Declared::any(PARAMS));
-    }
-    Program::compile(source, &names)
-}
-
-/// The rule that a field of `holder` is an expression.
-pub(super) fn check_expression(
-    holder: &Value,
-    field: &str,
-    path: &Path,
-    names: &[&str],
-    errors: &mut Errors,
-) {
-    let text = holder.get(field).and_then(Value::as_str).unwrap_or("");
-    let at = path.child(field);
-    if text.trim().is_empty() {
-        errors.required(&at, "");
-        return;
-    }
-    let with_params = names.contains(&PARAMS);
-    if let Err(error) = compile(text, with_params) {
-        errors.invalid(&at, text, format!("compilation failed: {error}"));
-    }
-}
 
 /// Defaults of `matchConstraints` and `matchResources`.
 pub(super) fn default_matching(object: &mut Value, path: &[&str]) {
@@ -108,8 +55,8 @@ fn check_matching(matching: Option<&Value>, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// What policies of both kinds have in common; the names that their expressions may use.
-pub(super) fn check_policy(object: &Value, errors: &mut Errors) -> Vec<&'static str> {
+/// What policies of both kinds have in common; true: their expressions may use parameters.
+pub(super) fn check_policy(object: &Value, variables: Purpose, errors: &mut Errors) -> bool {
     let spec = Path::new("spec");
     let failure = object.str_at("/spec/failurePolicy");
     errors.check_supported(&spec.child("failurePolicy"), failure, &FAILURE_POLICIES);
@@ -124,29 +71,49 @@ pub(super) fn check_policy(object: &Value, errors: &mut Errors) -> Vec<&'static 
         errors.required(&at.child("resourceRules"), "");
     }
     check_matching(constraints, &at, errors);
-    let mut names = NAMES.to_vec();
-    if let Some(kind) = object.pointer("/spec/paramKind") {
-        names.push(PARAMS);
+    let params = object.pointer("/spec/paramKind");
+    if let Some(kind) = params {
         for field in ["apiVersion", "kind"] {
             if kind.str_at(&format!("/{field}")).is_empty() {
                 errors.required(&spec.child("paramKind").child(field), "");
             }
         }
     }
+    let with_params = params.is_some();
     check_conditions(
         object.list_at("/spec/matchConditions"),
         &spec.child("matchConditions"),
-        &names,
+        with_params,
         errors,
     );
-    for (index, variable) in object.list_at("/spec/variables").iter().enumerate() {
-        let at = spec.child("variables").index(index);
-        if variable.str_at("/name").is_empty() {
-            errors.required(&at.child("name"), "name is not specified");
-        }
-        check_expression(variable, "expression", &at, &names, errors);
+    expressions::check_variables(object, (variables, with_params), errors);
+    with_params
+}
+
+/// One of `validations`.
+fn check_validation(validation: &Value, at: &Path, with_params: bool, errors: &mut Errors) {
+    let with = (Purpose::Validation, with_params);
+    expressions::check(validation, "expression", at, with, errors);
+    let words = validation.str_at("/messageExpression");
+    if !words.trim().is_empty() {
+        let with = (Purpose::Message, with_params);
+        expressions::check(validation, "messageExpression", at, with, errors);
+    } else if !words.is_empty() {
+        let why = "must be non-empty if specified";
+        errors.invalid(&at.child("messageExpression"), words, why);
     }
-    names
+    let message = validation.str_at("/message");
+    if !message.is_empty() && message.trim().is_empty() {
+        let why = "message must be non-empty if specified";
+        errors.invalid(&at.child("message"), message, why);
+    } else if message.trim().contains(['\n', '\r']) {
+        let why = "message must not contain line breaks";
+        errors.invalid(&at.child("message"), message, why);
+    }
+    let reason = validation.str_at("/reason");
+    if !reason.is_empty() {
+        errors.check_supported(&at.child("reason"), reason, &REASONS);
+    }
 }
 
 pub(super) struct PolicyStrategy;
@@ -161,32 +128,19 @@ impl registry::Strategy for PolicyStrategy {
 
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = Path::new("spec");
-        let names = check_policy(object, errors);
+        let with_params = check_policy(object, Purpose::Variable, errors);
         let validations = object.list_at("/spec/validations");
-        let annotations = object.list_at("/spec/auditAnnotations");
-        if validations.is_empty() && annotations.is_empty() {
-            errors.required(
-                &spec.child("validations"),
-                "validations or auditAnnotations must contain at least one item",
-            );
-        }
-        if !annotations.is_empty() {
-            errors.forbidden(
-                &spec.child("auditAnnotations"),
-                "unimplemented: there is no audit log that they could go to",
-            );
+        if validations.is_empty() && object.list_at("/spec/auditAnnotations").is_empty() {
+            for field in ["validations", "auditAnnotations"] {
+                let why = "validations or auditAnnotations must contain at least one item";
+                errors.required(&spec.child(field), why);
+            }
         }
         for (index, validation) in validations.iter().enumerate() {
             let at = spec.child("validations").index(index);
-            check_expression(validation, "expression", &at, &names, errors);
-            if !validation.str_at("/messageExpression").is_empty() {
-                check_expression(validation, "messageExpression", &at, &names, errors);
-            }
-            let reason = validation.str_at("/reason");
-            if !reason.is_empty() {
-                errors.check_supported(&at.child("reason"), reason, &REASONS);
-            }
+            check_validation(validation, &at, with_params, errors);
         }
+        audit_annotations::check(object, with_params, errors);
     }
 
     fn prepare_create(&self, object: &mut Value) {
@@ -232,7 +186,7 @@ impl registry::Strategy for BindingStrategy {
         let actions = object.list_at("/spec/validationActions");
         let at = spec.child("validationActions");
         if actions.is_empty() && !self.mutating {
-            errors.required(&at, "");
+            errors.required(&at, "at least one validation action is required");
         }
         for (index, action) in actions.iter().enumerate() {
             errors.check_supported(&at.index(index), action.as_str().unwrap_or(""), &ACTIONS);

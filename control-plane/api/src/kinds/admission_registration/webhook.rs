@@ -160,7 +160,7 @@ impl Strategy {
         check_conditions(
             webhook.list_at("/matchConditions"),
             &at.child("matchConditions"),
-            &[],
+            false,
             errors,
         );
     }

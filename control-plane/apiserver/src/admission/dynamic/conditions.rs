@@ -1,22 +1,28 @@
 //! Expressions about a write: match conditions, and what all expressions may see.
 
+use std::rc::Rc;
+
 use hull_api::{
+    ObjectExt,
     cel::{CALL_COST, EvalError, OBJECT_COST, Program, Value as Cel},
-    kinds::compile_policy_expression,
+    kinds::{self, ExpressionPurpose, compile_policy_expression},
 };
 use serde_json::Value;
 
-use super::Attributes;
-use hull_api::{ObjectExt, kinds};
+use super::{Attributes, authorizer::Asker};
+
+/// What the match conditions of a policy or webhook may cost together; Kubernetes' limit.
+const CONDITIONS_COST: u64 = 2_500_000;
 
 /// Objects that expressions see, gathered once per write.
-pub(super) struct Seen {
-    pub request: Value,
-    pub namespace: Value,
+pub(super) struct Seen<'a> {
+    request: Value,
+    namespace: Value,
+    asker: Asker<'a>,
 }
 
-impl Seen {
-    pub(super) fn of(attributes: &Attributes<'_>) -> Self {
+impl<'a> Seen<'a> {
+    pub(super) fn of(attributes: &Attributes<'a>) -> Self {
         let kind = &kinds::NAMESPACES;
         let key = kind.key("", attributes.namespace());
         let cache = &attributes.context.backend.cache;
@@ -27,17 +33,19 @@ impl Seen {
         Seen {
             request: attributes.request(""),
             namespace: namespace.map_or(Value::Null, |found| found.kept().clone()),
+            asker: Asker::of(attributes),
         }
     }
 
     /// The names of expressions and what they stand for.
-    pub(super) fn names<'a>(&'a self, attributes: &Attributes<'a>) -> Vec<(&'static str, Cel<'a>)> {
-        let json = |object: Option<&'a Value>| object.map_or(Cel::Null, Cel::json);
+    pub(super) fn names<'s>(&'s self, attributes: &Attributes<'s>) -> Vec<(&'static str, Cel<'s>)> {
+        let json = |object: Option<&'s Value>| object.map_or(Cel::Null, Cel::json);
         vec![
             ("object", json(attributes.object)),
             ("oldObject", json(attributes.old)),
             ("request", Cel::json(&self.request)),
             ("namespaceObject", Cel::json(&self.namespace)),
+            ("authorizer", Cel::Check(Rc::new(self.asker.variable()))),
         ]
     }
 }
@@ -52,6 +60,16 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// That of match conditions.
+    pub(super) fn of_conditions() -> Self {
+        Budget(CONDITIONS_COST)
+    }
+
+    /// Nothing is left.
+    pub(super) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+
     pub(super) fn evaluate<'a>(
         &mut self,
         program: &'a Program,
@@ -80,7 +98,8 @@ pub(super) fn read(holder: &Value, pointer: &str, params: bool) -> Result<Vec<Co
         .iter()
         .map(|condition| {
             let name = condition.str_at("/name");
-            match compile_policy_expression(condition.str_at("/expression"), params) {
+            let text = condition.str_at("/expression");
+            match compile_policy_expression(text, ExpressionPurpose::Condition, params) {
                 Ok(program) => Ok(Condition {
                     name: name.to_string(),
                     program,

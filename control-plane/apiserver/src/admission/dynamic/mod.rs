@@ -10,13 +10,17 @@
 //! look-ups of a revision. Neither policies nor webhooks are asked about the objects of their
 //! own group: a wrong one can always be removed. What is created through a subresource (an
 //! eviction, a binding, a token) and the options of a connection (exec, attach, port-forward) are
-//! objects of kinds of their own.
+//! objects of kinds of their own. Validating policies and webhooks may also annotate the audit
+//! event of the request.
 
+mod annotations;
 mod attributes;
+mod authorizer;
 mod conditions;
 mod matching;
 mod mutations;
 mod policies;
+mod validations;
 mod webhooks;
 
 use std::sync::Arc;
@@ -131,7 +135,7 @@ pub(crate) async fn check_delete(
         dry_run,
     };
     webhooks::check_delete(&attributes).await?;
-    policies::check(&attributes)?;
+    validations::check(&attributes)?;
     webhooks::validate(&attributes).await
 }
 
@@ -153,6 +157,6 @@ pub(crate) async fn validate(
         old,
         dry_run,
     };
-    policies::check(&attributes)?;
+    validations::check(&attributes)?;
     webhooks::validate(&attributes).await
 }

@@ -5,8 +5,8 @@ use hull_api::{
     ApiError, Kind, ObjectExt,
     cel::{Program, Value as Cel},
     kinds::{
-        MUTATING_ADMISSION_POLICIES, MUTATING_ADMISSION_POLICY_BINDINGS,
-        compile_mutation_expression,
+        ExpressionPurpose, MUTATING_ADMISSION_POLICIES, MUTATING_ADMISSION_POLICY_BINDINGS,
+        compile_policy_expression,
     },
     managed::{self, Apply, Reset, Write},
     patch,
@@ -44,7 +44,8 @@ impl Mutation {
             "JSONPatch" => (How::JsonPatch, "/jsonPatch/expression"),
             _ => (How::Apply, "/applyConfiguration/expression"),
         };
-        let program = compile_mutation_expression(mutation.str_at(pointer), with_params)
+        let text = mutation.str_at(pointer);
+        let program = compile_policy_expression(text, ExpressionPurpose::Mutation, with_params)
             .map_err(|error| error.to_string())?;
         Ok(Mutation { how, program })
     }
@@ -178,7 +179,8 @@ impl Bound {
             let seen = Seen::of(&attributes);
             let mut names = seen.names(&attributes);
             names.push(("params", params.as_ref().map_or(Cel::Null, Cel::json)));
-            if !conditions::hold(&policy.conditions, &names, &mut budget)? {
+            let mut of_conditions = Budget::of_conditions();
+            if !conditions::hold(&policy.conditions, &names, &mut of_conditions)? {
                 continue;
             }
             for mutation in &policy.mutations {

@@ -1,23 +1,24 @@
-//! ValidatingAdmissionPolicy: expressions that must hold.
+//! Policies of both kinds with their bindings, read into the form that is evaluated.
 
 use std::{rc::Rc, sync::Arc};
 
 use hull_api::{
-    ApiError, Kind, ObjectExt,
+    Kind, ObjectExt,
     cel::{Map, Program, Value as Cel},
     kinds::{
-        VALIDATING_ADMISSION_POLICIES, VALIDATING_ADMISSION_POLICY_BINDINGS,
-        compile_policy_expression,
+        ExpressionPurpose as Purpose, VALIDATING_ADMISSION_POLICIES,
+        VALIDATING_ADMISSION_POLICY_BINDINGS, compile_policy_expression,
     },
     selector::LabelSelector,
-    status::{Cause, Reason},
+    status::Reason,
 };
 use hull_store::prefix_range;
 use serde_json::Value;
 
 use super::{
     Attributes,
-    conditions::{self, Budget, Condition, Seen},
+    annotations::{Action, AuditAnnotation},
+    conditions::{self, Budget, Condition},
     current,
     matching::Matcher,
     mutations::Mutation,
@@ -25,16 +26,14 @@ use super::{
 };
 use crate::handlers::Backend;
 
-/// Longest message that an expression may make, in bytes; Kubernetes' limit.
-const MAX_MESSAGE_BYTES: usize = 5 * 1024;
-
+/// An expression that must hold.
 #[derive(Debug)]
-struct Validation {
-    expression: String,
-    program: Program,
+pub(super) struct Validation {
+    pub(super) expression: String,
+    pub(super) program: Program,
     message: String,
-    message_expression: Option<Program>,
-    reason: Reason,
+    pub(super) message_expression: Option<Program>,
+    pub(super) reason: Reason,
 }
 
 /// A policy of either kind.
@@ -44,7 +43,8 @@ pub(super) struct Policy {
     matcher: Matcher,
     pub(super) conditions: Vec<Condition>,
     variables: Vec<(String, Program)>,
-    validations: Vec<Validation>,
+    pub(super) validations: Vec<Validation>,
+    pub(super) annotations: Vec<AuditAnnotation>,
     pub(super) mutations: Vec<Mutation>,
     /// It sees once more what others changed after it.
     pub(super) reinvoked: bool,
@@ -61,8 +61,7 @@ pub(super) struct Bound {
     pub(super) policy: Arc<Policy>,
     pub(super) name: String,
     matcher: Option<Matcher>,
-    deny: bool,
-    warn: bool,
+    pub(super) actions: Vec<Action>,
     param_ref: Value,
 }
 
@@ -78,8 +77,14 @@ fn reason_of(text: &str) -> Reason {
 fn read_policy(object: &Value) -> Policy {
     let empty = Value::Null;
     let params = object.pointer("/spec/paramKind");
-    let compile = |text: &str| {
-        compile_policy_expression(text, params.is_some()).map_err(|error| error.to_string())
+    let compile = |text: &str, purpose: Purpose| {
+        compile_policy_expression(text, purpose, params.is_some())
+            .map_err(|error| error.to_string())
+    };
+    let of_variables = if object.list_at("/spec/mutations").is_empty() {
+        Purpose::Variable
+    } else {
+        Purpose::MutationVariable
     };
     let constraints = object.pointer("/spec/matchConstraints").unwrap_or(&empty);
     let mut policy = Policy {
@@ -88,6 +93,7 @@ fn read_policy(object: &Value) -> Policy {
         conditions: Vec::new(),
         variables: Vec::new(),
         validations: Vec::new(),
+        annotations: Vec::new(),
         mutations: Vec::new(),
         reinvoked: object.str_at("/spec/reinvocationPolicy") == "IfNeeded",
         fails_closed: object.str_at("/spec/failurePolicy") != "Ignore",
@@ -100,7 +106,7 @@ fn read_policy(object: &Value) -> Policy {
     let mut read = || -> Result<(), String> {
         policy.conditions = conditions::read(object, "/spec/matchConditions", params.is_some())?;
         for variable in object.list_at("/spec/variables") {
-            let program = compile(variable.str_at("/expression"))?;
+            let program = compile(variable.str_at("/expression"), of_variables)?;
             let name = variable.str_at("/name").to_string();
             policy.variables.push((name, program));
         }
@@ -113,13 +119,21 @@ fn read_policy(object: &Value) -> Policy {
             let expression = validation.str_at("/expression");
             policy.validations.push(Validation {
                 expression: expression.to_string(),
-                program: compile(expression)?,
+                program: compile(expression, Purpose::Validation)?,
                 message: validation.str_at("/message").to_string(),
                 message_expression: match validation.str_at("/messageExpression") {
                     "" => None,
-                    text => Some(compile(text)?),
+                    text => Some(compile(text, Purpose::Message)?),
                 },
                 reason: reason_of(validation.str_at("/reason")),
+            });
+        }
+        for annotation in object.list_at("/spec/auditAnnotations") {
+            let expression = annotation.str_at("/valueExpression");
+            policy.annotations.push(AuditAnnotation {
+                key: annotation.str_at("/key").to_string(),
+                expression: expression.to_string(),
+                program: compile(expression, Purpose::AuditAnnotation)?,
             });
         }
         Ok(())
@@ -141,15 +155,14 @@ pub(super) fn read_all(backend: &Backend, kinds: [&'static Kind; 2]) -> Vec<Boun
         let wanted = binding.str_at("/spec/policyName");
         let policy = policies.iter().find(|policy| policy.name == wanted)?;
         let actions = binding.list_at("/spec/validationActions");
-        let has = |action: &str| actions.iter().any(|one| one == action);
+        let actions = actions.iter().filter_map(Value::as_str);
         Some(Bound {
             policy: policy.clone(),
             name: binding.name().to_string(),
             matcher: binding
                 .pointer("/spec/matchResources")
                 .map(|resources| Matcher::read(resources, "resourceRules")),
-            deny: has("Deny"),
-            warn: has("Warn"),
+            actions: actions.filter_map(Action::parse).collect(),
             param_ref: binding
                 .pointer("/spec/paramRef")
                 .cloned()
@@ -160,7 +173,7 @@ pub(super) fn read_all(backend: &Backend, kinds: [&'static Kind; 2]) -> Vec<Boun
 }
 
 /// The policies with their bindings.
-fn bound(backend: &Backend) -> Arc<Vec<Bound>> {
+pub(super) fn bound(backend: &Backend) -> Arc<Vec<Bound>> {
     let kinds: [&'static Kind; 2] = [
         &VALIDATING_ADMISSION_POLICIES,
         &VALIDATING_ADMISSION_POLICY_BINDINGS,
@@ -174,83 +187,12 @@ pub(super) fn are_bound(backend: &Backend) -> bool {
     !bound(backend).is_empty()
 }
 
-/// Asks every policy that is bound to such a write.
-pub(super) fn check(attributes: &Attributes<'_>) -> Result<(), ApiError> {
-    let bound = bound(attributes.context.backend);
-    if bound.is_empty() {
-        return Ok(());
-    }
-    let seen = Seen::of(attributes);
-    for one in bound.iter() {
-        if one.concerns(attributes) {
-            one.check(attributes, &seen)?;
-        }
-    }
-    Ok(())
-}
-
-/// Why a policy is against a write.
-struct Refusal {
-    message: String,
-    reason: Reason,
-}
-
 impl Bound {
     /// Policy and binding are about such a write.
     pub(super) fn concerns(&self, attributes: &Attributes<'_>) -> bool {
         let matcher = self.matcher.as_ref();
         matcher.is_none_or(|matcher| matcher.matches(attributes))
             && self.policy.matcher.matches(attributes)
-    }
-
-    fn check(&self, attributes: &Attributes<'_>, seen: &Seen) -> Result<(), ApiError> {
-        let policy = &self.policy;
-        let params = match self.params(attributes) {
-            Ok(params) => params,
-            Err(why) if policy.fails_closed => {
-                return self.refuse(
-                    attributes,
-                    Refusal {
-                        message: why,
-                        reason: Reason::Invalid,
-                    },
-                );
-            }
-            Err(_) => return Ok(()),
-        };
-        for params in &params {
-            for refusal in self.refusals(attributes, seen, params.as_ref()) {
-                self.refuse(attributes, refusal)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Denies or warns, as the binding says.
-    fn refuse(&self, attributes: &Attributes<'_>, refusal: Refusal) -> Result<(), ApiError> {
-        let context = attributes.context;
-        let (policy, binding) = (&self.policy.name, &self.name);
-        if self.warn {
-            context.warn(format!(
-                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
-                refusal.message
-            ));
-        }
-        if !self.deny {
-            return Ok(());
-        }
-        let message = format!(
-            "ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied request: {}",
-            refusal.message
-        );
-        let mut error = ApiError::forbidden(context.kind.resource(), attributes.name(), &message);
-        error.reason = refusal.reason;
-        error.details.causes.push(Cause {
-            reason: String::new(),
-            message,
-            field: String::new(),
-        });
-        Err(error)
     }
 
     /// The parameters, each of which the policy is evaluated with; one `None` without any.
@@ -306,57 +248,6 @@ impl Bound {
         }
     }
 
-    fn refusals(
-        &self,
-        attributes: &Attributes<'_>,
-        seen: &Seen,
-        params: Option<&Value>,
-    ) -> Vec<Refusal> {
-        let policy = &self.policy;
-        let failure = |message: String| {
-            if policy.fails_closed {
-                vec![Refusal {
-                    message,
-                    reason: Reason::Invalid,
-                }]
-            } else {
-                Vec::new()
-            }
-        };
-        if let Some(why) = &policy.broken {
-            return failure(format!("compilation failed: {why}"));
-        }
-        let mut budget = Budget::default();
-        let mut names = seen.names(attributes);
-        names.push(("params", params.map_or(Cel::Null, Cel::json)));
-        match conditions::hold(&policy.conditions, &names, &mut budget) {
-            Ok(true) => {}
-            Ok(false) => return Vec::new(),
-            Err(why) => return failure(why),
-        }
-        self.variables(&mut names, &mut budget);
-        let mut refusals = Vec::new();
-        for validation in &policy.validations {
-            match budget.evaluate(&validation.program, &names) {
-                Ok(Cel::Bool(true)) => {}
-                Ok(Cel::Bool(false)) => refusals.push(Refusal {
-                    message: validation.says(&names, &mut budget),
-                    reason: validation.reason,
-                }),
-                Ok(other) => refusals.extend(failure(format!(
-                    "expression '{}' resulted in {} instead of bool",
-                    validation.expression,
-                    other.type_name()
-                ))),
-                Err(error) => refusals.extend(failure(format!(
-                    "expression '{}' resulted in error: {error}",
-                    validation.expression
-                ))),
-            }
-        }
-        refusals
-    }
-
     /// Adds `variables`: each may use those before it. One that fails is not there, and who
     /// uses it fails too.
     pub(super) fn variables<'a>(
@@ -377,20 +268,11 @@ impl Bound {
 }
 
 impl Validation {
-    fn says<'a>(&'a self, names: &[(&str, Cel<'a>)], budget: &mut Budget) -> String {
-        let made = self.message_expression.as_ref().and_then(|program| {
-            match budget.evaluate(program, names).ok()? {
-                Cel::String(text) => Some(text.as_str().trim().to_string()),
-                _ => None,
-            }
-        });
-        let fits = |text: &String| {
-            !text.is_empty() && text.len() <= MAX_MESSAGE_BYTES && !text.contains('\n')
-        };
-        made.filter(fits)
-            .unwrap_or_else(|| match self.message.trim() {
-                "" => format!("failed expression: {}", self.expression.trim()),
-                message => message.to_string(),
-            })
+    /// What is said when no expression says it better.
+    pub(super) fn says(&self) -> String {
+        match self.message.trim() {
+            "" => format!("failed expression: {}", self.expression.trim()),
+            message => message.to_string(),
+        }
     }
 }

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use hull_api::{
     ApiError, Kind, ObjectExt,
     kinds::{MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS},
-    patch, schema,
+    names, patch, schema,
 };
 use serde_json::{Value, json};
 
@@ -151,6 +151,7 @@ impl Webhook {
         {
             attributes.context.warn(warning.to_string());
         }
+        self.annotate(attributes.context, response);
         if !response.bool_at("/allowed") {
             return self.denial(attributes, response).map(Err);
         }
@@ -171,6 +172,19 @@ impl Webhook {
             }
         };
         Ok(Ok(Verdict { patch }))
+    }
+
+    /// Writes what the webhook wants to have in the audit event: keys are names below its own.
+    fn annotate(&self, context: &Context<'_>, response: &Value) {
+        for (key, value) in response.map_at("/auditAnnotations").into_iter().flatten() {
+            let full = format!("{}/{key}", self.name);
+            match value.as_str() {
+                Some(value) if names::qualified_name(&full).is_empty() => {
+                    context.annotate(&full, value.to_string());
+                }
+                _ => tracing::warn!(webhook = self.name, key, "no audit annotation can be so"),
+            }
+        }
     }
 
     /// The webhook's own `Status`, completed as Kubernetes completes it.
@@ -207,7 +221,11 @@ impl Webhook {
 
 fn condition_holds(conditions: &[Condition], attributes: &Attributes<'_>) -> Result<bool, String> {
     let seen = Seen::of(attributes);
-    conditions::hold(conditions, &seen.names(attributes), &mut Budget::default())
+    conditions::hold(
+        conditions,
+        &seen.names(attributes),
+        &mut Budget::of_conditions(),
+    )
 }
 
 /// The validating webhooks.
