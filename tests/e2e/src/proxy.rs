@@ -37,6 +37,8 @@ impl Proxy {
             .arg(&socket)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // Of a server that is away its answers tell too.
+            .stderr(Stdio::null())
             .spawn()
             .context("starting kubectl proxy")?;
         let mut proxy = Proxy { child, socket };

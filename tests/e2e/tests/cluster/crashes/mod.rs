@@ -91,12 +91,15 @@ fn check_counter(log: &str) -> Result<u64> {
 /// Waits until the pod has counted further than that.
 fn counts_on(cluster: &Cluster, name: &str, past: u64) -> Result<u64> {
     wait::until("the pod to count on", 20, || {
-        let count = check_counter(&cluster.kubectl.run(&["logs", name])?)?;
-        Ok(if count > past {
-            Ok(count)
-        } else {
-            Err(count.to_string())
-        })
+        // A runtime that was just killed has to be back before it tells where the log is.
+        let printed = cluster.kubectl.try_run(&["logs", name], "")?;
+        if printed.code != 0 {
+            return Ok(Err(printed.stderr));
+        }
+        let count = check_counter(&printed.stdout)?;
+        Ok((count > past)
+            .then_some(count)
+            .ok_or_else(|| count.to_string()))
     })
     .with_context(|| format!("pod {name}"))
 }
