@@ -6,7 +6,6 @@ scripts/deps.sh --check
 formatting() {
     stage "rustfmt" cargo fmt --all --check
 }
-# Clippy in a target directory of its own: who builds or tests meanwhile does not wait.
 lints() {
     # The crates themselves are read; on an empty cache nobody has fetched them yet.
     stage "crates" cargo fetch --locked --target x86_64-unknown-linux-gnu
@@ -14,8 +13,6 @@ lints() {
     local checks=(licenses bans sources)
     [ ! -d "$HOME/.cargo/advisory-dbs" ] || checks+=(advisories)
     stage "cargo deny ${checks[*]}" cargo deny --offline check "${checks[@]}"
-    export CARGO_TARGET_DIR=$TARGET_DIR/lints
-    own_target_dir "$CARGO_TARGET_DIR"
     stage "clippy" cargo clippy --workspace --all-targets -- -D warnings
 }
 case ${1:-} in

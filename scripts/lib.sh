@@ -47,36 +47,6 @@ stage() {
 }
 STAGES=()
 
-# beside NAME COMMAND...: starts it for the time that the stages after it leave idle; its output
-# is kept. `joined NAME` is the stage that waits for its end and shows it.
-declare -A BESIDE_PIDS BESIDE_LOGS
-# A session of its own is a group for the scheduler, whose weight counts before the task's.
-LEAST='{ echo 19 >/proc/self/autogroup; } 2>/dev/null; exec chrt --idle 0 "$@"'
-beside() {
-    local name=$1
-    shift
-    BESIDE_LOGS[$name]=$(mktemp)
-    say "== $name: begun, beside what follows"
-    setsid bash -c "$LEAST" beside "$@" >"${BESIDE_LOGS[$name]}" 2>&1 &
-    BESIDE_PIDS[$name]=$!
-}
-joined() { stage "$1, the rest of it" end_of "$1"; }
-end_of() {
-    local status=0
-    wait "${BESIDE_PIDS[$1]}" || status=$?
-    cat "${BESIDE_LOGS[$1]}" >&2
-    rm -f "${BESIDE_LOGS[$1]}"
-    unset "BESIDE_PIDS[$1]"
-    return "$status"
-}
-# What runs beside a script that ends goes with it.
-end_beside() {
-    local name
-    for name in "${!BESIDE_PIDS[@]}"; do
-        kill -- "-${BESIDE_PIDS[$name]}" 2>/dev/null || true
-        rm -f "${BESIDE_LOGS[$name]}"
-    done
-}
 print_stages() { say "-- time per stage"; printf '%s\n' "${STAGES[@]}" >&2; }
 
 # progress WHAT COMMAND...: runs it, and says every few seconds for how long: for commands
