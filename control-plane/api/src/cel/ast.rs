@@ -66,9 +66,16 @@ pub(super) enum Macro {
     TransformMapEntry,
 }
 
-/// An expression.
+/// An expression, and where its operator, bracket or first letter is, in bytes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Expr {
+pub(super) struct Expr {
+    pub kind: Kind,
+    pub at: usize,
+}
+
+/// What an expression is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
     Literal(Literal),
     Ident(String),
     /// `a.b`, and `a.?b` when optional.
@@ -93,6 +100,12 @@ pub(super) enum Expr {
     Bind(String, Box<Expr>, Box<Expr>),
     /// `a.optMap(x, body)`; flat when `optFlatMap`.
     OptionalMap(Box<Expr>, String, Box<Expr>, bool),
+}
+
+impl Kind {
+    pub(super) fn at(self, at: usize) -> Expr {
+        Expr { kind: self, at }
+    }
 }
 
 /// A macro over a list or map.

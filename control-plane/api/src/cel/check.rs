@@ -2,9 +2,9 @@
 
 use super::{
     CompileError, Declared,
-    ast::{Expr, Literal, Macro},
-    functions::{self, Known},
-    pattern,
+    ast::{Expr, Kind, Literal, Macro},
+    functions, pattern,
+    types::{self, Known},
     value::unescape,
 };
 use crate::custom::{Additional, Node, ValueType};
@@ -41,46 +41,46 @@ impl<'n> Checker<'_, 'n> {
             }
             Ok(())
         };
-        match expr {
-            Expr::Literal(_) => {}
-            Expr::Ident(name) => return self.name(name, scope),
-            Expr::Select(operand, field, _) | Expr::Has(operand, field) => {
+        match &expr.kind {
+            Kind::Literal(_) => {}
+            Kind::Ident(name) => return self.name(name, scope),
+            Kind::Select(operand, field, _) | Kind::Has(operand, field) => {
                 let shape = self.shape(operand, scope)?;
                 let found = select(shape, field)?;
-                return Ok(match expr {
-                    Expr::Has(..) => Shape::Unknown,
+                return Ok(match &expr.kind {
+                    Kind::Has(..) => Shape::Unknown,
                     _ => found,
                 });
             }
-            Expr::Index(operand, index, _) => {
+            Kind::Index(operand, index, _) => {
                 let shape = self.shape(operand, scope)?;
                 self.shape(index, scope)?;
                 return Ok(element(shape));
             }
-            Expr::Not(inner) | Expr::Negate(inner) => drop(self.shape(inner, scope)?),
-            Expr::Binary(_, left, right) => {
+            Kind::Not(inner) | Kind::Negate(inner) => drop(self.shape(inner, scope)?),
+            Kind::Binary(_, left, right) => {
                 self.shape(left, scope)?;
                 self.shape(right, scope)?;
             }
-            Expr::Conditional(condition, yes, no) => {
+            Kind::Conditional(condition, yes, no) => {
                 each(&mut [condition, yes, no].into_iter().map(AsRef::as_ref))?;
             }
-            Expr::List(items) => each(&mut items.iter().map(|(item, _)| item))?,
-            Expr::Map(entries) => {
+            Kind::List(items) => each(&mut items.iter().map(|(item, _)| item))?,
+            Kind::Map(entries) => {
                 each(&mut entries.iter().flat_map(|(key, value, _)| [key, value]))?;
             }
-            Expr::Message(root, fields) => {
+            Kind::Message(root, fields) => {
                 self.name(root, None)?;
                 self.shape(fields, scope)?;
             }
-            Expr::Call(target, name, arguments) => {
+            Kind::Call(target, name, arguments) => {
                 each(&mut target.iter().map(AsRef::as_ref).chain(arguments))?;
                 call(target.is_some(), name, arguments)?;
                 if let (Some(target), "format") = (target, name.as_str()) {
                     functions::format::check(target, arguments).map_err(CompileError::Format)?;
                 }
             }
-            Expr::Loop(inner) => {
+            Kind::Loop(inner) => {
                 let over = self.shape(&inner.over, scope)?;
                 let is_map =
                     matches!(over, Shape::Node(node) if node.value_type == Some(ValueType::Object));
@@ -109,7 +109,7 @@ impl<'n> Checker<'_, 'n> {
                     _ => Shape::Unknown,
                 });
             }
-            Expr::Bind(name, value, body) => {
+            Kind::Bind(name, value, body) => {
                 let shape = self.shape(value, scope)?;
                 let inner = Scope {
                     name,
@@ -118,7 +118,7 @@ impl<'n> Checker<'_, 'n> {
                 };
                 return self.shape(body, Some(&inner));
             }
-            Expr::OptionalMap(target, name, body, _) => {
+            Kind::OptionalMap(target, name, body, _) => {
                 let shape = self.shape(target, scope)?;
                 let inner = Scope {
                     name,
@@ -186,14 +186,14 @@ fn element(shape: Shape<'_>) -> Shape<'_> {
 }
 
 fn call(on_value: bool, name: &str, arguments: &[Expr]) -> Result<(), CompileError> {
-    match functions::known(name, on_value, arguments.len()) {
+    match types::known(name, on_value, arguments.len()) {
         Known::Yes => {}
         Known::OtherArguments => return Err(CompileError::Arguments(name.to_string())),
         Known::No => return Err(CompileError::Undeclared(name.to_string())),
     }
     if matches!(name, "matches" | "find" | "findAll") {
         let text = arguments.get(usize::from(!on_value));
-        if let Some(Expr::Literal(Literal::String(text))) = text {
+        if let Some(Kind::Literal(Literal::String(text))) = text.map(|text| &text.kind) {
             pattern(text).map_err(CompileError::Pattern)?;
         }
     }
@@ -202,25 +202,25 @@ fn call(on_value: bool, name: &str, arguments: &[Expr]) -> Result<(), CompileErr
 
 /// The expression uses a name that is not one of its own variables.
 pub(super) fn uses(expr: &Expr, name: &str) -> bool {
-    match expr {
-        Expr::Literal(_) => false,
-        Expr::Ident(found) => found == name,
-        Expr::Select(inner, _, _)
-        | Expr::Has(inner, _)
-        | Expr::Not(inner)
-        | Expr::Message(_, inner)
-        | Expr::Negate(inner) => uses(inner, name),
-        Expr::Index(a, b, _) | Expr::Binary(_, a, b) => uses(a, name) || uses(b, name),
-        Expr::Conditional(a, b, c) => uses(a, name) || uses(b, name) || uses(c, name),
-        Expr::List(items) => items.iter().any(|(item, _)| uses(item, name)),
-        Expr::Map(entries) => entries
+    match &expr.kind {
+        Kind::Literal(_) => false,
+        Kind::Ident(found) => found == name,
+        Kind::Select(inner, _, _)
+        | Kind::Has(inner, _)
+        | Kind::Not(inner)
+        | Kind::Message(_, inner)
+        | Kind::Negate(inner) => uses(inner, name),
+        Kind::Index(a, b, _) | Kind::Binary(_, a, b) => uses(a, name) || uses(b, name),
+        Kind::Conditional(a, b, c) => uses(a, name) || uses(b, name) || uses(c, name),
+        Kind::List(items) => items.iter().any(|(item, _)| uses(item, name)),
+        Kind::Map(entries) => entries
             .iter()
             .any(|(k, v, _)| uses(k, name) || uses(v, name)),
-        Expr::Call(target, _, arguments) => {
+        Kind::Call(target, _, arguments) => {
             target.as_ref().is_some_and(|target| uses(target, name))
                 || arguments.iter().any(|argument| uses(argument, name))
         }
-        Expr::Loop(inner) => {
+        Kind::Loop(inner) => {
             let hidden = inner.first == name || inner.second.as_deref() == Some(name);
             uses(&inner.over, name)
                 || !hidden
@@ -230,10 +230,10 @@ pub(super) fn uses(expr: &Expr, name: &str) -> bool {
                             .as_ref()
                             .is_some_and(|filter| uses(filter, name)))
         }
-        Expr::Bind(variable, value, body) => {
+        Kind::Bind(variable, value, body) => {
             uses(value, name) || variable != name && uses(body, name)
         }
-        Expr::OptionalMap(target, variable, body, _) => {
+        Kind::OptionalMap(target, variable, body, _) => {
             uses(target, name) || variable != name && uses(body, name)
         }
     }

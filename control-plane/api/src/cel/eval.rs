@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::{
     Program,
-    ast::{Binary, Expr, Literal, Loop, Macro},
+    ast::{Binary, Expr, Kind, Literal, Loop, Macro},
     functions,
     value::{Map, Text, Value},
 };
@@ -87,14 +87,14 @@ impl<'a> Run<'_, 'a> {
 
     pub(super) fn eval(&mut self, expr: &'a Expr, scope: Option<&Scope<'_, 'a>>) -> Outcome<'a> {
         self.spend(0)?;
-        match expr {
-            Expr::Literal(literal) => Ok(constant(literal)),
-            Expr::Ident(name) => self.name(name, scope),
-            Expr::Select(operand, field, optional) => {
+        match &expr.kind {
+            Kind::Literal(literal) => Ok(constant(literal)),
+            Kind::Ident(name) => self.name(name, scope),
+            Kind::Select(operand, field, optional) => {
                 let value = self.eval(operand, scope)?;
                 self.select(value, field, *optional)
             }
-            Expr::Has(operand, field) => match self.eval(operand, scope)? {
+            Kind::Has(operand, field) => match self.eval(operand, scope)? {
                 Value::Map(map) => Ok(Value::Bool(map.field(field).is_some())),
                 Value::Optional(Some(inner)) => match *inner {
                     Value::Map(map) => Ok(Value::Bool(map.field(field).is_some())),
@@ -103,16 +103,16 @@ impl<'a> Run<'_, 'a> {
                 Value::Optional(None) | Value::Null => Ok(Value::Bool(false)),
                 other => Err(EvalError::Overload(format!("has({})", other.type_name()))),
             },
-            Expr::Index(operand, index, optional) => {
+            Kind::Index(operand, index, optional) => {
                 let value = self.eval(operand, scope)?;
                 let index = self.eval(index, scope)?;
                 self.index(value, &index, *optional)
             }
-            Expr::Not(inner) => match self.eval(inner, scope)? {
+            Kind::Not(inner) => match self.eval(inner, scope)? {
                 Value::Bool(value) => Ok(Value::Bool(!value)),
                 other => Err(EvalError::Overload(format!("!_({})", other.type_name()))),
             },
-            Expr::Negate(inner) => match self.eval(inner, scope)? {
+            Kind::Negate(inner) => match self.eval(inner, scope)? {
                 Value::Int(value) => value
                     .checked_neg()
                     .map(Value::Int)
@@ -121,23 +121,23 @@ impl<'a> Run<'_, 'a> {
                 Value::Duration(value) => Ok(Value::Duration(-value)),
                 other => Err(EvalError::Overload(format!("-_({})", other.type_name()))),
             },
-            Expr::Binary(operator @ (Binary::And | Binary::Or), left, right) => {
+            Kind::Binary(operator @ (Binary::And | Binary::Or), left, right) => {
                 self.logic(*operator == Binary::Or, left, right, scope)
             }
-            Expr::Binary(operator, left, right) => {
+            Kind::Binary(operator, left, right) => {
                 let left = self.eval(left, scope)?;
                 let right = self.eval(right, scope)?;
                 self.binary(*operator, &left, &right)
             }
-            Expr::Conditional(condition, yes, no) => match self.eval(condition, scope)? {
+            Kind::Conditional(condition, yes, no) => match self.eval(condition, scope)? {
                 Value::Bool(true) => self.eval(yes, scope),
                 Value::Bool(false) => self.eval(no, scope),
                 other => Err(EvalError::Overload(format!("_?_:_({})", other.type_name()))),
             },
-            Expr::List(items) => self.list(items, scope),
-            Expr::Map(entries) => self.map(entries, scope),
-            Expr::Message(_, fields) => self.eval(fields, scope),
-            Expr::Call(target, name, arguments) => {
+            Kind::List(items) => self.list(items, scope),
+            Kind::Map(entries) => self.map(entries, scope),
+            Kind::Message(_, fields) => self.eval(fields, scope),
+            Kind::Call(target, name, arguments) => {
                 let mut values = Vec::with_capacity(arguments.len() + 1);
                 if let Some(target) = target {
                     values.push(self.eval(target, scope)?);
@@ -147,8 +147,8 @@ impl<'a> Run<'_, 'a> {
                 }
                 functions::call(self, name, target.is_some(), &values)
             }
-            Expr::Loop(inner) => self.each(inner, scope),
-            Expr::Bind(name, value, body) => {
+            Kind::Loop(inner) => self.each(inner, scope),
+            Kind::Bind(name, value, body) => {
                 let value = self.eval(value, scope)?;
                 let inner = Scope {
                     name,
@@ -157,7 +157,7 @@ impl<'a> Run<'_, 'a> {
                 };
                 self.eval(body, Some(&inner))
             }
-            Expr::OptionalMap(target, name, body, flat) => match self.eval(target, scope)? {
+            Kind::OptionalMap(target, name, body, flat) => match self.eval(target, scope)? {
                 Value::Optional(None) => Ok(Value::Optional(None)),
                 Value::Optional(Some(value)) => {
                     let inner = Scope {

@@ -3,9 +3,10 @@
 //! ```text
 //!  text ─ lexer ─ parser ─► ast ─ check ─► Program ─ eval(variables, budget) ─► Value
 //!                                  │                    │
-//!                         names, functions, fields      ├─ operators
-//!                         of the schema, patterns       └─ functions: strings, lists, numbers,
-//!                                                          times, quantities, addresses, URLs
+//!                    │    names, functions, fields      ├─ operators
+//!                    │    of the schema, patterns       └─ functions: strings, lists, numbers,
+//!                    └ types ─► its type, or issues          times, quantities, addresses, URLs,
+//!                                                            versions, formats, the authorizer
 //! ```
 //!
 //! Values read JSON where it is and take their types from the structural schema (times,
@@ -13,17 +14,19 @@
 //! every step costs something, as does work in proportion to a text's or list's length; who
 //! spends the budget gets an error. There are no loops but over lists and maps.
 //!
-//! Other than in Kubernetes there is no static type checker and no estimate of the cost: names,
-//! functions and fields are checked when an expression is compiled, types of operands when it
-//! is evaluated.
+//! Who accepts an expression asks [`type_of`] too, which tells what it makes and whether its parts
+//! fit each other. [`Program::compile`] by itself checks names, functions and fields only: what was
+//! accepted once by less strict rules still runs.
 
 mod ast;
 mod check;
+pub(crate) mod cost;
 mod eval;
 mod functions;
 mod lexer;
 mod operators;
 mod parser;
+mod types;
 mod value;
 
 use std::collections::HashMap;
@@ -35,6 +38,7 @@ use crate::custom::Node;
 
 pub use eval::EvalError;
 pub use functions::authorizer::{Authorizer, Check, Question, Verdict};
+pub use types::{Record, Type};
 pub use value::{Map, Value};
 
 /// Longest expression, in bytes.
@@ -78,6 +82,9 @@ pub enum CompileError {
     /// A constant format that is none.
     #[error("{0}")]
     Format(String),
+    /// Types that do not fit each other, fields and names that are not there.
+    #[error("{0}")]
+    Types(String),
     /// Longer than allowed.
     #[error("expression exceeds the limit of {MAX_BYTES} bytes")]
     TooLong,
@@ -96,6 +103,25 @@ impl CompileError {
             why: why.to_string(),
         }
     }
+}
+
+/// The type of an expression that may use such names.
+///
+/// # Errors
+/// When the text is no expression, or its parts do not fit each other.
+pub fn type_of<'n>(source: &str, names: &[(&str, Type<'n>)]) -> Result<Type<'n>, CompileError> {
+    if source.len() > MAX_BYTES {
+        return Err(CompileError::TooLong);
+    }
+    let root = parser::parse(source)?;
+    let mut issues = Vec::new();
+    let found = types::infer(&root, names, &mut issues);
+    if issues.is_empty() {
+        return Ok(found);
+    }
+    issues.sort_by_key(|issue| issue.at);
+    let shown: Vec<String> = issues.iter().map(|issue| issue.show(source)).collect();
+    Err(CompileError::Types(shown.join("\n")))
 }
 
 /// A name that expressions may use.

@@ -2,9 +2,9 @@
 
 use super::{
     CompileError, MAX_DEPTH,
-    ast::{Binary, Expr, Literal, Loop, Macro},
-    functions::{Known, known},
+    ast::{Binary, Expr, Kind, Literal, Loop, Macro},
     lexer::{Spanned, Token, tokens},
+    types::{Known, known},
     value::unescape,
 };
 
@@ -55,9 +55,9 @@ fn binary(token: &Token) -> Option<(Binary, u8)> {
 
 /// The first part of a dotted name.
 fn root_of(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Ident(name) => Some(name.clone()),
-        Expr::Select(inner, _, false) => root_of(inner),
+    match &expr.kind {
+        Kind::Ident(name) => Some(name.clone()),
+        Kind::Select(inner, _, false) => root_of(inner),
         _ => None,
     }
 }
@@ -69,6 +69,11 @@ impl Parser<'_> {
             .map_or(&Token::End, |(token, _)| token)
     }
 
+    /// Where the next token is.
+    fn position(&self) -> usize {
+        self.tokens.get(self.at).map_or(0, |(_, at)| *at)
+    }
+
     fn take(&mut self) -> Token {
         let token = self.peek().clone();
         self.at += 1;
@@ -76,8 +81,7 @@ impl Parser<'_> {
     }
 
     fn error(&self, why: &str) -> CompileError {
-        let at = self.tokens.get(self.at).map_or(0, |(_, at)| *at);
-        CompileError::syntax(self.source, at, why)
+        CompileError::syntax(self.source, self.position(), why)
     }
 
     fn is(&self, symbol: &str) -> bool {
@@ -114,17 +118,15 @@ impl Parser<'_> {
     fn expression(&mut self) -> Result<Expr, CompileError> {
         self.nested(|parser| {
             let condition = parser.operators(1)?;
+            let at = parser.position();
             if !parser.accept("?") {
                 return Ok(condition);
             }
             let yes = parser.operators(1)?;
             parser.expect(":")?;
             let no = parser.expression()?;
-            Ok(Expr::Conditional(
-                Box::new(condition),
-                Box::new(yes),
-                Box::new(no),
-            ))
+            let kind = Kind::Conditional(Box::new(condition), Box::new(yes), Box::new(no));
+            Ok(kind.at(at))
         })
     }
 
@@ -138,28 +140,31 @@ impl Parser<'_> {
             if self.depth > MAX_DEPTH {
                 return Err(CompileError::TooDeep);
             }
+            let at = self.position();
             self.take();
             let right = self.nested(|parser| parser.operators(level + 1))?;
-            left = Expr::Binary(operator, Box::new(left), Box::new(right));
+            left = Kind::Binary(operator, Box::new(left), Box::new(right)).at(at);
         }
         self.depth = before;
         Ok(left)
     }
 
     fn unary(&mut self) -> Result<Expr, CompileError> {
+        let at = self.position();
         if self.accept("!") {
-            return Ok(Expr::Not(Box::new(self.nested(Self::unary)?)));
+            return Ok(Kind::Not(Box::new(self.nested(Self::unary)?)).at(at));
         }
         if self.is("-") {
             self.take();
             let inner = self.nested(Self::unary)?;
-            return Ok(match inner {
-                Expr::Literal(Literal::Int(value)) => {
-                    Expr::Literal(Literal::Int(value.wrapping_neg()))
+            let kind = match inner.kind {
+                Kind::Literal(Literal::Int(value)) => {
+                    Kind::Literal(Literal::Int(value.wrapping_neg()))
                 }
-                Expr::Literal(Literal::Double(value)) => Expr::Literal(Literal::Double(-value)),
-                other => Expr::Negate(Box::new(other)),
-            });
+                Kind::Literal(Literal::Double(value)) => Kind::Literal(Literal::Double(-value)),
+                _ => Kind::Negate(Box::new(inner)),
+            };
+            return Ok(kind.at(at));
         }
         self.postfix()
     }
@@ -168,24 +173,26 @@ impl Parser<'_> {
         let before = self.depth;
         let mut value = self.primary()?;
         loop {
+            let at = self.position();
             if self.accept(".") {
                 let optional = self.accept("?");
                 let Token::Ident(name) = self.take() else {
                     self.at -= 1;
                     return Err(self.error("mismatched input, expecting a field name"));
                 };
+                let open = self.position();
                 value = if !optional && self.accept("(") {
-                    self.call(Some(value), name)?
+                    self.call(Some(value), name, open)?
                 } else {
-                    Expr::Select(Box::new(value), name, optional)
+                    Kind::Select(Box::new(value), name, optional).at(at)
                 };
             } else if self.accept("[") {
                 let optional = self.accept("?");
                 let index = self.expression()?;
                 self.expect("]")?;
-                value = Expr::Index(Box::new(value), Box::new(index), optional);
+                value = Kind::Index(Box::new(value), Box::new(index), optional).at(at);
             } else if let Some(root) = root_of(&value).filter(|_| self.is("{")) {
-                value = Expr::Message(root, Box::new(self.fields()?));
+                value = Kind::Message(root, Box::new(self.fields()?)).at(at);
             } else {
                 self.depth = before;
                 return Ok(value);
@@ -198,22 +205,24 @@ impl Parser<'_> {
     }
 
     fn primary(&mut self) -> Result<Expr, CompileError> {
+        let at = self.position();
         match self.take() {
-            Token::Literal(literal) => Ok(Expr::Literal(literal)),
+            Token::Literal(literal) => Ok(Kind::Literal(literal).at(at)),
             Token::Symbol("(") => {
                 let inner = self.expression()?;
                 self.expect(")")?;
                 Ok(inner)
             }
-            Token::Symbol("[") => self.list(),
-            Token::Symbol("{") => self.map(),
+            Token::Symbol("[") => Ok(self.list()?.at(at)),
+            Token::Symbol("{") => Ok(self.map()?.at(at)),
             // An absolute name.
             Token::Symbol(".") => self.primary(),
             Token::Ident(name) if name != "in" => {
+                let open = self.position();
                 if self.accept("(") {
-                    self.call(None, name)
+                    self.call(None, name, open)
                 } else {
-                    Ok(Expr::Ident(name))
+                    Ok(Kind::Ident(name).at(at))
                 }
             }
             _ => {
@@ -223,7 +232,7 @@ impl Parser<'_> {
         }
     }
 
-    fn list(&mut self) -> Result<Expr, CompileError> {
+    fn list(&mut self) -> Result<Kind, CompileError> {
         let mut items = Vec::new();
         while !self.accept("]") {
             let optional = self.accept("?");
@@ -233,10 +242,10 @@ impl Parser<'_> {
                 break;
             }
         }
-        Ok(Expr::List(items))
+        Ok(Kind::List(items))
     }
 
-    fn map(&mut self) -> Result<Expr, CompileError> {
+    fn map(&mut self) -> Result<Kind, CompileError> {
         let mut entries = Vec::new();
         while !self.accept("}") {
             let optional = self.accept("?");
@@ -248,28 +257,30 @@ impl Parser<'_> {
                 break;
             }
         }
-        Ok(Expr::Map(entries))
+        Ok(Kind::Map(entries))
     }
 
     /// The fields of a message: a map with constant keys.
     fn fields(&mut self) -> Result<Expr, CompileError> {
+        let open = self.position();
         self.expect("{")?;
         let mut entries = Vec::new();
         while !self.accept("}") {
             let optional = self.accept("?");
+            let at = self.position();
             let Token::Ident(name) = self.take() else {
                 self.at -= 1;
                 return Err(self.error("mismatched input, expecting a field name"));
             };
             self.expect(":")?;
-            let key = Expr::Literal(Literal::String(unescape(&name)));
+            let key = Kind::Literal(Literal::String(unescape(&name))).at(at);
             entries.push((key, self.expression()?, optional));
             if !self.accept(",") {
                 self.expect("}")?;
                 break;
             }
         }
-        Ok(Expr::Map(entries))
+        Ok(Kind::Map(entries).at(open))
     }
 
     fn arguments(&mut self) -> Result<Vec<Expr>, CompileError> {
@@ -284,36 +295,46 @@ impl Parser<'_> {
         Ok(arguments)
     }
 
-    fn call(&mut self, target: Option<Expr>, name: String) -> Result<Expr, CompileError> {
-        let arguments = self.arguments()?;
-        match target {
-            None if name == "has" => match <[Expr; 1]>::try_from(arguments) {
-                Ok([Expr::Select(operand, field, false)]) => Ok(Expr::Has(operand, field)),
-                _ => Err(self.error("invalid argument to has() macro")),
-            },
-            None => Ok(Expr::Call(None, name, arguments)),
-            Some(Expr::Ident(namespace)) => {
-                let full = format!("{namespace}.{name}");
-                if full == "cel.bind" {
-                    return self.bind(arguments);
-                }
-                // A variable may have the name of a namespace.
-                match known(&full, false, arguments.len()) {
-                    Known::No => self.method(Expr::Ident(namespace), name, arguments),
-                    _ => Ok(Expr::Call(None, full, arguments)),
-                }
+    /// A call; `at` is its bracket.
+    fn call(
+        &mut self,
+        target: Option<Expr>,
+        name: String,
+        at: usize,
+    ) -> Result<Expr, CompileError> {
+        let mut arguments = self.arguments()?;
+        let Some(target) = target else {
+            if name != "has" {
+                return Ok(Kind::Call(None, name, arguments).at(at));
             }
-            Some(target) => self.method(target, name, arguments),
+            let argument = arguments.pop().filter(|_| arguments.is_empty());
+            return match argument.map(|argument| argument.kind) {
+                Some(Kind::Select(operand, field, false)) => Ok(Kind::Has(operand, field).at(at)),
+                _ => Err(self.error("invalid argument to has() macro")),
+            };
+        };
+        let Kind::Ident(namespace) = &target.kind else {
+            return Ok(self.method(target, name, arguments)?.at(at));
+        };
+        let full = format!("{namespace}.{name}");
+        if full == "cel.bind" {
+            return Ok(self.bind(arguments)?.at(at));
         }
+        // A variable may have the name of a namespace.
+        let kind = match known(&full, false, arguments.len()) {
+            Known::No => self.method(target, name, arguments)?,
+            _ => Kind::Call(None, full, arguments),
+        };
+        Ok(kind.at(at))
     }
 
-    fn bind(&self, arguments: Vec<Expr>) -> Result<Expr, CompileError> {
-        match <[Expr; 3]>::try_from(arguments) {
-            Ok([Expr::Ident(name), value, body]) => {
-                Ok(Expr::Bind(name, Box::new(value), Box::new(body)))
-            }
-            _ => Err(self.error("cel.bind() takes a name, its value and an expression")),
+    fn bind(&self, arguments: Vec<Expr>) -> Result<Kind, CompileError> {
+        if let Ok([variable, value, body]) = <[Expr; 3]>::try_from(arguments)
+            && let Kind::Ident(name) = variable.kind
+        {
+            return Ok(Kind::Bind(name, Box::new(value), Box::new(body)));
         }
+        Err(self.error("cel.bind() takes a name, its value and an expression"))
     }
 
     /// A call on a value: a macro, or a function.
@@ -322,17 +343,16 @@ impl Parser<'_> {
         target: Expr,
         name: String,
         arguments: Vec<Expr>,
-    ) -> Result<Expr, CompileError> {
+    ) -> Result<Kind, CompileError> {
         if matches!(name.as_str(), "optMap" | "optFlatMap") {
-            return match <[Expr; 2]>::try_from(arguments) {
-                Ok([Expr::Ident(variable), body]) => Ok(Expr::OptionalMap(
-                    Box::new(target),
-                    variable,
-                    Box::new(body),
-                    name == "optFlatMap",
-                )),
-                _ => Err(self.error(&format!("{name}() takes a variable and an expression"))),
-            };
+            if let Ok([variable, body]) = <[Expr; 2]>::try_from(arguments)
+                && let Kind::Ident(variable) = variable.kind
+            {
+                let flat = name == "optFlatMap";
+                let (target, body) = (Box::new(target), Box::new(body));
+                return Ok(Kind::OptionalMap(target, variable, body, flat));
+            }
+            return Err(self.error(&format!("{name}() takes a variable and an expression")));
         }
         let (what, most) = match name.as_str() {
             "all" => (Macro::All, 3),
@@ -343,15 +363,15 @@ impl Parser<'_> {
             "transformList" => (Macro::TransformList, 4),
             "transformMap" => (Macro::TransformMap, 4),
             "transformMapEntry" => (Macro::TransformMapEntry, 4),
-            _ => return Ok(Expr::Call(Some(Box::new(target)), name, arguments)),
+            _ => return Ok(Kind::Call(Some(Box::new(target)), name, arguments)),
         };
         let wrong = || self.error(&format!("{name}() takes variables and expressions"));
         if arguments.len() < 2 || arguments.len() > most {
             return Err(wrong());
         }
         let mut arguments = arguments.into_iter();
-        let mut variable = || match arguments.next() {
-            Some(Expr::Ident(name)) => Ok(name),
+        let mut variable = || match arguments.next().map(|argument| argument.kind) {
+            Some(Kind::Ident(name)) => Ok(name),
             _ => Err(wrong()),
         };
         let first = variable()?;
@@ -360,8 +380,8 @@ impl Parser<'_> {
             Macro::TransformList | Macro::TransformMap | Macro::TransformMapEntry
         );
         let two = pairs || (arguments.len() == 2 && !matches!(what, Macro::Map | Macro::Filter));
-        let mut variable = || match arguments.next() {
-            Some(Expr::Ident(name)) => Ok(name),
+        let mut variable = || match arguments.next().map(|argument| argument.kind) {
+            Some(Kind::Ident(name)) => Ok(name),
             _ => Err(wrong()),
         };
         let second = if two { Some(variable()?) } else { None };
@@ -370,7 +390,7 @@ impl Parser<'_> {
             (Some(body), None) => (None, body),
             _ => return Err(wrong()),
         };
-        Ok(Expr::Loop(Box::new(Loop {
+        Ok(Kind::Loop(Box::new(Loop {
             what,
             over: target,
             first,

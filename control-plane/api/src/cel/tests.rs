@@ -65,6 +65,7 @@ fn expressions_have_the_values_that_kubernetes_gives_them() {
         ("self.l.sum() + self.l.max() - self.l.min()", json!(8)),
         ("self.l.isSorted()", json!(true)),
         ("int('5') + int(2.9) + int(3u)", json!(10)),
+        ("int(duration('2s'))", json!(2_000_000_000)),
         ("string(5) + string(true) + string(1.5)", json!("5true1.5")),
         ("type(1) == int && type('') == string", json!(true)),
         (

@@ -6,7 +6,8 @@
 //!        └─ definition ──► one CustomResource per served version
 //!                             node      the schema in a form that can be walked
 //!                             prune     unknown fields out, defaults in
-//!                             rules     x-kubernetes-validations (crate::cel)
+//!                             attach    x-kubernetes-validations (crate::cel), compiled
+//!                             rules     the same, checked
 //!                             validate  values, lists, embedded resources
 //!                             columns   what kubectl prints (json_path)
 //!                             scale     where the replicas are
@@ -22,6 +23,7 @@
 //! Definitions are not trusted: the size of a schema, the memory of its regular expressions,
 //! the work of a validation and the number of its errors are bounded.
 
+mod attach;
 mod check;
 mod check_lists;
 mod columns;
@@ -34,6 +36,7 @@ mod open_api;
 mod patterns;
 mod prune;
 mod resource;
+mod rule_costs;
 mod rules;
 mod scale;
 mod strategy;

@@ -7,8 +7,9 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{
+    attach,
     patterns::{PatternError, Patterns},
-    rules::{self, Validation},
+    rules::Validation,
 };
 use crate::{
     ObjectExt,
@@ -199,7 +200,7 @@ impl Node {
             nodes: 0,
         }
         .node(schema)?;
-        rules::attach(&mut node, schema, path, errors);
+        attach::attach(&mut node, schema, path, errors);
         Ok(node)
     }
 

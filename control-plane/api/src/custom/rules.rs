@@ -1,24 +1,17 @@
-//! `x-kubernetes-validations`: rules in CEL, for a value and for its change.
+//! `x-kubernetes-validations`: rules in CEL, for a value and for its change. [`super::attach`]
+//! compiles them.
 
 use serde_json::Value;
 
 use super::{
-    json_path::JsonPath,
-    node::{Additional, ListRule, Node, ValueType},
+    node::{ListRule, Node, ValueType},
     trail::Trail,
 };
 use crate::{
-    ObjectExt,
-    cel::{self, CALL_COST, Declared, EvalError, OBJECT_COST, Program},
-    field::{ErrorKind, Errors, FieldError, Path},
+    cel::{self, CALL_COST, EvalError, OBJECT_COST, Program},
+    field::{ErrorKind, FieldError},
 };
 
-const REASONS: [&str; 4] = [
-    "FieldValueDuplicate",
-    "FieldValueForbidden",
-    "FieldValueInvalid",
-    "FieldValueRequired",
-];
 /// Longest message that an expression may make, in bytes; Kubernetes' limit.
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;
 /// Errors reported at most.
@@ -27,201 +20,15 @@ const MAX_ERRORS: usize = 128;
 /// One rule.
 #[derive(Debug)]
 pub(super) struct Validation {
-    rule: String,
-    program: Program,
-    message: String,
-    message_expression: Option<Program>,
-    kind: ErrorKind,
+    pub(super) rule: String,
+    pub(super) program: Program,
+    pub(super) message: String,
+    pub(super) message_expression: Option<Program>,
+    pub(super) kind: ErrorKind,
     /// Appended to the value's path.
-    field_path: Vec<String>,
-    optional_old_self: bool,
-    uses_old_self: bool,
-}
-
-/// Compiles the rules of a schema and of everything below it.
-pub(super) fn attach(node: &mut Node, schema: &Value, path: &Path, errors: &mut Errors) {
-    Attach { errors }.node(node, schema, path, true, None);
-}
-
-struct Attach<'e> {
-    errors: &'e mut Errors,
-}
-
-impl Attach<'_> {
-    fn node(
-        &mut self,
-        node: &mut Node,
-        schema: &Value,
-        path: &Path,
-        root: bool,
-        // Below this nothing old can be told to be the same.
-        uncorrelated: Option<&Path>,
-    ) {
-        let mut has_validations = false;
-        let properties = path.child("properties");
-        for (name, inner) in &mut node.properties {
-            if let Some(schema) = schema.get("properties").and_then(|all| all.get(name)) {
-                self.node(inner, schema, &properties.key(name), false, uncorrelated);
-                has_validations |= inner.has_validations;
-            }
-        }
-        if let (Some(inner), Some(schema)) = (&mut node.items, schema.get("items")) {
-            let correlated = matches!(node.list, ListRule::Map(_));
-            let below = if correlated {
-                uncorrelated
-            } else {
-                uncorrelated.or(Some(path))
-            };
-            self.node(inner, schema, &path.child("items"), false, below);
-            has_validations |= inner.has_validations;
-        }
-        if let (Additional::Schema(inner), Some(schema)) =
-            (&mut node.additional, schema.get("additionalProperties"))
-        {
-            let at = path.child("additionalProperties");
-            self.node(inner, schema, &at, false, uncorrelated);
-            has_validations |= inner.has_validations;
-        }
-        let mut rules = Vec::new();
-        let list = schema
-            .get("x-kubernetes-validations")
-            .and_then(Value::as_array);
-        for (index, rule) in list.into_iter().flatten().enumerate() {
-            let at = path.child("x-kubernetes-validations").index(index);
-            rules.extend(self.rule(node, rule, &at, root, uncorrelated));
-        }
-        node.has_validations = has_validations || !rules.is_empty();
-        node.validations = rules;
-    }
-
-    fn rule(
-        &mut self,
-        node: &Node,
-        rule: &Value,
-        at: &Path,
-        root: bool,
-        uncorrelated: Option<&Path>,
-    ) -> Option<Validation> {
-        let text = rule.str_at("/rule").trim();
-        if text.is_empty() {
-            self.errors
-                .required(&at.child("rule"), "rule is not specified");
-            return None;
-        }
-        self.words(rule, text, at);
-        let declared = |name| Declared {
-            name,
-            schema: Some(node),
-            is_resource: root || node.embedded,
-        };
-        let names = [declared("self"), declared("oldSelf")];
-        let program = match Program::compile(text, &names) {
-            Ok(program) => program,
-            Err(error) => {
-                let detail = format!("compilation failed: {error}");
-                self.errors.invalid(&at.child("rule"), rule.clone(), detail);
-                return None;
-            }
-        };
-        let message_expression = match rule.str_at("/messageExpression").trim() {
-            "" => None,
-            text => match Program::compile(text, &names) {
-                Ok(program) => Some(program),
-                Err(error) => {
-                    self.errors.invalid(
-                        &at.child("messageExpression"),
-                        rule.clone(),
-                        format!("messageExpression compilation failed: {error}"),
-                    );
-                    None
-                }
-            },
-        };
-        let uses_old_self = program.uses("oldSelf");
-        match (uses_old_self, uncorrelated) {
-            (true, Some(within)) => self.errors.invalid(
-                &at.child("rule"),
-                text,
-                format!(
-                    "oldSelf cannot be used on the uncorrelatable portion of the schema within {within}"
-                ),
-            ),
-            (false, _) if rule.get("optionalOldSelf").is_some() => self.errors.invalid(
-                &at.child("optionalOldSelf"),
-                rule.bool_at("/optionalOldSelf"),
-                "may not be set if oldSelf is not used in rule",
-            ),
-            _ => {}
-        }
-        Some(Validation {
-            rule: text.to_string(),
-            program,
-            message: rule.str_at("/message").trim().to_string(),
-            message_expression,
-            kind: match rule.str_at("/reason") {
-                "FieldValueRequired" => ErrorKind::Required,
-                "FieldValueForbidden" => ErrorKind::Forbidden,
-                "FieldValueDuplicate" => ErrorKind::Duplicate,
-                _ => ErrorKind::Invalid,
-            },
-            field_path: self.field_path(node, rule.str_at("/fieldPath"), at),
-            optional_old_self: rule.bool_at("/optionalOldSelf"),
-            uses_old_self,
-        })
-    }
-
-    /// Rules of what stands beside the rule.
-    fn words(&mut self, rule: &Value, text: &str, at: &Path) {
-        let breaks = |text: &str| text.contains(['\n', '\r']);
-        if let Some(Value::String(message)) = rule.get("message")
-            && !message.is_empty()
-        {
-            if message.trim().is_empty() {
-                self.errors.invalid(
-                    &at.child("message"),
-                    message.as_str(),
-                    "must be non-empty if specified",
-                );
-            } else if breaks(message.trim()) {
-                self.errors.invalid(
-                    &at.child("message"),
-                    message.as_str(),
-                    "must not contain line breaks",
-                );
-            }
-        } else if breaks(text) {
-            self.errors.required(
-                &at.child("message"),
-                "message must be specified if rule contains line breaks",
-            );
-        }
-        if let Some(Value::String(reason)) = rule.get("reason") {
-            self.errors
-                .check_supported(&at.child("reason"), reason, &REASONS);
-        }
-    }
-
-    fn field_path(&mut self, node: &Node, text: &str, at: &Path) -> Vec<String> {
-        if text.is_empty() {
-            return Vec::new();
-        }
-        let parsed = JsonPath::parse(text).ok();
-        let fields = parsed.as_ref().and_then(JsonPath::fields);
-        let known = fields.filter(|fields| {
-            fields
-                .iter()
-                .try_fold(node, |node, name| node.field(name))
-                .is_some()
-        });
-        match known {
-            Some(fields) => fields.into_iter().map(str::to_string).collect(),
-            None => {
-                self.errors
-                    .invalid(&at.child("fieldPath"), text, "must be a valid path");
-                Vec::new()
-            }
-        }
-    }
+    pub(super) field_path: Vec<String>,
+    pub(super) optional_old_self: bool,
+    pub(super) uses_old_self: bool,
 }
 
 /// Checks the rules for an object and, with `old`, for its change. An object that is not even of

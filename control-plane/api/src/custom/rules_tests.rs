@@ -1,7 +1,9 @@
 //! Rules and what they say.
 
-use super::*;
 use serde_json::json;
+
+use super::*;
+use crate::field::{Errors, Path};
 
 fn node(spec: Value) -> Node {
     Node::compile(&json!({"type": "object", "properties": {"spec": spec}})).unwrap()
@@ -97,7 +99,19 @@ fn rules_that_cannot_be_are_refused_with_the_definition() {
                 "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}}})
     };
     for (rule, message) in [
-        ("self.b == 1", "undefined field 'b'"),
+        (
+            "self.b == 1",
+            "compilation failed: ERROR: <input>:1:5: undefined field 'b'\n | self.b == 1\n | ....^",
+        ),
+        (
+            "self.a == 1",
+            "compilation failed: ERROR: <input>:1:8: found no matching overload for '_==_' applied to '(string, int)'",
+        ),
+        ("self.a", "cel expression must evaluate to a bool"),
+        (
+            "self.a.startsWith(oldSelf)",
+            "found no matching overload for 'startsWith' applied to 'string.(object)'",
+        ),
         (
             "self.a.nope()",
             "undeclared reference to 'nope' (in container '')",
@@ -136,4 +150,31 @@ fn rules_that_cannot_be_are_refused_with_the_definition() {
             "{found:?}"
         );
     }
+}
+
+#[test]
+fn rules_with_wrong_types_are_refused_and_yet_run_where_they_are() {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+        "x-kubernetes-validations": [{"rule": "self.a == 1 ? true : self.b", "messageExpression": "self.b"}],
+        "properties": {"a": {"type": "integer"}, "b": {"x-kubernetes-int-or-string": true}}}}});
+    let mut errors = Errors::default();
+    let node = Node::compile_at(&schema, &Path::new("s"), &mut errors).unwrap();
+    let found: Vec<String> = errors.into_vec().iter().map(ToString::to_string).collect();
+    let at = "s.properties[spec].x-kubernetes-validations[0]";
+    for (found, field, why) in [
+        (&found[0], "rule", "cel expression must evaluate to a bool"),
+        (
+            &found[1],
+            "messageExpression",
+            "messageExpression must evaluate to a string",
+        ),
+    ] {
+        let begins = format!("{at}.{field}: Invalid value: ");
+        assert!(
+            found.starts_with(&begins) && found.ends_with(why),
+            "{found}"
+        );
+    }
+    let wrong = messages(&node, json!({"a": 2, "b": "x"}), None);
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
 }

@@ -173,7 +173,7 @@ async fn rules_in_cel_guard_objects_and_their_changes() {
             "openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {"
         ) && refused
             .2
-            .contains("compilation failed: undefined field 'replicaz'"),
+            .contains("compilation failed: ERROR: <input>:1:5: undefined field 'replicaz'\n | self.replicaz <= 5\n | ....^"),
         "{refused:?}"
     );
     server.admin.post(DEFINITIONS, &definition).await.ok();
@@ -341,4 +341,37 @@ async fn kubectl_treats_custom_kinds_as_its_own() {
             || gone.contains("the server could not find the requested resource"),
         "{gone}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_with_wrong_types_or_without_bounds_are_refused_with_the_definition() {
+    let server = TestServer::start().await;
+    let path = "openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
+    for (rule, field, words) in [
+        (
+            "self.replicas == 'five'",
+            "rule: Invalid value: ",
+            "compilation failed: ERROR: <input>:1:15: found no matching overload for '_==_' applied to '(int, string)'",
+        ),
+        (
+            "self.replicas",
+            "rule: Invalid value: ",
+            "cel expression must evaluate to a bool",
+        ),
+        (
+            "self.names.all(a, self.names.all(b, a == b || a.contains(b)))",
+            "rule: Forbidden: ",
+            "estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
+        ),
+    ] {
+        let mut definition = definition();
+        let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+            ["spec"];
+        spec["properties"]["names"] = json!({"type": "array", "items": {"type": "string"}});
+        spec["x-kubernetes-validations"] = json!([{ "rule": rule }]);
+        let (code, _, message) = server.admin.post(DEFINITIONS, &definition).await.refused();
+        assert_eq!(code, 422);
+        assert!(message.contains(&format!("{path}.{field}")), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
 }

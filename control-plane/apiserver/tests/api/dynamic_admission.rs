@@ -52,7 +52,7 @@ async fn policies_deny_and_warn_as_their_bindings_say() {
         .await
         .refused();
     assert!(
-        refused.2.contains("spec.validations[0].expression: Invalid value: \"object.spec.replicas <= nope\": compilation failed: undeclared reference to 'nope'"),
+        refused.2.contains("spec.validations[0].expression: Invalid value: \"object.spec.replicas <= nope\": compilation failed: ERROR: <input>:1:25: undeclared reference to 'nope' (in container '')"),
         "{refused:?}"
     );
     let validations = json!([{"expression": "variables.wanted <= 5 || request.operation == 'DELETE'",
@@ -294,5 +294,30 @@ async fn a_mutating_policy_sees_again_what_others_changed_after_it() {
     assert_eq!(
         made["metadata"]["labels"],
         json!({"late": "yes", "a-twice": "yes"})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expressions_are_checked_against_the_kinds_that_a_policy_names() {
+    let server = TestServer::start().await;
+    let misspelt = policy(json!([{"expression": "object.spec.replicaz > 1"}]));
+    let made = create(&server.admin, "validatingadmissionpolicies", misspelt).await;
+    let checking = &made["status"]["typeChecking"];
+    assert_eq!(
+        checking["expressionWarnings"],
+        json!([{"fieldRef": "spec.validations[0].expression",
+            "warning": "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replicaz'\n | object.spec.replicaz > 1\n | ...........^\n"}])
+    );
+    let path = format!("{REGISTRATION}/validatingadmissionpolicies/replicas");
+    let right = json!({"spec": {"validations": [{"expression": "object.spec.replicas > 1"}]}});
+    let made = server.admin.patch(&path, "merge-patch", &right).await.ok();
+    assert_eq!(made["status"]["typeChecking"], json!({}));
+    assert_eq!(made["status"]["observedGeneration"], 2);
+    let wrong = json!({"spec": {"validations": [{"expression": "object.spec.paused"}]}});
+    let refused = server.admin.patch(&path, "merge-patch", &wrong).await;
+    let (_, _, message) = refused.refused();
+    assert!(
+        message.contains("must evaluate to bool but got dyn"),
+        "{message}"
     );
 }

@@ -9,6 +9,7 @@ use crate::{
     dynamic_admission::{REGISTRATION, create, eventually},
     harness::{CONFIG_MAPS, TestServer, config_map},
     rbac::{RBAC, binding as role_binding, user},
+    webhooks::{configuration, webhook},
 };
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
@@ -191,4 +192,29 @@ async fn policies_ask_the_authorizers() {
     admin.post(CONFIG_MAPS, &config_map("gate")).await.ok();
     let path = format!("{REGISTRATION}/validatingadmissionpolicybindings/asks-here");
     admin.delete(&path, &json!({})).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_annotate_audit_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.log");
+    let server = audited(&log).await;
+    let (port, bundle, seen) = webhook(
+        &["127.0.0.1"],
+        |_| json!({"allowed": true, "auditAnnotations": {"seen": "yes", "not/one": "no"}}),
+    )
+    .await;
+    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
+    let object = configuration("ValidatingWebhookConfiguration", "judge", client);
+    create(&server.admin, "validatingwebhookconfigurations", object).await;
+    let dry = format!("{CONFIG_MAPS}?dryRun=All");
+    eventually(async || {
+        server.admin.post(&dry, &config_map("probe")).await;
+        !seen.lock().unwrap().is_empty()
+    })
+    .await;
+    server.admin.post(CONFIG_MAPS, &config_map("a")).await.ok();
+    let found = annotations(&log, "a").await;
+    assert_eq!(found["judge.example.com/seen"], "yes", "{found}");
+    assert!(!found.to_string().contains("not/one"), "{found}");
 }

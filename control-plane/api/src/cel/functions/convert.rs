@@ -107,6 +107,10 @@ fn int<'a>(value: &Value<'a>) -> Option<Outcome<'a>> {
             ))
         }),
         Value::Timestamp(time) => Ok(Value::Int(time.as_second())),
+        // In nanoseconds.
+        Value::Duration(duration) => i64::try_from(duration.as_nanos())
+            .map(Value::Int)
+            .map_err(|_| out_of_range("integer")),
         _ => return None,
     })
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::Outcome;
 use crate::cel::{
-    ast::{Expr, Literal},
+    ast::{Expr, Kind, Literal},
     eval::{EvalError, Run, failed},
     value::{List, Map, Value, shortest_double},
 };
@@ -111,7 +111,10 @@ fn precision(text: &str) -> Result<(usize, &str), String> {
 
 /// What can be said of a call before there are values.
 pub(in crate::cel) fn check(target: &Expr, arguments: &[Expr]) -> Result<(), String> {
-    let (Expr::Literal(Literal::String(format)), [Expr::List(items)]) = (target, arguments) else {
+    let (Kind::Literal(Literal::String(format)), [list]) = (&target.kind, arguments) else {
+        return Ok(());
+    };
+    let Kind::List(items) = &list.kind else {
         return Ok(());
     };
     let pieces = pieces(format, items.len())?;

@@ -91,11 +91,6 @@ fn named(name: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.name == name)
 }
 
-/// There is a function of that name behind `format.`.
-pub(super) fn is_known(name: &str) -> bool {
-    name == "named" || named(name).is_some()
-}
-
 /// `format.named(text)` and `format.<name>()`; `name` is without its first part.
 pub(super) fn find<'a>(name: &str, values: &[Value<'a>]) -> Option<Outcome<'a>> {
     match (name, values) {

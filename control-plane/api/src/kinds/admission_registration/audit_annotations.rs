@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::expressions::{self, Purpose};
+use super::expressions::{self, Known, Purpose};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -14,7 +14,7 @@ const MAX_ANNOTATIONS: usize = 20;
 /// Longest expression of one, in bytes; Kubernetes' limit.
 const MAX_EXPRESSION_BYTES: usize = 5 * 1024;
 
-pub(super) fn check(object: &Value, with_params: bool, errors: &mut Errors) {
+pub(super) fn check(object: &Value, known: &Known, errors: &mut Errors) {
     let path = Path::new("spec").child("auditAnnotations");
     let annotations = object.list_at("/spec/auditAnnotations");
     if annotations.len() > MAX_ANNOTATIONS {
@@ -33,7 +33,7 @@ pub(super) fn check(object: &Value, with_params: bool, errors: &mut Errors) {
             let why = format!("must not exceed {MAX_EXPRESSION_BYTES} bytes in length");
             errors.required(&at.child(field), &why);
         } else {
-            let with = (Purpose::AuditAnnotation, with_params);
+            let with = (Purpose::AuditAnnotation, known);
             expressions::check(annotation, field, &at, with, errors);
         }
         let before = &annotations[..index];
@@ -63,7 +63,7 @@ mod tests {
         let policy = json!({"metadata": {"name": "p.example.com"},
             "spec": {"auditAnnotations": annotations}});
         let mut errors = Errors::default();
-        check(&policy, false, &mut errors);
+        check(&policy, &Known::default(), &mut errors);
         let errors: Vec<String> = errors.into_vec().iter().map(ToString::to_string).collect();
         errors.join("\n")
     }

@@ -4,6 +4,7 @@ mod audit_annotations;
 mod expressions;
 mod mutating_policy;
 mod policy;
+mod type_checking;
 mod webhook;
 
 use super::PLAIN;
@@ -145,7 +146,7 @@ fn check_rules(rules: &[serde_json::Value], path: &Path, errors: &mut Errors) {
 fn check_conditions(
     conditions: &[serde_json::Value],
     path: &Path,
-    with_params: bool,
+    known: &expressions::Known,
     errors: &mut Errors,
 ) {
     use crate::ObjectExt;
@@ -167,7 +168,7 @@ fn check_conditions(
         if conditions[..index].iter().any(same) {
             errors.duplicate(&at.child("name"), name);
         }
-        let with = (expressions::Purpose::Condition, with_params);
+        let with = (expressions::Purpose::Condition, known);
         expressions::check(condition, "expression", &at, with, errors);
     }
 }

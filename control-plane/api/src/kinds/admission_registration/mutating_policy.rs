@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    expressions::{self, Purpose},
+    expressions::{self, Known, Purpose},
     policy::{check_policy, default_matching},
 };
 use crate::{
@@ -35,9 +35,16 @@ impl registry::Strategy for PolicyStrategy {
         meta::bump_generation(new, old);
     }
 
+    /// What was accepted once by less strict rules may stay.
+    fn validate_change(&self, new: &Value, old: &Value, errors: &mut Errors) {
+        if new.get("spec") != old.get("spec") {
+            self.validate(new, errors);
+        }
+    }
+
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = Path::new("spec");
-        let with_params = check_policy(object, Purpose::MutationVariable, errors);
+        let known = check_policy(object, Purpose::MutationVariable, errors);
         let again = object.str_at("/spec/reinvocationPolicy");
         let at = spec.child("reinvocationPolicy");
         if again.is_empty() {
@@ -52,12 +59,12 @@ impl registry::Strategy for PolicyStrategy {
         }
         for (index, mutation) in mutations.iter().enumerate() {
             let at = spec.child("mutations").index(index);
-            check_mutation(mutation, &at, with_params, errors);
+            check_mutation(mutation, &at, &known, errors);
         }
     }
 }
 
-fn check_mutation(mutation: &Value, at: &Path, with_params: bool, errors: &mut Errors) {
+fn check_mutation(mutation: &Value, at: &Path, known: &Known, errors: &mut Errors) {
     let patch_type = mutation.str_at("/patchType");
     let fields = [
         ("ApplyConfiguration", "applyConfiguration"),
@@ -76,7 +83,7 @@ fn check_mutation(mutation: &Value, at: &Path, with_params: bool, errors: &mut E
                 errors.forbidden(&at, format!("must be empty when patchType is {patch_type}"));
             }
             (true, Some(holder)) => {
-                let with = (Purpose::Mutation, with_params);
+                let with = (Purpose::Mutation, known);
                 expressions::check(holder, "expression", &at, with, errors);
             }
             (false, None) => {}

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{
     FAILURE_POLICIES, MATCH_POLICIES, audit_annotations, check_conditions, check_rules,
-    expressions::{self, Purpose},
+    expressions::{self, Known, Purpose},
+    type_checking,
 };
 use crate::{
     ObjectExt,
@@ -55,8 +56,8 @@ fn check_matching(matching: Option<&Value>, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// What policies of both kinds have in common; true: their expressions may use parameters.
-pub(super) fn check_policy(object: &Value, variables: Purpose, errors: &mut Errors) -> bool {
+/// What policies of both kinds have in common; what their expressions may use.
+pub(super) fn check_policy(object: &Value, variables: Purpose, errors: &mut Errors) -> Known {
     let spec = Path::new("spec");
     let failure = object.str_at("/spec/failurePolicy");
     errors.check_supported(&spec.child("failurePolicy"), failure, &FAILURE_POLICIES);
@@ -79,24 +80,24 @@ pub(super) fn check_policy(object: &Value, variables: Purpose, errors: &mut Erro
             }
         }
     }
-    let with_params = params.is_some();
+    let mut known = Known::new(params.is_some());
     check_conditions(
         object.list_at("/spec/matchConditions"),
         &spec.child("matchConditions"),
-        with_params,
+        &known,
         errors,
     );
-    expressions::check_variables(object, (variables, with_params), errors);
-    with_params
+    expressions::check_variables(object, variables, &mut known, errors);
+    known
 }
 
 /// One of `validations`.
-fn check_validation(validation: &Value, at: &Path, with_params: bool, errors: &mut Errors) {
-    let with = (Purpose::Validation, with_params);
+fn check_validation(validation: &Value, at: &Path, known: &Known, errors: &mut Errors) {
+    let with = (Purpose::Validation, known);
     expressions::check(validation, "expression", at, with, errors);
     let words = validation.str_at("/messageExpression");
     if !words.trim().is_empty() {
-        let with = (Purpose::Message, with_params);
+        let with = (Purpose::Message, known);
         expressions::check(validation, "messageExpression", at, with, errors);
     } else if !words.is_empty() {
         let why = "must be non-empty if specified";
@@ -126,9 +127,16 @@ impl registry::Strategy for PolicyStrategy {
         }
     }
 
+    /// What was accepted once by less strict rules may stay.
+    fn validate_change(&self, new: &Value, old: &Value, errors: &mut Errors) {
+        if new.get("spec") != old.get("spec") {
+            self.validate(new, errors);
+        }
+    }
+
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = Path::new("spec");
-        let with_params = check_policy(object, Purpose::Variable, errors);
+        let known = check_policy(object, Purpose::Variable, errors);
         let validations = object.list_at("/spec/validations");
         if validations.is_empty() && object.list_at("/spec/auditAnnotations").is_empty() {
             for field in ["validations", "auditAnnotations"] {
@@ -138,14 +146,26 @@ impl registry::Strategy for PolicyStrategy {
         }
         for (index, validation) in validations.iter().enumerate() {
             let at = spec.child("validations").index(index);
-            check_validation(validation, &at, with_params, errors);
+            check_validation(validation, &at, &known, errors);
         }
-        audit_annotations::check(object, with_params, errors);
+        audit_annotations::check(object, &known, errors);
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        object.set_at(&["status"], json!({}));
         object.set_at(&["metadata", "generation"], Value::from(1));
+        let status = type_checking::status(object);
+        object.set_at(&["status"], status);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        meta::bump_generation(new, old);
+        let mut status = old.get("status").cloned().unwrap_or_else(|| json!({}));
+        if new.get("spec") != old.get("spec") {
+            for (field, value) in type_checking::status(new).as_object().into_iter().flatten() {
+                status[field] = value.clone();
+            }
+        }
+        new.set_at(&["status"], status);
     }
 
     fn has_status(&self) -> bool {

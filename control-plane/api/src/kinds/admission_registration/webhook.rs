@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FAILURE_POLICIES, MATCH_POLICIES, check_conditions, check_rules};
+use super::{FAILURE_POLICIES, MATCH_POLICIES, check_conditions, check_rules, expressions::Known};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -160,7 +160,7 @@ impl Strategy {
         check_conditions(
             webhook.list_at("/matchConditions"),
             &at.child("matchConditions"),
-            false,
+            &Known::default(),
             errors,
         );
     }

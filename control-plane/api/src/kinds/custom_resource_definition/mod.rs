@@ -120,6 +120,14 @@ impl registry::Strategy for Strategy {
         validate::change(new, old, errors);
     }
 
+    /// What was accepted once by less strict rules may stay.
+    fn validate_change(&self, new: &Value, old: &Value, errors: &mut Errors) {
+        if new.get("spec") != old.get("spec") {
+            self.validate(new, errors);
+        }
+        self.validate_update(new, old, errors);
+    }
+
     fn has_status(&self) -> bool {
         true
     }
