@@ -98,7 +98,7 @@ impl<'n> Bindings<'n> {
             }
             Type::List(item) => Type::list(self.resolve(item)),
             Type::Map(key, value) => Type::map(self.resolve(key), self.resolve(value)),
-            Type::Optional(inner) => Type::Optional(self.resolve(inner).into()),
+            Type::Optional(inner) => self.resolve(inner).optional(),
             other => other.clone(),
         }
     }

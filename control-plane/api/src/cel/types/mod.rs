@@ -23,6 +23,10 @@ use crate::{
 pub(super) use checker::infer;
 pub(super) use signatures::{Known, known};
 
+/// What is nested more deeply is `dyn`: whoever writes expressions owns neither the server's stack
+/// nor its time.
+const MAX_NESTING: usize = 32;
+
 /// A type.
 #[derive(Debug, Clone)]
 pub enum Type<'n> {
@@ -104,20 +108,43 @@ impl fmt::Display for Type<'_> {
 impl<'n> Type<'n> {
     /// A list of such elements.
     pub fn list(item: Type<'n>) -> Self {
-        Type::List(Arc::new(item))
+        Type::List(item.within())
     }
 
-    /// A map.
+    /// A map. Of a key that holds other values nothing is known: no map has such keys, and their
+    /// types would double with every map around them.
     pub fn map(key: Type<'n>, value: Type<'n>) -> Self {
-        Type::Map(Arc::new(key), Arc::new(value))
+        let key = match key {
+            Type::List(_) | Type::Map(..) | Type::Optional(_) => Type::Dyn,
+            simple => simple,
+        };
+        Type::Map(Arc::new(key), value.within())
     }
 
     /// Something that may be absent; what may be already stays as it is.
     pub fn optional(self) -> Self {
         match self {
             Type::Optional(_) => self,
-            other => Type::Optional(Arc::new(other)),
+            other => Type::Optional(other.within()),
         }
+    }
+
+    /// As a part of another type.
+    fn within(self) -> Arc<Type<'n>> {
+        Arc::new(if self.depth() < MAX_NESTING {
+            self
+        } else {
+            Type::Dyn
+        })
+    }
+
+    /// How many types are within each other here.
+    fn depth(&self) -> usize {
+        let (mut depth, mut here) = (0, self);
+        while let Type::List(inner) | Type::Map(_, inner) | Type::Optional(inner) = here {
+            (depth, here) = (depth + 1, inner);
+        }
+        depth
     }
 
     /// The variable `authorizer`.

@@ -214,3 +214,22 @@ fn what_does_not_fit_is_said_with_its_place() {
     let found = typed("self.a + self.b").unwrap_err();
     assert_eq!(found.matches("ERROR").count(), 2, "{found}");
 }
+
+#[test]
+fn types_stay_small_whatever_is_made_of_them() {
+    type Made = fn(usize) -> String;
+    let doubled: Made = |number| format!("{{a{number}: a{number}}}");
+    let nested: Made = |number| format!("[[[[optional.of(a{number})]]]]");
+    for made in [doubled, nested] {
+        let mut source = "a40 + 1".to_string();
+        for number in (1..=40).rev() {
+            source = format!("cel.bind(a{number}, {}, {source})", made(number - 1));
+        }
+        let error = typed(&format!("cel.bind(a0, {{1: 1}}, {source})")).unwrap_err();
+        assert!(
+            error.contains("no matching overload for '_+_'"),
+            "{error:.200}"
+        );
+        assert!(error.len() < 4096, "{} bytes", error.len());
+    }
+}
