@@ -186,6 +186,11 @@ impl Errors {
         self.push(ErrorKind::NotFound, path, Some(value.into()), String::new());
     }
 
+    /// A reference to nothing, with what there is.
+    pub fn not_found_among(&mut self, path: &Path, value: impl Into<Value>, detail: String) {
+        self.push(ErrorKind::NotFound, path, Some(value.into()), detail);
+    }
+
     /// More bytes than allowed.
     pub fn too_long(&mut self, path: &Path, limit: usize) {
         self.push(

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     PLAIN,
     persistent_volume_claim::{access_modes, check_positive, validate_access_modes},
+    pod::validate_node_selector,
 };
 use crate::{
     ObjectExt,
@@ -222,5 +223,12 @@ fn validate_source(spec: &Value, path: &Path, errors: &mut Errors) {
             &path.child("nodeAffinity"),
             "Local volume requires node affinity",
         );
+    }
+    if let Some(affinity) = spec.get("nodeAffinity") {
+        let path = path.child("nodeAffinity").child("required");
+        match affinity.get("required") {
+            Some(required) => validate_node_selector(required, &path, errors),
+            None => errors.required(&path, "must specify required node constraints"),
+        }
     }
 }

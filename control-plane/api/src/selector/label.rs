@@ -224,6 +224,12 @@ pub(crate) fn validate_object(
         for why in names::qualified_name(key) {
             errors.invalid(&path.child("key"), key, why);
         }
+        for (at, value) in expression.list_at("/values").iter().enumerate() {
+            let value = value.as_str().unwrap_or("");
+            for why in names::label_value(value) {
+                errors.invalid(&path.child("values").index(at), value, why);
+            }
+        }
     }
 }
 

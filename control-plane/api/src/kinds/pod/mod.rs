@@ -15,7 +15,9 @@ pub use defaults::default_tolerations;
 pub(super) use defaults::{default_pod_template, default_template};
 pub use gates::is_gated;
 pub use qos::qos_class;
-pub(super) use validate::{validate_resource_list, validate_spec, validate_tolerations};
+pub(super) use validate::{
+    validate_node_selector, validate_resource_list, validate_spec, validate_tolerations,
+};
 
 use crate::{
     ObjectExt,

@@ -1,11 +1,11 @@
-//! Environment variables and mounts of containers.
+//! Environment variables of containers.
 
 use serde_json::{Map, Value};
 
+use super::downward::{ENVIRONMENT_FIELDS, validate_field_ref, validate_resource_ref};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
-    kinds::pod::volumes,
     names,
 };
 
@@ -37,56 +37,72 @@ pub(super) fn validate_env(container: &Value, path: &Path, errors: &mut Errors) 
             );
         }
         for reference in ["configMapKeyRef", "secretKeyRef"] {
-            if source.get(reference).is_some()
-                && source.str_at(&format!("/{reference}/key")).is_empty()
-            {
-                errors.required(&path.child(reference).child("key"), "");
+            if let Some(given) = source.get(reference) {
+                validate_key_ref(given, &path.child(reference), errors);
             }
         }
-        if source.get("fieldRef").is_some() && source.str_at("/fieldRef/fieldPath").is_empty() {
-            errors.required(&path.child("fieldRef").child("fieldPath"), "");
+        if let Some(field) = source.get("fieldRef") {
+            validate_field_ref(field, &ENVIRONMENT_FIELDS, &path.child("fieldRef"), errors);
+        }
+        if let Some(resource) = source.get("resourceFieldRef") {
+            validate_resource_ref(resource, false, &path.child("resourceFieldRef"), errors);
         }
     }
-    for (index, source) in container.list_at("/envFrom").iter().enumerate() {
-        let path = path.child("envFrom").index(index);
-        let count = ["configMapRef", "secretRef"]
-            .iter()
-            .filter(|reference| source.get(**reference).is_some())
-            .count();
-        if count != 1 {
-            errors.invalid(
-                &path,
-                "",
-                "must specify one of: `configMapRef` or `secretRef`",
-            );
+    validate_env_from(container, &path.child("envFrom"), errors);
+}
+
+fn validate_key_ref(reference: &Value, path: &Path, errors: &mut Errors) {
+    let name = reference.str_at("/name");
+    for why in names::subdomain(name) {
+        errors.invalid(&path.child("name"), name, why);
+    }
+    match reference.str_at("/key") {
+        "" => errors.required(&path.child("key"), ""),
+        key => {
+            for why in names::config_key(key) {
+                errors.invalid(&path.child("key"), key, why);
+            }
         }
     }
 }
 
-pub(super) fn validate_mounts(
-    container: &Value,
-    path: &Path,
-    volumes: &[&str],
-    errors: &mut Errors,
-) {
-    let mut seen: Vec<&str> = Vec::new();
-    for (index, mount) in container.list_at("/volumeMounts").iter().enumerate() {
-        let path = path.child("volumeMounts").index(index);
-        match mount.str_at("/name") {
-            "" => errors.required(&path.child("name"), ""),
-            name if !volumes.contains(&name) => errors.not_found(&path.child("name"), name),
-            _ => {}
+fn validate_env_from(container: &Value, path: &Path, errors: &mut Errors) {
+    for (index, source) in container.list_at("/envFrom").iter().enumerate() {
+        let at = path.index(index);
+        let prefix = source.str_at("/prefix");
+        if !prefix.is_empty() {
+            for why in names::env_name(prefix) {
+                errors.invalid(&at.child("prefix"), prefix, why);
+            }
         }
-        let target = mount.str_at("/mountPath");
-        if target.is_empty() {
-            errors.required(&path.child("mountPath"), "");
-        } else if seen.contains(&target) {
-            errors.invalid(&path.child("mountPath"), target, "must be unique");
+        let mut count = 0;
+        for reference in ["configMapRef", "secretRef"] {
+            let Some(given) = source.get(reference) else {
+                continue;
+            };
+            count += 1;
+            let path = at.child(reference).child("name");
+            match given.str_at("/name") {
+                "" => errors.required(&path, ""),
+                name => {
+                    for why in names::subdomain(name) {
+                        errors.invalid(&path, name, why);
+                    }
+                }
+            }
         }
-        seen.push(target);
-        let sub_path = mount.str_at("/subPath");
-        if !sub_path.is_empty() {
-            volumes::validate_relative(sub_path, &path.child("subPath"), errors);
+        match count {
+            0 => errors.invalid(
+                path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            ),
+            1 => {}
+            _ => errors.invalid(
+                path,
+                "",
+                "may not have more than one field specified at a time",
+            ),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::container::validate_container;
+use super::{Surroundings, container::validate_container};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -40,11 +40,8 @@ pub(in crate::kinds::pod) fn validate_ephemeral(new: &Value, old: &Value, errors
             Some(_) => {}
         }
     }
-    let volumes: Vec<&str> = new
-        .list_at("/spec/volumes")
-        .iter()
-        .map(|volume| volume.str_at("/name"))
-        .collect();
+    let none = Value::Null;
+    let around = Surroundings::of(new.get("spec").unwrap_or(&none));
     let mut names: Vec<&str> = ["containers", "initContainers"]
         .iter()
         .flat_map(|list| new.list_at(&format!("/spec/{list}")))
@@ -74,7 +71,17 @@ pub(in crate::kinds::pod) fn validate_ephemeral(new: &Value, old: &Value, errors
                 );
             }
         }
-        validate_container(container, &path, &volumes, errors);
+        for (at, mount) in container.list_at("/volumeMounts").iter().enumerate() {
+            for field in ["subPath", "subPathExpr"] {
+                if !mount.str_at(&format!("/{field}")).is_empty() {
+                    errors.forbidden(
+                        &path.child("volumeMounts").index(at).child(field),
+                        "cannot be set for an Ephemeral Container",
+                    );
+                }
+            }
+        }
+        validate_container(container, &around, &path, errors);
         names.push(name);
     }
 }

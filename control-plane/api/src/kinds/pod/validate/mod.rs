@@ -1,20 +1,35 @@
 //! Rules of a pod's spec (Kubernetes: pkg/apis/core/validation), one file per part.
 
+mod affinity;
+mod claims;
 mod container;
+mod dns;
+mod downward;
 mod environment;
 mod ephemeral;
+mod mounts;
 mod ports;
 mod probe;
 mod resources;
+mod security;
+mod spread;
+#[cfg(test)]
+mod tests;
 mod tolerations;
 
 use serde_json::Value;
 
+pub(crate) use affinity::validate_node_selector;
+pub(super) use downward::validate_file;
 pub(super) use ephemeral::validate_ephemeral;
 pub(crate) use resources::validate_resource_list;
 pub(crate) use tolerations::validate_tolerations;
 
-use self::{container::validate_container, ports::validate_ports_unique};
+use self::{
+    affinity::validate_affinity, claims::validate_claims, container::validate_regular,
+    dns::validate_dns, ports::validate_ports_unique, security::validate_pod_context,
+    spread::validate_spread,
+};
 use super::{gates, volumes};
 use crate::{
     ObjectExt,
@@ -22,34 +37,51 @@ use crate::{
     names,
 };
 
-/// Checks a pod's spec or that of a template.
-pub(crate) fn validate_spec(spec: &Value, path: &Path, errors: &mut Errors) {
-    let volume_names = volumes::validate(spec, &path.child("volumes"), errors);
-    let mut seen: Vec<&str> = Vec::new();
-    let containers = spec.list_at("/containers");
-    if containers.is_empty() {
-        errors.required(&path.child("containers"), "");
-    }
-    for list in ["containers", "initContainers"] {
-        for (index, container) in spec.list_at(&format!("/{list}")).iter().enumerate() {
-            let path = path.child(list).index(index);
-            validate_container(container, &path, &volume_names, errors);
-            let name = container.str_at("/name");
-            if !name.is_empty() && seen.contains(&name) {
-                errors.duplicate(&path.child("name"), name);
-            }
-            seen.push(name);
+/// What a container's rules look at beside the container.
+struct Surroundings<'a> {
+    volumes: &'a [Value],
+    /// Names of the pod's claims on devices.
+    claims: Vec<&'a str>,
+    /// The pod has no user namespace of its own.
+    host_users: bool,
+    never_restarts: bool,
+    /// How long the pod has to end, seconds.
+    grace_s: Option<i64>,
+}
+
+impl<'a> Surroundings<'a> {
+    fn of(spec: &'a Value) -> Self {
+        let claims = spec.list_at("/resourceClaims").iter();
+        Surroundings {
+            volumes: spec.list_at("/volumes"),
+            claims: claims.map(|claim| claim.str_at("/name")).collect(),
+            host_users: spec.get("hostUsers") != Some(&Value::Bool(false)),
+            never_restarts: spec.str_at("/restartPolicy") == "Never",
+            grace_s: spec.int_at("/terminationGracePeriodSeconds"),
         }
     }
-    validate_ports_unique(containers, &path.child("containers"), errors);
+
+    fn volume(&self, name: &str) -> Option<&'a Value> {
+        self.volumes.iter().find(|one| one.str_at("/name") == name)
+    }
+}
+
+/// Checks a pod's spec or that of a template.
+pub(crate) fn validate_spec(spec: &Value, path: &Path, errors: &mut Errors) {
+    volumes::validate(spec, &path.child("volumes"), errors);
+    validate_claims(spec, &path.child("resourceClaims"), errors);
+    validate_containers(spec, path, errors);
     errors.check_supported(
         &path.child("restartPolicy"),
         spec.str_at("/restartPolicy"),
         &["Always", "OnFailure", "Never"],
     );
     validate_dns(spec, path, errors);
-    validate_numbers(spec, path, errors);
+    validate_deadline(spec, path, errors);
+    validate_pod_context(spec, path, errors);
     validate_names(spec, path, errors);
+    validate_affinity(spec, &path.child("affinity"), errors);
+    validate_spread(spec, &path.child("topologySpreadConstraints"), errors);
     validate_tolerations(
         spec.list_at("/tolerations"),
         &path.child("tolerations"),
@@ -61,38 +93,59 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path, errors: &mut Errors) {
         errors,
     );
     validate_host_network(spec, path, errors);
+    validate_choices(spec, path, errors);
     gates::validate(spec, path, errors);
     validate_resource_list(spec.map_at("/overhead"), &path.child("overhead"), errors);
 }
 
-fn validate_dns(spec: &Value, path: &Path, errors: &mut Errors) {
-    let policy = spec.str_at("/dnsPolicy");
-    errors.check_supported(
-        &path.child("dnsPolicy"),
-        policy,
-        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
-    );
-    let servers = spec.list_at("/dnsConfig/nameservers");
-    let path = path.child("dnsConfig").child("nameservers");
-    if policy == "None" && servers.is_empty() {
-        errors.required(
-            &path,
-            "must provide at least one DNS nameserver when `dnsPolicy` is None",
+fn validate_containers(spec: &Value, path: &Path, errors: &mut Errors) {
+    let around = Surroundings::of(spec);
+    let containers = spec.list_at("/containers");
+    if containers.is_empty() {
+        errors.required(&path.child("containers"), "");
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for list in ["containers", "initContainers"] {
+        let runs_first = list == "initContainers";
+        for (index, container) in spec.list_at(&format!("/{list}")).iter().enumerate() {
+            let path = path.child(list).index(index);
+            validate_regular(container, runs_first, &around, &path, errors);
+            let name = container.str_at("/name");
+            if !name.is_empty() && seen.contains(&name) {
+                errors.duplicate(&path.child("name"), name);
+            }
+            seen.push(name);
+        }
+    }
+    validate_ports_unique(containers, &path.child("containers"), errors);
+}
+
+/// Fields that are one of a few words, and conditions that others set.
+fn validate_choices(spec: &Value, path: &Path, errors: &mut Errors) {
+    if let Some(policy) = spec.get("preemptionPolicy").and_then(Value::as_str) {
+        errors.check_supported(
+            &path.child("preemptionPolicy"),
+            policy,
+            &["Never", "PreemptLowerPriority"],
         );
     }
-    for (index, server) in servers.iter().enumerate() {
-        let text = server.as_str().unwrap_or("");
-        if text.parse::<std::net::IpAddr>().is_err() {
-            errors.invalid(
-                &path.index(index),
-                text,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            );
+    if spec.get("os").is_some() {
+        let path = path.child("os");
+        match spec.str_at("/os/name") {
+            "" => errors.required(&path.child("name"), "cannot be empty"),
+            name => errors.check_supported(&path, name, &["linux", "windows"]),
+        }
+    }
+    for (index, gate) in spec.list_at("/readinessGates").iter().enumerate() {
+        let condition = gate.str_at("/conditionType");
+        for why in names::qualified_name(condition) {
+            let path = path.child("readinessGates").index(index);
+            errors.invalid(&path.child("conditionType"), condition, why);
         }
     }
 }
 
-fn validate_numbers(spec: &Value, path: &Path, errors: &mut Errors) {
+fn validate_deadline(spec: &Value, path: &Path, errors: &mut Errors) {
     if let Some(seconds) = spec.int_at("/activeDeadlineSeconds")
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
@@ -101,21 +154,6 @@ fn validate_numbers(spec: &Value, path: &Path, errors: &mut Errors) {
             seconds,
             "must be between 1 and 2147483647, inclusive",
         );
-    }
-    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-        validate_id(
-            spec.int_at(&format!("/securityContext/{field}")),
-            &path.child("securityContext").child(field),
-            errors,
-        );
-    }
-}
-
-fn validate_id(id: Option<i64>, path: &Path, errors: &mut Errors) {
-    if let Some(id) = id
-        && !(0..=i64::from(i32::MAX)).contains(&id)
-    {
-        errors.invalid(path, id, "must be between 0 and 2147483647, inclusive");
     }
 }
 
@@ -167,78 +205,5 @@ fn validate_host_network(spec: &Value, path: &Path, errors: &mut Errors) {
                 );
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn errors_of(mut pod: Value) -> Vec<String> {
-        crate::kinds::pod::defaults::default_pod(&mut pod);
-        let mut errors = Errors::default();
-        validate_spec(&pod["spec"], &Path::new("spec"), &mut errors);
-        errors.into_vec().iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn each_mistake_is_named_with_its_path() {
-        let container = |extra: Value| {
-            let mut container = json!({"name": "c", "image": "i"});
-            for (key, value) in extra.as_object().unwrap() {
-                container[key] = value.clone();
-            }
-            json!({"spec": {"containers": [container]}})
-        };
-        for (pod, expected) in [
-            (
-                json!({"spec": {"containers": []}}),
-                "spec.containers: Required value",
-            ),
-            (
-                json!({"spec": {"containers": [{"name": "c"}]}}),
-                "spec.containers[0].image: Required value",
-            ),
-            (
-                json!({"spec": {"containers": [{"image": "c"}]}}),
-                "spec.containers[0].name: Required value",
-            ),
-            (
-                json!({"spec": {"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]}}),
-                "spec.containers[1].name: Duplicate value: \"c\"",
-            ),
-            (
-                container(json!({"imagePullPolicy": "Sometimes"})),
-                "spec.containers[0].imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
-            ),
-            (
-                container(json!({"ports": [{"containerPort": 70000}]})),
-                "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
-            ),
-            (
-                container(json!({"volumeMounts": [{"name": "v", "mountPath": "/x"}]})),
-                "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
-            ),
-            (
-                container(json!({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}})),
-                "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
-            ),
-            (
-                container(json!({"livenessProbe": {}})),
-                "spec.containers[0].livenessProbe: Required value: must specify a handler type",
-            ),
-            (
-                json!({"spec": {"restartPolicy": "x", "containers": [{"name": "c", "image": "i"}]}}),
-                "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"Never\", \"OnFailure\"",
-            ),
-            (
-                json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}], "containers": [{"name": "c", "image": "i"}]}}),
-                "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
-            ),
-        ] {
-            assert_eq!(errors_of(pod.clone()), [expected], "{pod}");
-        }
-        assert!(errors_of(container(json!({}))).is_empty());
     }
 }

@@ -29,6 +29,15 @@ pub(super) fn validate_probe(probe: &Value, name: &str, path: &Path, errors: &mu
     if name != "readinessProbe" && successes != 1 {
         errors.invalid(&path.child("successThreshold"), successes, "must be 1");
     }
+    if let Some(grace) = probe.int_at("/terminationGracePeriodSeconds") {
+        let path = path.child("terminationGracePeriodSeconds");
+        if grace <= 0 {
+            errors.invalid(&path, grace, "must be greater than 0");
+        }
+        if name == "readinessProbe" {
+            errors.invalid(&path, grace, "must not be set for readinessProbes");
+        }
+    }
 }
 
 pub(super) fn validate_handler(
@@ -74,12 +83,24 @@ pub(super) fn validate_handler(
             _ => errors.invalid(&path, 0, "must be between 1 and 65535, inclusive"),
         }
     }
-    if handler.get("httpGet").is_some() {
-        let scheme = handler.str_at("/httpGet/scheme");
-        errors.check_supported(
-            &path.child("httpGet").child("scheme"),
-            scheme,
-            &["HTTP", "HTTPS"],
-        );
+    if let Some(get) = handler.get("httpGet") {
+        validate_http_get(get, &path.child("httpGet"), errors);
     }
 }
+
+fn validate_http_get(get: &Value, path: &Path, errors: &mut Errors) {
+    errors.check_supported(
+        &path.child("scheme"),
+        get.str_at("/scheme"),
+        &["HTTP", "HTTPS"],
+    );
+    for header in get.list_at("/httpHeaders") {
+        let name = header.str_at("/name");
+        let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if name.is_empty() || !name.bytes().all(letters) {
+            errors.invalid(&path.child("httpHeaders"), name, HEADER_TEXT);
+        }
+    }
+}
+
+const HEADER_TEXT: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";

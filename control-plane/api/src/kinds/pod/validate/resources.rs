@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::Surroundings;
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -73,6 +74,40 @@ pub(super) fn validate_resources(container: &Value, path: &Path, errors: &mut Er
                 &path.child("requests"),
                 request.clone(),
                 format!("must be less than or equal to {name} limit of {limit_amount}"),
+            );
+        }
+    }
+}
+
+/// Checks what a change of resources does to a running container.
+pub(super) fn validate_resize_policy(
+    container: &Value,
+    around: &Surroundings<'_>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (index, rule) in container.list_at("/resizePolicy").iter().enumerate() {
+        let (resource, policy) = (rule.str_at("/resourceName"), rule.str_at("/restartPolicy"));
+        if seen.contains(&resource) {
+            errors.duplicate(&path.index(index), resource);
+        }
+        seen.push(resource);
+        for (value, supported) in [
+            (resource, ["cpu", "memory"]),
+            (policy, ["NotRequired", "RestartContainer"]),
+        ] {
+            if value.is_empty() {
+                errors.required(path, "");
+            } else {
+                errors.check_supported(path, value, &supported);
+            }
+        }
+        if around.never_restarts && policy != "NotRequired" {
+            errors.invalid(
+                path,
+                policy,
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
             );
         }
     }
