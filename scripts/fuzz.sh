@@ -13,26 +13,14 @@ LISTEN=127.0.0.1:${FUZZ_PORT:-16444}
 
 trap 'end_server; print_stages' EXIT
 
-install_cargo_fuzz() {
-    local at=$HULL_CACHE_DIR/tools-build
-    CARGO_TARGET_DIR=$at cargo install cargo-fuzz --version "$CARGO_FUZZ" --locked --debug --root "$TOOLS" && rm -rf "$at"
-}
-install_schemathesis() {
-    rm -rf "$TOOLS/schemathesis"
-    python3 -m pip install -q --no-cache-dir --target "$TOOLS/schemathesis" "schemathesis==$SCHEMATHESIS"
-}
-schemathesis() { PYTHONPATH=$TOOLS/schemathesis python3 -m schemathesis.cli "$@"; }
-
-# One target; what it finds stays in the crate's fuzz/artifacts. Without a sanitizer the
-# stable toolchain is enough.
-fuzz() {
-    local crate=$1 target=$2 seeds=()
-    cd "$crate"
+install_cargo_fuzz() (
+    crate=$1 target=$2 seeds=()
+    cd "$crate" || exit
     mkdir -p "fuzz/corpus/$target"
     [ ! -d "fuzz/seeds/$target" ] || seeds=("fuzz/seeds/$target")
     CARGO_TARGET_DIR=$TARGET_DIR/fuzz RUSTC_BOOTSTRAP=1 cargo fuzz run -s none "$target" "fuzz/corpus/$target" "${seeds[@]}" -- \
         -max_total_time="$FUZZ_S" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
-}
+)
 
 # A server of its own, with no node.
 start_server() {
@@ -75,7 +63,7 @@ failed=()
 for crate in "${CRATES[@]}"; do
     for target in "$crate"/fuzz/targets/*.rs; do
         target=$(basename "$target" .rs)
-        (stage "$crate: $target" fuzz "$crate" "$target") || failed+=("$crate: $target")
+        stage "$crate: $target" fuzz "$crate" "$target" || failed+=("$crate: $target")
     done
 done
 start_server

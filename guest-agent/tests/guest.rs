@@ -24,7 +24,9 @@ use hull_agent_protocol::v1::*;
 use hull_agent_protocol::{BOOT_PORT, VERSION_MAJOR};
 use hull_testnode::guest::Guest as GuestFiles;
 use hull_vmm_client::client::ControlClient;
-use hull_vmm_client::config::{BASE_COMMAND_LINE, BootConfig, DiskConfig, VmConfig, VsockConfig};
+use hull_vmm_client::config::{
+    BASE_COMMAND_LINE, BootConfig, DiskConfig, MemoryPages, VmConfig, VsockConfig,
+};
 use hull_vmm_client::exit::{ExitReason, read_record};
 use hull_vmm_client::rate::RateLimits;
 use hull_vmm_client::spawn::spawn;
@@ -119,6 +121,7 @@ impl Guest {
             nets: Vec::new(),
             fs: None,
             vfio: None,
+            memory_pages: MemoryPages::default(),
             balloon: false,
             vsock: Some(VsockConfig {
                 guest_cid: 3,

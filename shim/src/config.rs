@@ -1,5 +1,6 @@
 //! `/etc/hull/shim.toml`. Every key has a default; unknown keys are refused.
 
+use hull_vmm_client::config::MemoryPages;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -122,6 +123,8 @@ pub struct VmmConfig {
     pub vcpus: u8,
     /// RAM of a pod without memory limits, MiB; limits are added to it.
     pub memory_mib: u64,
+    /// What guest RAM is made of: `normal` pages, `transparent` huge ones, or `hugetlb`.
+    pub memory_pages: MemoryPages,
     /// Images that the containers of one pod may use at the same time.
     pub disk_slots: u8,
     /// Size of the disk for writable layers and emptyDirs, MiB.
@@ -188,6 +191,7 @@ impl Default for VmmConfig {
             cmdline: hull_vmm_client::config::BASE_COMMAND_LINE.to_string(),
             vcpus: 1,
             memory_mib: 256,
+            memory_pages: MemoryPages::default(),
             disk_slots: 8,
             scratch_mib: 2048,
             boot_timeout_seconds: 15,
@@ -253,6 +257,12 @@ impl Config {
         }
         if self.vmm.memory_mib < 64 {
             return Err(value("vmm.memory_mib", "must be 64 or more"));
+        }
+        if self.vmm.memory_pages == MemoryPages::Hugetlb && !self.vmm.memory_mib.is_multiple_of(2) {
+            return Err(value(
+                "vmm.memory_mib",
+                "must be even with memory_pages = \"hugetlb\"",
+            ));
         }
         if self.vmm.disk_slots == 0 || self.vmm.disk_slots > 24 {
             return Err(value("vmm.disk_slots", "must be 1 to 24"));
@@ -359,6 +369,7 @@ mod tests {
         for text in [
             "[vmm]\nvcpus = 0",
             "[vmm]\nmemory_mib = 1",
+            "[vmm]\nmemory_mib = 129\nmemory_pages = \"hugetlb\"",
             "run_dir = \"relative\"",
         ] {
             assert!(load(text).unwrap().validate().is_err(), "{text}");

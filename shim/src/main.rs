@@ -206,6 +206,7 @@ fn build(config: Config) -> anyhow::Result<Arc<Shim>> {
         program: config.vmm_program(),
         kernel: config.vmm.kernel.clone(),
         initramfs: config.vmm.initramfs.clone(),
+        memory_pages: config.vmm.memory_pages,
         cmdline: config.vmm.cmdline.clone(),
         seccomp: config.vmm.seccomp,
         sandboxes_dir: config.run_dir.join("sandboxes"),

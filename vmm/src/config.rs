@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use hull_vmm_client::config::{VfioConfig, VmConfig};
+use hull_vmm_client::config::{MemoryPages, VfioConfig, VmConfig};
 use hull_vmm_client::vfio::is_address;
 
 use crate::devices::fs::TAG_BYTES;
 use crate::error::VmmError;
+use crate::memory::HUGE_PAGE_MIB;
 
 /// Most vCPUs: APIC ids of xAPIC without the broadcast id.
 const MAX_VCPUS: u8 = 254;
@@ -27,6 +28,20 @@ pub fn check(config: &VmConfig) -> Result<(), VmmError> {
             "vcpus is {}; 1 to {MAX_VCPUS} are possible",
             config.vcpus
         ));
+    }
+    if config.memory_pages == MemoryPages::Hugetlb {
+        if !config.memory_mib.is_multiple_of(HUGE_PAGE_MIB) {
+            return refuse(format!(
+                "memory_mib is {}; with pages of {HUGE_PAGE_MIB} MiB it is a multiple of that",
+                config.memory_mib
+            ));
+        }
+        if config.balloon {
+            return refuse(
+                "hugetlb and balloon do not go together: nothing goes back to the host's pool"
+                    .to_owned(),
+            );
+        }
     }
     let mut serials = HashSet::new();
     for disk in &config.disks {
@@ -125,6 +140,22 @@ mod tests {
     #[test]
     fn a_complete_configuration_passes() {
         assert_eq!(outcome(|_| {}), Ok(()));
+    }
+
+    #[test]
+    fn memory_of_huge_pages_is_checked() {
+        let with = |mib: u64, balloon: bool| {
+            outcome(|config| {
+                config["memory_pages"] = "hugetlb".into();
+                config["memory_mib"] = mib.into();
+                config["balloon"] = balloon.into();
+            })
+        };
+        assert_eq!(with(64, false), Ok(()));
+        assert!(with(65, false).unwrap_err().contains("multiple"));
+        assert!(with(64, true).unwrap_err().contains("balloon"));
+        let unknown = outcome(|config| config["memory_pages"] = "gigantic".into());
+        assert!(unknown.unwrap_err().contains("gigantic"));
     }
 
     #[test]

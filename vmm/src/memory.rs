@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use hull_vmm_client::config::MemoryPages;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vm_memory::{
@@ -20,6 +21,8 @@ pub type GuestMemory = GuestMemoryMmap<()>;
 
 /// Unit in which guest RAM is given back.
 pub const PAGE_BYTES: u64 = 4096;
+/// Size of a huge page, MiB.
+pub const HUGE_PAGE_MIB: u64 = 2;
 /// Least guest RAM: a Linux kernel with an initramfs does not start with less.
 pub const MIN_MEMORY_MIB: u64 = 32;
 /// Most guest RAM: 16 TiB, below the smallest physical address width that is in use.
@@ -36,6 +39,15 @@ pub enum MemoryError {
     MemFd {
         /// System call.
         step: &'static str,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There are not as many huge pages as the guest has RAM.
+    #[error("Failed to take {mib} MiB of huge pages: vm.nr_hugepages of the host is too small")]
+    HugePages {
+        /// RAM of the guest.
+        mib: u64,
         /// Cause.
         #[source]
         source: std::io::Error,
@@ -71,12 +83,18 @@ pub fn ranges(bytes: u64) -> Vec<(GuestAddress, u64)> {
 }
 
 /// Makes guest RAM of `mib` MiB.
-pub fn create(mib: u64) -> Result<GuestMemory, MemoryError> {
+pub fn create(mib: u64, pages: MemoryPages) -> Result<GuestMemory, MemoryError> {
     if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&mib) {
         return Err(MemoryError::Size(mib));
     }
     let bytes = mib << 20;
-    let file = Arc::new(File::from(sealed_memfd(bytes)?));
+    let huge = pages == MemoryPages::Hugetlb;
+    let file = Arc::new(File::from(sealed_memfd(bytes, huge)?));
+    if huge {
+        // A page that is not there when the guest touches it would end the VMM in SIGBUS.
+        allocate(file.as_raw_fd(), 0, 0, bytes)
+            .map_err(|source| MemoryError::HugePages { mib, source })?;
+    }
     let mut offset = 0;
     let mut parts = Vec::new();
     for (start, length) in ranges(bytes) {
@@ -87,18 +105,39 @@ pub fn create(mib: u64) -> Result<GuestMemory, MemoryError> {
         ));
         offset += length;
     }
-    GuestMemory::from_ranges_with_files(parts).map_err(MemoryError::Map)
+    let memory = GuestMemory::from_ranges_with_files(parts).map_err(MemoryError::Map)?;
+    if pages == MemoryPages::Transparent {
+        advise_huge_pages(&memory)?;
+    }
+    Ok(memory)
 }
 
-fn sealed_memfd(bytes: u64) -> Result<OwnedFd, MemoryError> {
+fn advise_huge_pages(memory: &GuestMemory) -> Result<(), MemoryError> {
+    for region in memory.iter() {
+        let host = memory
+            .get_host_address(region.start_addr())
+            .map_err(MemoryError::HostAddress)?;
+        // SAFETY: the mapping is the region's own, whole; advice changes nothing that it holds.
+        if unsafe { libc::madvise(host.cast(), region.len() as usize, libc::MADV_HUGEPAGE) } != 0 {
+            let error = io::Error::last_os_error();
+            tracing::warn!(%error, "The host has no transparent huge pages for guest memory");
+        }
+    }
+    Ok(())
+}
+
+fn sealed_memfd(bytes: u64, huge: bool) -> Result<OwnedFd, MemoryError> {
     let failed = |step| MemoryError::MemFd {
         step,
         source: std::io::Error::last_os_error(),
     };
     let name = CString::from(c"hull-guest-memory");
+    let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    if huge {
+        flags |= libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
+    }
     // SAFETY: the name is a valid C string; the result is checked.
-    let raw =
-        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    let raw = unsafe { libc::memfd_create(name.as_ptr(), flags) };
     if raw < 0 {
         return Err(failed("memfd_create"));
     }
@@ -198,7 +237,7 @@ mod tests {
 
     #[test]
     fn memfd_cannot_be_shrunk() {
-        let memory = create(32).unwrap();
+        let memory = create(32, MemoryPages::Normal).unwrap();
         let region = memory.iter().next().unwrap();
         let file = region.file_offset().unwrap().file();
         assert!(file.set_len(4096).is_err());
@@ -208,7 +247,7 @@ mod tests {
     fn released_pages_read_as_zeroes_and_cost_nothing() {
         use std::os::unix::fs::MetadataExt;
         use vm_memory::Bytes;
-        let memory = create(32).unwrap();
+        let memory = create(32, MemoryPages::Normal).unwrap();
         let file = memory
             .iter()
             .next()
@@ -241,6 +280,7 @@ mod tests {
 
     #[test]
     fn refuses_sizes_out_of_range() {
+        let create = |mib| create(mib, MemoryPages::Normal);
         assert!(matches!(create(1), Err(MemoryError::Size(1))));
         assert!(matches!(create(u64::MAX), Err(MemoryError::Size(_))));
     }

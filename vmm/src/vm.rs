@@ -227,7 +227,7 @@ impl Machine {
             .map_err(VmmError::kvm("place the TSS"))?;
         vm.create_irq_chip()
             .map_err(VmmError::kvm("create the interrupt controllers"))?;
-        let memory = memory::create(config.memory_mib)?;
+        let memory = memory::create(config.memory_mib, config.memory_pages)?;
         memory::register(&vm, &memory)?;
         let event_loop = || EventLoop::new().map_err(VmmError::io("create an event loop"));
         Ok(Self {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod memory;
 mod support;
 mod vfio;
 
@@ -516,34 +517,6 @@ async fn until_metric(machine: &Machine, name: &str, enough: impl Fn(u64) -> boo
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-#[tokio::test]
-#[ignore = "needs KVM: run in the testnode (make test does)"]
-async fn node_memory_and_disk_space_that_the_guest_frees_go_back_to_the_host() {
-    use std::os::unix::fs::MetadataExt;
-    const MIB: u64 = 1 << 20;
-    let scratch = disk_file(&std::env::temp_dir(), &vec![1; 4 << 20]);
-    let file = scratch.try_clone().unwrap();
-    scratch.sync_all().unwrap();
-    assert!(file.metadata().unwrap().blocks() > 0);
-    let mut machine = Machine::start(Options {
-        disks: vec![("scratch", Some(scratch), false)],
-        ..options("memory")
-    });
-    machine.expect("MARK discarded");
-    assert_eq!(file.metadata().unwrap().blocks(), 0);
-    let reported = "hull_vmm_balloon_reported_bytes_total";
-    until_metric(&machine, reported, |bytes| bytes >= 64 * MIB).await;
-    machine.control.resize_balloon(64).await.unwrap();
-    until_metric(&machine, "hull_vmm_balloon_bytes", |bytes| {
-        bytes == 64 * MIB
-    })
-    .await;
-    machine.control.resize_balloon(0).await.unwrap();
-    until_metric(&machine, "hull_vmm_balloon_bytes", |bytes| bytes == 0).await;
-    machine.control.stop().await.unwrap();
-    machine.end();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::timeouts::{TIMEOUT_SCALE_VARIABLE, scaled, timeout_scale};
 use async_trait::async_trait;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
-    BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VmConfig, VsockConfig,
+    BootConfig, DiskConfig, FsConfig, JailConfig, MemoryPages, NetConfig, VmConfig, VsockConfig,
 };
 use hull_vmm_client::rate::RateLimits;
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
@@ -51,6 +51,8 @@ pub struct HullVmm {
     pub initramfs: PathBuf,
     /// Kernel command line.
     pub cmdline: String,
+    /// What guest RAM is made of.
+    pub memory_pages: MemoryPages,
     /// Whether the VMM installs its seccomp filter.
     pub seccomp: bool,
     /// `<run_dir>/sandboxes`.
@@ -129,7 +131,11 @@ impl HullVmm {
         Ok(VmConfig {
             kvm_fd: fds.add(open(kvm, true)?),
             vcpus: request.vcpus,
-            memory_mib: request.memory_mib,
+            memory_mib: match self.memory_pages {
+                MemoryPages::Hugetlb => request.memory_mib.saturating_add(request.memory_mib % 2),
+                _ => request.memory_mib,
+            },
+            memory_pages: self.memory_pages,
             boot: BootConfig {
                 kernel_fd: fds.add(open(&self.kernel, false)?),
                 initramfs_fd: Some(fds.add(open(&self.initramfs, false)?)),
@@ -151,7 +157,7 @@ impl HullVmm {
                 socket_fd: None,
             }),
             vfio: None,
-            balloon: true,
+            balloon: self.memory_pages != MemoryPages::Hugetlb,
             vsock: Some(VsockConfig {
                 guest_cid: GUEST_CID,
                 listener_fd: fds.add(listen(&paths.vsock)?),

@@ -25,6 +25,9 @@ pub struct VmConfig {
     pub vcpus: u8,
     /// Guest RAM in MiB.
     pub memory_mib: u64,
+    /// What it is made of.
+    #[serde(default)]
+    pub memory_pages: MemoryPages,
     /// What is booted.
     pub boot: BootConfig,
     /// virtio-blk devices, in PCI slot order.
@@ -54,6 +57,22 @@ pub struct VmConfig {
     /// The jail; `None` only in tests.
     #[serde(default)]
     pub jail: Option<JailConfig>,
+}
+
+/// Pages of the host that guest RAM is made of.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryPages {
+    /// As the host gives them: of 4 KiB, unless its
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled` is `always` or `within_size`.
+    #[default]
+    Normal,
+    /// Of 2 MiB where the host has them at hand (MADV_HUGEPAGE): fewer faults, and more memory
+    /// taken than touched. Counts only where `shmem_enabled` is `advise` or one of the above.
+    Transparent,
+    /// Of 2 MiB from the host's pool (`vm.nr_hugepages`), all taken at the start. The RAM is an
+    /// even number of MiB then, and without a balloon: nothing goes back to the pool.
+    Hugetlb,
 }
 
 /// Kernel, initramfs and command line.

@@ -16,7 +16,7 @@ use hull_vmm::interrupts::{InterruptController, InterruptError, MsiMessage};
 use hull_vmm::memory::{self, GuestMemory};
 use hull_vmm::pci::{PciDevice, PciRoot};
 use hull_vmm::virtio::{Doorbells, VirtioPciDevice};
-use hull_vmm_client::config::JailConfig;
+use hull_vmm_client::config::{JailConfig, MemoryPages};
 use hull_vmm_client::control::FsState;
 use hull_vmm_client::fsd::{FsdConfig, spawn};
 use hull_vmm_client::scaled;
@@ -78,7 +78,7 @@ struct Machine {
 impl Machine {
     /// `request_queues` of the device, of which the driver uses one.
     fn new(request_queues: u16) -> Self {
-        let memory = memory::create(MEMORY_MIB).unwrap();
+        let memory = memory::create(MEMORY_MIB, MemoryPages::Normal).unwrap();
         let mut events = EventLoop::new().unwrap();
         let poller = events.poller();
         let metrics = Arc::new(FsMetrics::default());

@@ -199,7 +199,12 @@ fn memory_map(memory: &GuestMemory) -> Vec<MemoryMapEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hull_vmm_client::config::MemoryPages;
     use std::io::Write;
+
+    fn memory_of(mib: u64) -> GuestMemory {
+        crate::memory::create(mib, MemoryPages::Normal).unwrap()
+    }
 
     fn file_with(bytes: &[u8]) -> File {
         // SAFETY: the name is a C string; the descriptor is owned by the File alone.
@@ -212,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_a_kernel_is_refused() {
-        let memory = crate::memory::create(64).unwrap();
+        let memory = memory_of(64);
         for bytes in [
             &b""[..],
             b"MZ not a kernel at all",
@@ -226,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_initramfs_that_does_not_fit_is_refused() {
-        let memory = crate::memory::create(32).unwrap();
+        let memory = memory_of(32);
         let file = file_with(b"");
         file.set_len(40 << 20).unwrap();
         assert!(matches!(
@@ -237,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_command_line_that_is_too_long_is_refused() {
-        let memory = crate::memory::create(32).unwrap();
+        let memory = memory_of(32);
         let long = "x".repeat(layout::COMMAND_LINE_MAX_BYTES);
         assert!(matches!(
             write_command_line(&memory, &long),
@@ -251,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_memory_map_leaves_out_the_holes() {
-        let memory = crate::memory::create(4096).unwrap();
+        let memory = memory_of(4096);
         let map = memory_map(&memory);
         let ram: Vec<_> = map
             .iter()

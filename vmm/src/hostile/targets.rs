@@ -23,6 +23,7 @@ use crate::memory::{MIN_MEMORY_MIB, create};
 use crate::pci::{PciDevice, PciRoot};
 use crate::virtio::test_support::memory;
 use crate::virtio::{Doorbells, VirtioPciDevice};
+use hull_vmm_client::config::MemoryPages;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Something that takes hostile bytes.
@@ -136,7 +137,7 @@ fn vsock(data: &[u8]) {
 }
 
 fn balloon(data: &[u8]) {
-    let memory = create(MIN_MEMORY_MIB).unwrap();
+    let memory = create(MIN_MEMORY_MIB, MemoryPages::Normal).unwrap();
     play(&mut Balloon::new(Arc::default()), &memory, 3, data);
 }
 
@@ -241,7 +242,7 @@ fn kernel(data: &[u8]) {
     // ET_EXEC, x86-64, version 1.
     image.extend_from_slice(&[2, 0, 62, 0, 1, 0, 0, 0]);
     image.extend_from_slice(data);
-    let memory = create(MIN_MEMORY_MIB).unwrap();
+    let memory = create(MIN_MEMORY_MIB, MemoryPages::Normal).unwrap();
     // Most images are refused; none may do more than that.
     let _ = boot::load(&memory, &memory_file(&image), None, "", 0);
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use hull_testnode::guest::Guest;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
-    BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, NetConfig, VfioConfig,
-    VfioDeviceConfig, VfioGroupConfig, VmConfig, VsockConfig,
+    BASE_COMMAND_LINE, BootConfig, DiskConfig, FsConfig, JailConfig, MemoryPages, NetConfig,
+    VfioConfig, VfioDeviceConfig, VfioGroupConfig, VmConfig, VsockConfig,
 };
 use hull_vmm_client::exit::{ExitRecord, read_record};
 use hull_vmm_client::rate::RateLimits;
@@ -47,6 +47,7 @@ pub struct Options {
     pub disk_limits: RateLimits,
     /// PCI addresses of devices that are passed through, each alone in its group.
     pub passed_through: Vec<String>,
+    pub memory_pages: MemoryPages,
 }
 
 /// A running VMM and its files.
@@ -128,6 +129,7 @@ impl Machine {
             ),
             vcpus: options.vcpus.max(1),
             memory_mib: 256,
+            memory_pages: options.memory_pages,
             boot: BootConfig {
                 kernel_fd: keep(kernel.into()),
                 initramfs_fd: Some(keep(
@@ -145,7 +147,7 @@ impl Machine {
                 request_queues: 1,
                 socket_fd: None,
             }),
-            balloon: vfio.is_none(),
+            balloon: vfio.is_none() && options.memory_pages != MemoryPages::Hugetlb,
             vfio,
             vsock: Some(VsockConfig {
                 guest_cid: 3,

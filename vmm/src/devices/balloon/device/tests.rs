@@ -1,6 +1,7 @@
 use super::*;
 use crate::memory::create;
 use crate::virtio::test_support::{BUFFERS, Driver, activation};
+use hull_vmm_client::config::MemoryPages;
 use vm_memory::Bytes;
 
 const MIB: u64 = 1 << 20;
@@ -15,7 +16,7 @@ struct Setup {
 
 /// A device on real guest RAM of 32 MiB; every page from 16 MiB on begins with a 7.
 fn setup() -> Setup {
-    let memory = create(32).unwrap();
+    let memory = create(32, MemoryPages::Normal).unwrap();
     for page in (16 * MIB..32 * MIB).step_by(PAGE_BYTES as usize) {
         memory.write_obj(7u8, GuestAddress(page)).unwrap();
     }
@@ -119,7 +120,7 @@ fn the_size_that_is_wished_and_the_one_that_is_there_are_told() {
 
 #[test]
 fn a_driver_may_leave_reporting_off_but_not_the_balloon() {
-    let memory = create(32).unwrap();
+    let memory = create(32, MemoryPages::Normal).unwrap();
     let drivers: Vec<Driver> = (0..2).map(|index| Driver::new(&memory, index)).collect();
     let mut balloon = Balloon::new(Arc::default());
     let all: Vec<&Driver> = drivers.iter().collect();
