@@ -45,7 +45,13 @@ async fn a_full_etcd_refuses_writes_as_out_of_space_and_keeps_reading() {
         assert!(written < 100, "etcd does not fill up");
     };
     assert!(error.is_out_of_space(), "{error:?}");
-    assert_eq!(store.count(prefix_range("/k/")).await.unwrap(), written);
+    // etcd looks at the quota before a write is proposed and again as it is applied; what is
+    // refused the second time has been written all the same.
+    let kept = store.count(prefix_range("/k/")).await.unwrap();
+    assert!(
+        kept == written || kept == written + 1,
+        "{kept} of {written}"
+    );
 }
 
 #[tokio::test]
