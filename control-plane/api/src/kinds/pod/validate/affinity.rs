@@ -1,5 +1,7 @@
 //! Where a pod wants to run: beside which nodes and which other pods.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -144,13 +146,14 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
         list.iter().filter_map(Value::as_str).collect()
     };
     let mismatched = keys("mismatchLabelKeys");
+    let excluded: HashSet<&str> = mismatched.iter().copied().collect();
     for (field, keys) in [
         ("matchLabelKeys", keys("matchLabelKeys")),
-        ("mismatchLabelKeys", mismatched.clone()),
+        ("mismatchLabelKeys", mismatched),
     ] {
         validate_label_keys(term, &keys, &path.child(field), errors);
         for (index, key) in keys.iter().enumerate() {
-            if field == "matchLabelKeys" && mismatched.contains(key) {
+            if field == "matchLabelKeys" && excluded.contains(key) {
                 let why = "exists in both matchLabelKeys and mismatchLabelKeys";
                 errors.invalid(&path.child(field).index(index), *key, why);
             }
@@ -175,13 +178,17 @@ pub(super) fn validate_label_keys(term: &Value, keys: &[&str], path: &Path, erro
         errors.forbidden(path, "must not be specified when labelSelector is not set");
     }
     let labels = term.map_at("/labelSelector/matchLabels");
-    let expressions = term.list_at("/labelSelector/matchExpressions");
+    let expressions: HashSet<&str> = term
+        .list_at("/labelSelector/matchExpressions")
+        .iter()
+        .map(|rule| rule.str_at("/key"))
+        .collect();
     for (index, key) in keys.iter().enumerate() {
         for why in names::qualified_name(key) {
             errors.invalid(&path.index(index), *key, why);
         }
-        let named = labels.is_some_and(|labels| labels.contains_key(*key))
-            || expressions.iter().any(|rule| rule.str_at("/key") == *key);
+        let named =
+            labels.is_some_and(|labels| labels.contains_key(*key)) || expressions.contains(key);
         if named {
             let why = "exists in both matchLabelKeys and labelSelector";
             errors.invalid(&path.index(index), *key, why);

@@ -1,5 +1,7 @@
 //! Devices that a pod claims (`spec.resourceClaims`).
 
+use std::collections::{BTreeSet, HashSet};
+
 use serde_json::Value;
 
 use crate::{
@@ -8,21 +10,23 @@ use crate::{
     names,
 };
 
+/// Claims that an error names: it is there once for each mistake.
+const SHOWN_CLAIMS: usize = 8;
+
 pub(super) fn validate_claims(spec: &Value, path: &Path, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, claim) in spec.list_at("/resourceClaims").iter().enumerate() {
         let path = path.index(index);
         let name = claim.str_at("/name");
         if name.is_empty() {
             errors.required(&path.child("name"), "");
-        } else if seen.contains(&name) {
+        } else if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         } else {
             for why in names::label(name) {
                 errors.invalid(&path.child("name"), name, why);
             }
         }
-        seen.push(name);
         const SOURCES: [&str; 2] = ["resourceClaimName", "resourceClaimTemplateName"];
         match SOURCES.map(|source| claim.get(source).is_some()) {
             [true, true] => errors.invalid(
@@ -48,8 +52,13 @@ pub(super) fn validate_claims(spec: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// What a container takes of the pod's claims has to be among them.
-pub(super) fn validate_taken(container: &Value, claims: &[&str], path: &Path, errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+pub(super) fn validate_taken(
+    container: &Value,
+    claims: &BTreeSet<&str>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for (index, taken) in container.list_at("/resources/claims").iter().enumerate() {
         let path = path.index(index);
         let (name, request) = (taken.str_at("/name"), taken.str_at("/request"));
@@ -57,7 +66,7 @@ pub(super) fn validate_taken(container: &Value, claims: &[&str], path: &Path, er
             errors.required(&path, "");
             continue;
         }
-        if seen.contains(&(name, request)) {
+        if !seen.insert((name, request)) {
             let key = if request.is_empty() {
                 name.to_string()
             } else {
@@ -65,11 +74,11 @@ pub(super) fn validate_taken(container: &Value, claims: &[&str], path: &Path, er
             };
             errors.duplicate(&path, key);
         }
-        seen.push((name, request));
-        if !claims.contains(&name) {
-            let which = match claims {
+        if !claims.contains(name) {
+            let shown: Vec<&str> = claims.iter().copied().take(SHOWN_CLAIMS).collect();
+            let which = match shown.as_slice() {
                 [] => " which is empty".to_string(),
-                _ => format!(": {}", claims.join(", ")),
+                some => format!(": {}", some.join(", ")),
             };
             errors.not_found_among(
                 &path,

@@ -17,6 +17,8 @@ mod spread;
 mod tests;
 mod tolerations;
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde_json::Value;
 
 pub(crate) use affinity::validate_node_selector;
@@ -39,9 +41,9 @@ use crate::{
 
 /// What a container's rules look at beside the container.
 struct Surroundings<'a> {
-    volumes: &'a [Value],
+    volumes: HashMap<&'a str, &'a Value>,
     /// Names of the pod's claims on devices.
-    claims: Vec<&'a str>,
+    claims: BTreeSet<&'a str>,
     /// The pod has no user namespace of its own.
     host_users: bool,
     never_restarts: bool,
@@ -53,7 +55,11 @@ impl<'a> Surroundings<'a> {
     fn of(spec: &'a Value) -> Self {
         let claims = spec.list_at("/resourceClaims").iter();
         Surroundings {
-            volumes: spec.list_at("/volumes"),
+            volumes: spec
+                .list_at("/volumes")
+                .iter()
+                .map(|volume| (volume.str_at("/name"), volume))
+                .collect(),
             claims: claims.map(|claim| claim.str_at("/name")).collect(),
             host_users: spec.get("hostUsers") != Some(&Value::Bool(false)),
             never_restarts: spec.str_at("/restartPolicy") == "Never",
@@ -62,7 +68,7 @@ impl<'a> Surroundings<'a> {
     }
 
     fn volume(&self, name: &str) -> Option<&'a Value> {
-        self.volumes.iter().find(|one| one.str_at("/name") == name)
+        self.volumes.get(name).copied()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Mounts of volumes and their devices in containers.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::Surroundings;
@@ -16,7 +18,8 @@ pub(super) fn validate_mounts(
     errors: &mut Errors,
 ) {
     let devices = container.list_at("/volumeDevices");
-    let mut seen: Vec<&str> = Vec::new();
+    let (device_names, device_paths) = (texts(devices, "/name"), texts(devices, "/devicePath"));
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, mount) in container.list_at("/volumeMounts").iter().enumerate() {
         let path = path.index(index);
         let name = mount.str_at("/name");
@@ -29,18 +32,14 @@ pub(super) fn validate_mounts(
         let target = mount.str_at("/mountPath");
         if target.is_empty() {
             errors.required(&path.child("mountPath"), "");
-        } else if seen.contains(&target) {
+        } else if !seen.insert(target) {
             errors.invalid(&path.child("mountPath"), target, "must be unique");
         }
-        seen.push(target);
-        if devices.iter().any(|other| other.str_at("/name") == name) {
+        if device_names.contains(name) {
             let why = "must not already exist in volumeDevices";
             errors.invalid(&path.child("name"), name, why);
         }
-        if devices
-            .iter()
-            .any(|other| other.str_at("/devicePath") == target)
-        {
+        if device_paths.contains(target) {
             let why = "must not already exist as a path in volumeDevices";
             errors.invalid(&path.child("mountPath"), target, why);
         }
@@ -49,6 +48,10 @@ pub(super) fn validate_mounts(
         validate_propagation(mount, container, &path.child("mountPropagation"), errors);
         validate_recursion(mount, &path.child("recursiveReadOnly"), errors);
     }
+}
+
+fn texts<'a>(list: &'a [Value], pointer: &str) -> HashSet<&'a str> {
+    list.iter().map(|one| one.str_at(pointer)).collect()
 }
 
 fn validate_sub_path(mount: &Value, is_image: bool, path: &Path, errors: &mut Errors) {
@@ -112,7 +115,8 @@ pub(super) fn validate_devices(
     errors: &mut Errors,
 ) {
     let mounts = container.list_at("/volumeMounts");
-    let (mut names, mut targets): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mount_names, mount_paths) = (texts(mounts, "/name"), texts(mounts, "/mountPath"));
+    let (mut names, mut targets) = (HashSet::new(), HashSet::new());
     for (index, device) in container.list_at("/volumeDevices").iter().enumerate() {
         let path = path.index(index);
         let (name, target) = (device.str_at("/name"), device.str_at("/devicePath"));
@@ -133,25 +137,20 @@ pub(super) fn validate_devices(
             }
             Some(_) => {}
         }
-        if !name.is_empty() && names.contains(&name) {
+        if !name.is_empty() && !names.insert(name) {
             errors.invalid(&at_name, name, "must be unique");
         }
         if target.is_empty() {
             errors.required(&at_target, "");
-        } else if targets.contains(&target) {
+        } else if !targets.insert(target) {
             errors.invalid(&at_target, target, "must be unique");
         } else if target.split('/').any(|part| part == "..") {
             errors.invalid(&at_target, target, "can not contain backsteps ('..')");
         }
-        names.push(name);
-        targets.push(target);
-        if mounts.iter().any(|other| other.str_at("/name") == name) {
+        if mount_names.contains(name) {
             errors.invalid(&at_name, name, "must not already exist in volumeMounts");
         }
-        if mounts
-            .iter()
-            .any(|other| other.str_at("/mountPath") == target)
-        {
+        if mount_paths.contains(target) {
             let why = "must not already exist as a path in volumeMounts";
             errors.invalid(&at_target, target, why);
         }

@@ -1,5 +1,7 @@
 //! Security contexts, of pods and of containers.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -100,7 +102,7 @@ fn validate_id(id: Option<i64>, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (index, sysctl) in spec.list_at("/securityContext/sysctls").iter().enumerate() {
         let path = path.index(index).child("name");
         let name = sysctl.str_at("/name");
@@ -108,10 +110,9 @@ fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
             errors.required(&path, "");
         } else if !is_sysctl(name) {
             errors.invalid(&path, name, SYSCTL_TEXT);
-        } else if seen.contains(&name) {
+        } else if !seen.insert(name) {
             errors.duplicate(&path, name);
         }
-        seen.push(name);
         let name = name.replace('/', ".");
         if spec.bool_at("/hostNetwork") && name.starts_with("net.") {
             let why = "may not be specified when 'hostNetwork' is true";

@@ -3,6 +3,8 @@
 mod files;
 mod projected;
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 pub(super) use files::validate_descending;
@@ -47,7 +49,7 @@ const HOST_PATH_TYPES: [&str; 8] = [
 
 /// Checks the volumes.
 pub(super) fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for (index, volume) in spec.list_at("/volumes").iter().enumerate() {
         let path = path.index(index);
         let name = volume.str_at("/name");
@@ -58,10 +60,9 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
                 errors.invalid(&path.child("name"), name, why);
             }
         }
-        if names.contains(&name) {
+        if !names.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        names.push(name);
         validate_source(volume, &path, errors);
     }
 }

@@ -1,5 +1,7 @@
 //! Volumes of several sources (`projected`).
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::files::{validate_downward_items, validate_key_items, validate_relative};
@@ -15,7 +17,7 @@ const TOKEN_MAX_S: i64 = 1 << 32;
 const CONFLICT: &str = "conflicting duplicate paths";
 
 pub(super) fn validate(volume: &Value, path: &Path, errors: &mut Errors) {
-    let mut taken: Vec<&str> = Vec::new();
+    let mut taken: HashSet<&str> = HashSet::new();
     for (index, source) in volume.list_at("/projected/sources").iter().enumerate() {
         let at = path.child("sources").index(index);
         for kind in ["secret", "configMap"] {
@@ -34,10 +36,8 @@ pub(super) fn validate(volume: &Value, path: &Path, errors: &mut Errors) {
             errors.forbidden(&at, "may not specify more than 1 volume type per source");
         }
         for (shown, file) in files(source) {
-            if taken.contains(&file) {
+            if !file.is_empty() && !taken.insert(file) {
                 errors.invalid(path, shown, CONFLICT);
-            } else if !file.is_empty() {
-                taken.push(file);
             }
         }
     }
