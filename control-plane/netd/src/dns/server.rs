@@ -1,5 +1,6 @@
 //! Listens and answers, over UDP and TCP.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// Aliases of the cluster that are followed for one query.
 const ALIASES: usize = 8;
+/// How many ports are tried where any will do.
+const FREE_PORTS: u32 = 16;
 
 /// What answers: the zone, the cache, others.
 pub struct Resolver {
@@ -172,14 +175,21 @@ pub async fn run(address: SocketAddr, resolver: Arc<Resolver>, shutdown: Cancell
     }
 }
 
-/// Both sockets of an address.
+/// Both sockets of an address; with port 0 both have the same free port.
 ///
 /// # Errors
 /// One of them cannot be had.
 pub async fn listen(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
-    let udp = UdpSocket::bind(address).await?;
-    let tcp = TcpListener::bind(udp.local_addr()?).await?;
-    Ok((udp, tcp))
+    let mut left = if address.port() == 0 { FREE_PORTS } else { 1 };
+    loop {
+        let udp = UdpSocket::bind(address).await?;
+        left -= 1;
+        match TcpListener::bind(udp.local_addr()?).await {
+            // What is free for datagrams may be taken by a connection.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && left > 0 => {}
+            tcp => return Ok((udp, tcp?)),
+        }
+    }
 }
 
 /// Answers datagrams, each in a task of its own: one that waits for upstream holds up no other.
