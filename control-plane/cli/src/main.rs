@@ -22,6 +22,7 @@ mod doctor;
 mod doors;
 mod fake_nodes;
 mod files;
+mod follow;
 mod join;
 mod kubeconfig;
 mod logging;

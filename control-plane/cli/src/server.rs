@@ -20,6 +20,7 @@ use crate::certificates::Renewal;
 use crate::client::in_process;
 use crate::doors::{Doors, listen_early};
 use crate::files::{lock_data_dir, make_private_dir, write_atomically};
+use crate::follow::Followed;
 use crate::settings::{AuditSettings, Resolved};
 use crate::signals;
 use crate::store;
@@ -135,9 +136,10 @@ pub async fn start(
     config.advertise = Some(doors.advertised);
     config.service_network = service_network(settings)?;
     if let Some(path) = &settings.authentication_config {
-        let text = std::fs::read_to_string(path);
-        let text = text.with_context(|| format!("read {}", path.display()))?;
-        config.issuers = JwtIssuers::parse(&text).with_context(|| path.display().to_string())?;
+        let file = Followed::new(path.clone());
+        config.issuers = file.read(|text| Ok(JwtIssuers::parse(text)?))?;
+        let issuers = config.issuers.clone();
+        file.follow(move |text| Ok(issuers.replace(text)?), tasks, shutdown);
     }
     if let Some(seconds) = settings.event_ttl {
         config.event_ttl = Duration::from_secs(seconds);

@@ -108,8 +108,8 @@ impl Provider {
         self.publish("/keys", json!({"keys": keys}));
     }
 
-    /// A server that believes its tokens.
-    async fn believed(&self) -> TestServer {
+    /// The configuration that believes its tokens.
+    fn configuration(&self) -> String {
         let authority = STANDARD.decode(&self.server.bundle).unwrap();
         let file = json!({
             "apiVersion": "apiserver.config.k8s.io/v1",
@@ -121,7 +121,12 @@ impl Provider {
                     "groups": {"claim": "groups", "prefix": "oidc:"}},
             }],
         });
-        let issuers = JwtIssuers::parse(&file.to_string()).unwrap();
+        file.to_string()
+    }
+
+    /// A server that believes its tokens.
+    async fn believed(&self) -> TestServer {
+        let issuers = JwtIssuers::parse(&self.configuration()).unwrap();
         TestServer::start_with(|config| config.issuers = issuers).await
     }
 
@@ -228,4 +233,26 @@ async fn a_provider_that_does_not_answer_keeps_nobody_else_out() {
         "another issuer's document"
     );
     server.admin.get(PODS).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_takes_other_issuers() {
+    let provider = Provider::start().await;
+    let key = Key::new("first");
+    provider.keys(&[&key]);
+    let token = key.token(&provider.claims());
+    let issuers = JwtIssuers::default();
+    let given = issuers.clone();
+    let server = TestServer::start_with(|config| config.issuers = given).await;
+    assert_eq!(who(&server, &token).await, "");
+
+    issuers.replace(&provider.configuration()).unwrap();
+    assert_eq!(who(&server, &token).await, "oidc:ada");
+    assert!(issuers.replace("jwt: 1").is_err());
+    assert_eq!(who(&server, &token).await, "oidc:ada", "a bad file");
+
+    let nobody = json!({"apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration", "jwt": []});
+    issuers.replace(&nobody.to_string()).unwrap();
+    assert_eq!(who(&server, &token).await, "", "an issuer that is gone");
 }

@@ -10,6 +10,7 @@ use hull_store::transfer::{self, Backup, Progress, Step, Transferred};
 
 use super::{FileArgs, MigrateArgs, StoreAddress, StoreCommand};
 use super::{backup, encryption};
+use crate::follow::Followed;
 use crate::settings::{Resolved, Settings};
 
 /// Pause between two lines that say how far a transfer is.
@@ -91,7 +92,7 @@ async fn reencrypt(settings: &Resolved) -> anyhow::Result<()> {
     let Some(path) = &settings.encryption_config else {
         bail!("--encryption-config is needed: it says what is encrypted");
     };
-    let rules = encryption::rules(path)?;
+    let rules = Followed::new(path.clone()).read(encryption::rules)?;
     let store = EncryptedStore::new(settings.store.open_existing().await?, rules);
     let done = store.reencrypt(&mut |_| {}).await?;
     println!("{} of {} values written anew", done.rewritten, done.keys);

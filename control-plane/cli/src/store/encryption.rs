@@ -1,24 +1,18 @@
 //! The file that says what is encrypted at rest, read at the start and whenever it changes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
 use hull_api::Registry;
 use hull_store::Store;
 use hull_store::encryption::{EncryptedStore, Rules};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::Tasks;
+use crate::{follow::Followed, server::Tasks};
 
-/// How often the file is looked at.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Reads the file.
-pub fn rules(path: &Path) -> anyhow::Result<Rules> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    Rules::parse(&text, prefixes).with_context(|| path.display().to_string())
+/// Reads the text of the file.
+pub fn rules(text: &str) -> anyhow::Result<Rules> {
+    Ok(Rules::parse(text, prefixes)?)
 }
 
 /// The keys' prefixes of a resource: `secrets`, `deployments.apps`, `*.` (all of the core group),
@@ -52,45 +46,15 @@ pub fn encrypted(
     tasks: &mut Tasks,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Store>> {
-    let modified = modified(&path);
-    let store = Arc::new(EncryptedStore::new(inner, rules(&path)?));
-    let (followed, stop) = (store.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        stop.run_until_cancelled(follow(followed, path, modified))
-            .await;
+    let file = Followed::new(path);
+    let store = Arc::new(EncryptedStore::new(inner, file.read(rules)?));
+    let replaced = store.clone();
+    let replace = move |text: &str| {
+        replaced.replace_rules(rules(text)?);
         Ok(())
-    });
+    };
+    file.follow(replace, tasks, shutdown);
     Ok(store)
-}
-
-fn modified(path: &Path) -> Option<std::time::SystemTime> {
-    path.metadata()
-        .and_then(|metadata| metadata.modified())
-        .ok()
-}
-
-async fn follow(
-    store: Arc<EncryptedStore>,
-    path: PathBuf,
-    mut seen: Option<std::time::SystemTime>,
-) {
-    loop {
-        tokio::time::sleep(RELOAD_INTERVAL).await;
-        let now = modified(&path);
-        if now == seen {
-            continue;
-        }
-        seen = now;
-        match rules(&path) {
-            Ok(rules) => {
-                store.replace_rules(rules);
-                tracing::info!(path = %path.display(), "encryption configuration read again");
-            }
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "encryption goes on as before");
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ mod claims;
 mod config;
 mod keys;
 
+use std::sync::Arc;
+
 use hull_api::ObjectExt;
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use super::{UserInfo, jws::Jws};
@@ -22,9 +25,10 @@ pub use config::AuthenticationConfigError;
 /// Seconds that a token may be ahead of this machine's clock.
 const NOT_BEFORE_LEEWAY_SECONDS: i64 = 300;
 
-/// Whose tokens are believed besides the cluster's own.
-#[derive(Debug, Default)]
-pub struct JwtIssuers(Vec<Issuer>);
+/// Whose tokens are believed besides the cluster's own. A clone is the same list: what replaces
+/// the issuers of one replaces those of the other.
+#[derive(Debug, Clone, Default)]
+pub struct JwtIssuers(Arc<RwLock<Arc<Vec<Issuer>>>>);
 
 /// One of them.
 #[derive(Debug)]
@@ -41,7 +45,19 @@ impl JwtIssuers {
     /// # Errors
     /// What is wrong with it, by field.
     pub fn parse(text: &str) -> Result<Self, AuthenticationConfigError> {
-        config::read(text).map(JwtIssuers)
+        let issuers = JwtIssuers::default();
+        issuers.replace(text)?;
+        Ok(issuers)
+    }
+
+    /// From now on those of this AuthenticationConfiguration are believed, and no others.
+    ///
+    /// # Errors
+    /// What is wrong with it, by field; nothing has changed then.
+    pub fn replace(&self, text: &str) -> Result<(), AuthenticationConfigError> {
+        let issuers = Arc::new(config::read(text)?);
+        *self.0.write() = issuers;
+        Ok(())
     }
 
     /// The user of a token; `None`: it is of another issuer. An error says why it is not believed,
@@ -49,7 +65,8 @@ impl JwtIssuers {
     pub(crate) async fn user(&self, token: &str) -> Option<Result<UserInfo, String>> {
         let token = Jws::parse(token)?;
         let of = token.claims.str_at("/iss");
-        let issuer = self.0.iter().find(|issuer| issuer.url == of)?;
+        let issuers = self.0.read().clone();
+        let issuer = issuers.iter().find(|issuer| issuer.url == of)?;
         Some(issuer.check(&token).await)
     }
 }

@@ -50,7 +50,7 @@ fn user(
         "groups": ["dev", "ops"], "hd": "example.org", "team": ["blue"],
         "nbf": NOW - 60, "exp": NOW + 60});
     change(&mut claims);
-    issuers.0[0].user_of(&claims, NOW)
+    issuers.0.read()[0].user_of(&claims, NOW)
 }
 
 #[test]
@@ -184,5 +184,5 @@ fn the_documented_example_is_a_configuration() {
     let text = example
         .unwrap()
         .replace(r#"certificateAuthority: """#, &given);
-    assert_eq!(JwtIssuers::parse(&text).unwrap().0.len(), 1);
+    assert_eq!(JwtIssuers::parse(&text).unwrap().0.read().len(), 1);
 }
