@@ -110,7 +110,7 @@ pub fn validate(kind: &Kind, object: &Value, errors: &mut Errors) {
     }
 }
 
-fn validate_annotations(object: &Value, path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_annotations(object: &Value, path: &Path, errors: &mut Errors) {
     let mut total = 0;
     for (key, value) in object.map_at("/metadata/annotations").into_iter().flatten() {
         for why in names::qualified_name(&key.to_lowercase()) {

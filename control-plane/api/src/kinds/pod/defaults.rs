@@ -60,6 +60,9 @@ fn default_spec(spec: &mut Object, is_pod: bool) {
             default_container(container, host_network, is_pod);
         }
     }
+    if is_pod {
+        super::pod_resources::default_requests(spec);
+    }
     for volume in objects(spec, "volumes") {
         default_volume(volume);
     }

@@ -3,6 +3,7 @@
 mod defaults;
 mod gates;
 mod parts;
+mod pod_resources;
 mod print;
 mod qos;
 mod update;

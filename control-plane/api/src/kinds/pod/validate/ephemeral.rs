@@ -1,5 +1,7 @@
 //! Ephemeral containers: added to a running pod, never changed or removed.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::{Surroundings, container::validate_container};
@@ -26,14 +28,20 @@ pub(in crate::kinds::pod) fn validate_ephemeral(new: &Value, old: &Value, errors
         old.list_at("/spec/ephemeralContainers"),
         new.list_at("/spec/ephemeralContainers"),
     );
+    // Of two with one name the first.
+    let kept: HashMap<&str, &Value> = after
+        .iter()
+        .rev()
+        .map(|container| (container.str_at("/name"), container))
+        .collect();
     for container in before {
         let name = container.str_at("/name");
-        match after.iter().find(|other| other.str_at("/name") == name) {
+        match kept.get(name) {
             None => errors.forbidden(
                 &list,
                 format!("existing ephemeral containers {name:?} may not be removed\n"),
             ),
-            Some(other) if other != container => errors.forbidden(
+            Some(other) if *other != container => errors.forbidden(
                 &list,
                 format!("existing ephemeral containers {name:?} may not be changed\n"),
             ),
@@ -42,7 +50,7 @@ pub(in crate::kinds::pod) fn validate_ephemeral(new: &Value, old: &Value, errors
     }
     let none = Value::Null;
     let around = Surroundings::of(new.get("spec").unwrap_or(&none));
-    let mut names: Vec<&str> = ["containers", "initContainers"]
+    let mut names: HashSet<&str> = ["containers", "initContainers"]
         .iter()
         .flat_map(|list| new.list_at(&format!("/spec/{list}")))
         .map(|container| container.str_at("/name"))
@@ -50,11 +58,11 @@ pub(in crate::kinds::pod) fn validate_ephemeral(new: &Value, old: &Value, errors
     for (index, container) in after.iter().enumerate() {
         let path = list.index(index);
         let name = container.str_at("/name");
-        if names.contains(&name) {
+        if names.contains(name) {
             errors.duplicate(&path.child("name"), name);
         }
         let target = container.str_at("/targetContainerName");
-        if !target.is_empty() && !names.contains(&target) {
+        if !target.is_empty() && !names.contains(target) {
             errors.not_found(&path.child("targetContainerName"), target);
         }
         for field in NOT_ALLOWED {
@@ -82,6 +90,6 @@ pub(in crate::kinds::pod) fn validate_ephemeral(new: &Value, old: &Value, errors
             }
         }
         validate_container(container, &around, &path, errors);
-        names.push(name);
+        names.insert(name);
     }
 }

@@ -17,7 +17,7 @@ mod spread;
 mod tests;
 mod tolerations;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -25,6 +25,7 @@ pub(crate) use affinity::validate_node_selector;
 pub(super) use downward::validate_file;
 pub(super) use ephemeral::validate_ephemeral;
 pub(crate) use resources::validate_resource_list;
+pub(super) use resources::{HUGE_PAGES, amount, may_be_overcommitted, validate_requirements};
 pub(crate) use tolerations::validate_tolerations;
 
 use self::{
@@ -32,7 +33,7 @@ use self::{
     dns::validate_dns, ports::validate_ports_unique, security::validate_pod_context,
     spread::validate_spread,
 };
-use super::{gates, volumes};
+use super::{gates, pod_resources, volumes};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
@@ -102,6 +103,7 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path, errors: &mut Errors) {
     validate_choices(spec, path, errors);
     gates::validate(spec, path, errors);
     validate_resource_list(spec.map_at("/overhead"), &path.child("overhead"), errors);
+    pod_resources::validate(spec, &path.child("resources"), errors);
 }
 
 fn validate_containers(spec: &Value, path: &Path, errors: &mut Errors) {
@@ -110,17 +112,16 @@ fn validate_containers(spec: &Value, path: &Path, errors: &mut Errors) {
     if containers.is_empty() {
         errors.required(&path.child("containers"), "");
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for list in ["containers", "initContainers"] {
         let runs_first = list == "initContainers";
         for (index, container) in spec.list_at(&format!("/{list}")).iter().enumerate() {
             let path = path.child(list).index(index);
             validate_regular(container, runs_first, &around, &path, errors);
             let name = container.str_at("/name");
-            if !name.is_empty() && seen.contains(&name) {
+            if !name.is_empty() && !seen.insert(name) {
                 errors.duplicate(&path.child("name"), name);
             }
-            seen.push(name);
         }
     }
     validate_ports_unique(containers, &path.child("containers"), errors);

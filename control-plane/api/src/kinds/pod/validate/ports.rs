@@ -1,5 +1,7 @@
 //! Ports of containers.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 pub(super) fn validate_ports(container: &Value, path: &Path, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for (index, port) in container.list_at("/ports").iter().enumerate() {
         let path = path.index(index);
         let name = port.str_at("/name");
@@ -19,10 +21,9 @@ pub(super) fn validate_ports(container: &Value, path: &Path, errors: &mut Errors
             for why in names::port_name(name) {
                 errors.invalid(&path.child("name"), name, why);
             }
-            if seen.contains(&name) {
+            if !seen.insert(name) {
                 errors.duplicate(&path.child("name"), name);
             }
-            seen.push(name);
         }
         match port.int_at("/containerPort").unwrap_or(0) {
             0 => errors.required(&path.child("containerPort"), ""),
@@ -47,18 +48,17 @@ pub(super) fn check_port(number: i64, path: &Path, errors: &mut Errors) {
 
 /// Two containers cannot take the same port of the host.
 pub(super) fn validate_ports_unique(containers: &[Value], path: &Path, errors: &mut Errors) {
-    let mut seen: Vec<(i64, &str, &str)> = Vec::new();
+    let mut seen = HashSet::new();
     for (index, container) in containers.iter().enumerate() {
         for (at, port) in container.list_at("/ports").iter().enumerate() {
             let number = port.int_at("/hostPort").unwrap_or(0);
             let key = (number, port.str_at("/protocol"), port.str_at("/hostIP"));
-            if number != 0 && seen.contains(&key) {
+            if number != 0 && !seen.insert(key) {
                 errors.duplicate(
                     &path.index(index).child("ports").index(at).child("hostPort"),
                     format!("{}/{}/{}", key.1, key.2, key.0),
                 );
             }
-            seen.push(key);
         }
     }
 }

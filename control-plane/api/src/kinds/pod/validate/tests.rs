@@ -55,6 +55,24 @@ fn each_mistake_is_named_with_its_path() {
             "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
         ),
         (
+            container(json!({"resources": {"requests": {"pods": "2"}}})),
+            "spec.containers[0].resources.requests[pods]: Invalid value: \"pods\": must be a standard resource for containers",
+        ),
+        (
+            container(json!({"resources": {"requests": {"example.com/gpu": "1"}}})),
+            "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+        ),
+        (
+            container(json!({"resources": {
+                "requests": {"example.com/gpu": "1"}, "limits": {"example.com/gpu": "2"},
+            }})),
+            "spec.containers[0].resources.requests: Invalid value: \"1\": must be equal to example.com/gpu limit of 2",
+        ),
+        (
+            container(json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}})),
+            "spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
+        ),
+        (
             container(json!({"livenessProbe": {}})),
             "spec.containers[0].livenessProbe: Required value: must specify a handler type",
         ),
@@ -352,6 +370,11 @@ fn volumes_and_names_are_complete() {
         }
         with_spec(json!({"volumes": [volume]}))
     };
+    let claim = |labels: Value, modes: Value| {
+        let spec = json!({"accessModes": modes, "resources": {"requests": {"storage": "1Gi"}}});
+        let template = json!({"metadata": {"labels": labels}, "spec": spec});
+        volume(json!({"ephemeral": {"volumeClaimTemplate": template}}))
+    };
     let token = |seconds: i64| {
         volume(
             json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": seconds}}]}}),
@@ -379,6 +402,14 @@ fn volumes_and_names_are_complete() {
         (
             volume(json!({"ephemeral": {}})),
             "spec.volumes[0].ephemeral.volumeClaimTemplate: Required value",
+        ),
+        (
+            claim(json!({}), json!([])),
+            "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.accessModes: Required value: at least 1 access mode is required",
+        ),
+        (
+            claim(json!({"/x": "b"}), json!(["ReadWriteOnce"])),
+            "spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.labels: Invalid value: \"/x\": prefix part must be non-empty",
         ),
         (
             with_spec(json!({"dnsPolicy": "None"})),
@@ -411,4 +442,134 @@ fn volumes_and_names_are_complete() {
     ]);
     let searches = with_spec(json!({"dnsConfig": {"searches": ["_tcp.example.com.", "."]}}));
     assert_eq!(errors_of(searches), [""; 0]);
+}
+
+/// A body of the largest size that is taken holds lists of this length; comparing each entry
+/// with each other would take hours.
+#[test]
+fn duplicates_are_found_in_long_lists() {
+    const LENGTH: usize = 20_000;
+    let list = |entry: &dyn Fn(usize) -> Value| -> Vec<Value> {
+        // The last has the name of the first.
+        (0..LENGTH).chain([0]).map(entry).collect()
+    };
+    let spec = json!({
+        "volumes": list(&|n| json!({"name": format!("v{n}"), "emptyDir": {}})),
+        "tolerations": list(&|n| json!({"key": format!("k{n}"), "operator": "Exists"})),
+        "initContainers": list(&|n| json!({"name": format!("i{n}"), "image": "i"})),
+        "containers": [{
+            "name": "c",
+            "image": "i",
+            "ports": list(&|n| json!({
+                "name": format!("a{n}"),
+                "containerPort": 1,
+                "hostPort": n % 65535 + 1,
+                "protocol": "TCP",
+            })),
+            "volumeMounts": list(&|n| json!({"name": format!("v{n}"), "mountPath": format!("/{n}")})),
+        }],
+        "hostNetwork": false,
+    });
+    let last = LENGTH;
+    let mut errors = errors_of(json!({"spec": spec}));
+    errors.sort();
+    assert_eq!(
+        errors,
+        [
+            format!("spec.containers[0].ports[{last}].hostPort: Duplicate value: \"TCP//1\""),
+            format!("spec.containers[0].ports[{last}].name: Duplicate value: \"a0\""),
+            format!(
+                "spec.containers[0].volumeMounts[{last}].mountPath: Invalid value: \"/0\": must be unique"
+            ),
+            format!("spec.initContainers[{last}].name: Duplicate value: \"i0\""),
+            format!("spec.volumes[{last}].name: Duplicate value: \"v0\""),
+        ]
+    );
+}
+
+#[test]
+fn some_resources_are_named_twice() {
+    let errors_of = |resources: Value| {
+        let container = json!({"name": "c", "image": "i", "resources": resources});
+        errors_of(json!({"spec": {"containers": [container]}}))
+    };
+    // The limit is the request too.
+    let pages = errors_of(json!({"limits": {"cpu": "1", "hugepages-2Mi": "3Mi"}}));
+    let why = "[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer multiple of hugepages-2Mi";
+    assert_eq!(
+        pages,
+        ["limits", "requests"].map(|list| format!("spec.containers[0].resources.{list}{why}"))
+    );
+    let at = "spec.containers[0].resources.requests[cpus]: Invalid value: \"cpus\": must be a standard resource";
+    assert_eq!(
+        errors_of(json!({"requests": {"cpus": "2"}})),
+        [
+            format!("{at} type or fully qualified"),
+            format!("{at} for containers"),
+        ]
+    );
+}
+
+#[test]
+fn resources_of_the_pod_hold_those_of_its_containers() {
+    let pod = |whole: Value| {
+        let own = json!({"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}});
+        let one = |name: &str| json!({"name": name, "image": "i", "resources": own.clone()});
+        json!({"spec": {"resources": whole, "containers": [one("a"), one("b")]}})
+    };
+    assert_eq!(
+        errors_of(pod(json!({"requests": {"cpu": "2", "memory": "2Gi"}}))),
+        [""; 0]
+    );
+    for (whole, expected) in [
+        (
+            json!({"requests": {"cpu": "1500m"}}),
+            "spec.resources.requests[cpu]: Invalid value: \"1500m\": must be greater than or equal to aggregate container requests of 2",
+        ),
+        (
+            json!({"limits": {"memory": "512Mi"}, "requests": {"memory": "512Mi"}}),
+            "spec.resources.requests[memory]: Invalid value: \"512Mi\": must be greater than or equal to aggregate container requests of 2Gi",
+        ),
+        (
+            json!({"limits": {"cpu": "1", "memory": "512Mi"}, "requests": {"cpu": "2"}}),
+            "spec.resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+        ),
+        (
+            json!({"limits": {"storage": "1"}}),
+            "spec.resources.limits[storage]: Unsupported value: \"storage\": supported values: \"cpu\", \"hugepages-\", \"memory\"",
+        ),
+        (
+            json!({"claims": [{"name": "x"}]}),
+            "spec.resources.claims: Forbidden: claims may not be set for Resources at pod-level",
+        ),
+    ] {
+        let errors = errors_of(pod(whole));
+        assert!(
+            errors.iter().any(|one| one == expected),
+            "{expected}\n{errors:#?}"
+        );
+    }
+    let tight = pod(json!({"limits": {"memory": "512Mi"}}));
+    assert!(
+        errors_of(tight).contains(
+            &"spec.resources.containers[0][memory].limits: Invalid value: \"1Gi\": must be less than or equal to pod limits of 512Mi".to_string()
+        )
+    );
+}
+
+#[test]
+fn resources_of_the_pod_have_defaults() {
+    let own = json!({"requests": {"cpu": "1"}});
+    let mut pod = json!({"spec": {
+        "resources": {"limits": {"cpu": "4", "memory": "1Gi"}},
+        "containers": [
+            {"name": "a", "image": "i", "resources": own}, {"name": "b", "image": "i", "resources": own},
+        ],
+        "initContainers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "3"}}}],
+    }});
+    crate::kinds::pod::defaults::default_pod(&mut pod);
+    assert_eq!(
+        pod["spec"]["resources"]["requests"],
+        json!({"cpu": "3", "memory": "1Gi"})
+    );
 }

@@ -13,7 +13,9 @@ use self::files::{check_mode, validate_downward_items, validate_key_items};
 use crate::{
     ObjectExt,
     field::{Errors, Path},
-    names,
+    kinds::persistent_volume_claim,
+    meta, names,
+    selector::label,
 };
 
 /// Texts that a source cannot do without.
@@ -145,12 +147,7 @@ fn validate_remote(volume: &Value, path: &Path, errors: &mut Errors) {
         let path = path.child("csi").child("nodePublishSecretRef");
         errors.required(&path.child("name"), "");
     }
-    if volume.get("ephemeral").is_some()
-        && volume.pointer("/ephemeral/volumeClaimTemplate").is_none()
-    {
-        let path = path.child("ephemeral").child("volumeClaimTemplate");
-        errors.required(&path, "");
-    }
+    validate_claim_template(volume, path, errors);
     if let Some(policy) = volume.pointer("/image/pullPolicy").and_then(Value::as_str) {
         errors.check_supported(
             &path.child("image").child("pullPolicy"),
@@ -158,6 +155,23 @@ fn validate_remote(volume: &Value, path: &Path, errors: &mut Errors) {
             &["Always", "IfNotPresent", "Never"],
         );
     }
+}
+
+/// The claim that a pod makes for itself.
+fn validate_claim_template(volume: &Value, path: &Path, errors: &mut Errors) {
+    let Some(ephemeral) = volume.get("ephemeral") else {
+        return;
+    };
+    let path = path.child("ephemeral").child("volumeClaimTemplate");
+    let Some(template) = ephemeral.get("volumeClaimTemplate") else {
+        return errors.required(&path, "");
+    };
+    let metadata = path.child("metadata");
+    meta::validate_annotations(template, &metadata.child("annotations"), errors);
+    let labels = template.map_at("/metadata/labels");
+    label::validate_labels(labels, &metadata.child("labels"), errors);
+    let spec = template.get("spec").unwrap_or(&Value::Null);
+    persistent_volume_claim::validate_spec(spec, &path.child("spec"), errors);
 }
 
 fn validate_empty_dir(volume: &Value, path: &Path, errors: &mut Errors) {
