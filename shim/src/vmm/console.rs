@@ -7,13 +7,26 @@ use std::path::Path;
 /// How many lines an error shows.
 const TAIL_LINES: usize = 15;
 /// How much of the file is looked at, bytes.
-const TAIL_BYTES: u64 = 4096;
+const TAIL_BYTES: u64 = 16 << 10;
+/// What a kernel's report of its own failure starts with, after the time.
+const REPORTS: [&str; 8] = [
+    "BUG: ",
+    "Oops: ",
+    "PANIC: ",
+    "general protection fault",
+    "invalid opcode: ",
+    "divide error: ",
+    "traps: PANIC",
+    "Kernel panic - not syncing: ",
+];
 /// Longest part of a line that is shown, characters.
 const LINE_CHARS: usize = 200;
 /// How the agent names its phases on the console.
 const PHASE_MARK: &str = "hull-agent: phase=";
 
-/// The last lines of a console file without control characters; empty if there are none.
+/// The last lines of a console file without control characters; empty if there are none. Where
+/// they hold a kernel's report of its own failure, the lines from its start: what follows it
+/// is registers and stacks.
 pub fn tail(path: &Path) -> Vec<String> {
     let text = last_bytes(path, TAIL_BYTES);
     let lines: Vec<String> = text
@@ -26,11 +39,23 @@ pub fn tail(path: &Path) -> Vec<String> {
         })
         .filter(|line| !line.trim().is_empty())
         .collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
+    let last = lines.len().saturating_sub(TAIL_LINES);
+    let first = lines.iter().position(|line| starts_a_report(line));
+    let first = first.map_or(last, |report| report.min(last));
+    lines.into_iter().skip(first).take(TAIL_LINES).collect()
+}
+
+/// "[    3.486675] BUG: …", with or without the time.
+fn starts_a_report(line: &str) -> bool {
+    let said = match line.trim_start().strip_prefix('[') {
+        Some(timed) => timed.split_once("] ").map_or(timed, |(_, said)| said),
+        None => line,
+    };
+    REPORTS.iter().any(|report| said.starts_with(report))
 }
 
 /// [`tail`] as the end of an error message, of at most `budget` bytes: the last lines count
-/// most. A budget that holds no line gives nothing.
+/// most, of a kernel's report the first. A budget that holds no line gives nothing.
 pub fn suffix(path: &Path, budget: usize) -> String {
     const LABEL: &str = "; last console lines:";
     const NOTHING: &str = "; the guest wrote nothing to its console";
@@ -39,13 +64,20 @@ pub fn suffix(path: &Path, budget: usize) -> String {
         return NOTHING.chars().take(budget).collect();
     }
     let mut room = budget.saturating_sub(LABEL.len());
-    let fitting = lines.iter().rev().take_while(|line| {
+    let mut fits = |line: &&String| {
         let fits = line.len() < room;
         room = room.saturating_sub(line.len() + 1);
         fits
-    });
-    let mut fitting: Vec<&str> = fitting.map(String::as_str).collect();
-    fitting.reverse();
+    };
+    let fitting: Vec<&str> = if starts_a_report(&lines[0]) {
+        lines.iter().take_while(fits).map(String::as_str).collect()
+    } else {
+        let count = lines.iter().rev().take_while(|line| fits(line)).count();
+        lines[lines.len() - count..]
+            .iter()
+            .map(String::as_str)
+            .collect()
+    };
     if fitting.is_empty() {
         return String::new();
     }
@@ -85,6 +117,22 @@ mod tests {
         let lines = tail(file.path());
         assert_eq!(lines.len(), TAIL_LINES);
         assert_eq!(lines.last().unwrap(), "[31mKernel panic");
+    }
+
+    #[test]
+    fn shows_the_start_of_a_report_of_the_kernel() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let report = "[    3.486675] BUG: unable to handle page fault\n";
+        let registers: String = (0..100).map(|n| format!("[    3.5] R{n}: 0\n")).collect();
+        std::fs::write(file.path(), format!("boot\n{report}{registers}")).unwrap();
+        let lines = tail(file.path());
+        assert_eq!(lines.len(), TAIL_LINES);
+        assert_eq!(lines[0], report.trim_end());
+        let two = format!("; last console lines:\n{}\n[    3.5] R0: 0", lines[0]);
+        assert_eq!(suffix(file.path(), two.len() + 1), two);
+        // A short one comes with what was before it.
+        std::fs::write(file.path(), format!("boot\n{report}last\n")).unwrap();
+        assert_eq!(tail(file.path()), ["boot", report.trim_end(), "last"]);
     }
 
     #[test]
