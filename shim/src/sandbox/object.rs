@@ -150,7 +150,9 @@ impl Sandbox {
     }
 }
 
-/// Whether gRPC says so when a connection breaks.
+/// Whether gRPC says so when a connection breaks. `Cancelled` is what tonic makes of a request
+/// that had not been sent yet; the agent does not say it.
 fn lost(code: tonic::Code) -> bool {
-    matches!(code, tonic::Code::Unavailable | tonic::Code::Unknown)
+    use tonic::Code::{Cancelled, Unavailable, Unknown};
+    matches!(code, Unavailable | Unknown | Cancelled)
 }
