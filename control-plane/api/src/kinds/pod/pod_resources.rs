@@ -109,15 +109,14 @@ fn add(total: &mut Amounts, amounts: &Amounts) {
     }
 }
 
-fn raise_to(total: &mut Amounts, amounts: &Amounts) {
-    for (name, amount) in amounts {
-        let largest = total.get(name).map_or(*amount, |sum| *sum.max(amount));
-        total.insert(name.clone(), largest);
-    }
+fn raise_to(total: &mut Amounts, name: &str, amount: Quantity) {
+    let largest = total.get(name).map_or(amount, |sum| amount.max(*sum));
+    total.insert(name.to_string(), largest);
 }
 
 /// What the containers have at the pod's largest moment: those that run together with the
-/// restartable init containers, or one init container with the restartable ones before it.
+/// restartable init containers, or one init container with the restartable ones before it. Each
+/// amount is looked at once, however many containers and resources a pod names.
 fn together(spec: &Value, list: &str) -> Amounts {
     let mut total = Amounts::new();
     for container in spec.list_at("/containers") {
@@ -126,16 +125,22 @@ fn together(spec: &Value, list: &str) -> Amounts {
     let (mut restartable, mut largest) = (Amounts::new(), Amounts::new());
     for container in spec.list_at("/initContainers") {
         let own = amounts(container, list);
-        if container.str_at("/restartPolicy") == "Always" {
+        let stays = container.str_at("/restartPolicy") == "Always";
+        for (name, amount) in &own {
+            let with = restartable.get(name);
+            raise_to(
+                &mut largest,
+                name,
+                with.map_or(*amount, |with| with.plus(amount)),
+            );
+        }
+        if stays {
             add(&mut total, &own);
             add(&mut restartable, &own);
-            raise_to(&mut largest, &restartable);
-        } else {
-            let mut peak = restartable.clone();
-            add(&mut peak, &own);
-            raise_to(&mut largest, &peak);
         }
     }
-    raise_to(&mut total, &largest);
+    for (name, amount) in largest {
+        raise_to(&mut total, &name, amount);
+    }
     total
 }
