@@ -436,7 +436,7 @@ async fn node_a_guest_that_never_answers_fails_with_its_phase_and_console() {
         took >= limit && took < limit + around_a_boot(),
         "{took:?} of {limit:?}"
     );
-    for word in ["phase kernel", "last phase", "here I hang"] {
+    for word in ["phase kernel", "last phase", "vCPU 0 ", "here I hang"] {
         assert!(error.message().contains(word), "{}", error.message());
     }
     assert_eq!(node.leftovers(), Vec::<String>::new());

@@ -9,6 +9,8 @@ mod fake;
 use fake::{Fault, World, shim};
 use hull_agent_protocol::v1::{ContainerInfo, container_info};
 use hull_cri_api::v1::{ContainerConfig, PodSandboxConfig, PodSandboxMetadata};
+use hull_shim::container::lifecycle;
+use hull_shim::container::object::Container;
 use hull_shim::container::state::ContainerState;
 use hull_shim::error::Error;
 use hull_shim::journal::{ContainerRecord, ExitRecord};
@@ -100,7 +102,10 @@ async fn a_failure_in_any_phase_names_the_phase_and_is_unwound() {
         (
             Fault::SilentGuest,
             "kernel",
-            vec!["last phase was mounts", "last words"],
+            vec![
+                "last phase was mounts; vCPU 0 halted in the kernel at 0x1000",
+                "last words",
+            ],
         ),
         (
             Fault::Panic,
@@ -164,6 +169,7 @@ async fn each_end_of_a_vm_is_noted_with_its_reason() {
         (ExitReason::Stopped, "VMMStopped", 137),
         (ExitReason::Killed, "VMMKilled", 137),
         (ExitReason::FileServerDied, "FileServerDied", 137),
+        (ExitReason::GuestUnresponsive, "GuestUnresponsive", 137),
     ] {
         let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
         let shim = shim(dir.path(), &world);
@@ -313,6 +319,84 @@ async fn a_start_that_was_cut_short_is_undone_and_no_failure() {
         .map(|info| info.container_id.clone())
         .collect();
     assert_eq!(known, ["runs"]);
+}
+
+#[tokio::test]
+async fn guests_that_do_not_answer_keep_a_restarted_shim_from_nothing() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let first = shim(dir.path(), &world);
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let id = start(&first, name).await.unwrap();
+        let record = running_container(&id, &format!("container-{name}"));
+        first.journal.save_container(&record).unwrap();
+        ids.push(id);
+    }
+    *world.deaf.lock() = true;
+    let began = Instant::now();
+    let second = restarted(first, dir.path(), &world).await;
+    // A call to an agent may take 30 s, and each of them is called.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let sandbox = |id: &str| second.registry.sandbox(id).unwrap();
+    assert!(ids.iter().all(|id| sandbox(id).live().is_some()));
+
+    // The end of a VM is seen, and one can be taken away.
+    world.kill(&ids[0]);
+    wait_state(&second, &ids[0], SandboxState::Dead).await;
+    let lost = second.registry.container("container-a").unwrap();
+    assert_eq!(lost.state(), ContainerState::Exited);
+    world.kill(&ids[1]);
+    wait_state(&second, &ids[1], SandboxState::Dead).await;
+    stop::remove(&second, &sandbox(&ids[1])).await.unwrap();
+
+    // What the last one says is heard when it says it.
+    let container = second.registry.container("container-c").unwrap();
+    assert_eq!(container.state(), ContainerState::Running);
+    *world.deaf.lock() = false;
+    tokio::time::timeout(Duration::from_secs(20), container.not_running())
+        .await
+        .unwrap();
+    let message = container.record().message;
+    assert!(message.contains("does not know"), "{message}");
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_hear_the_kill_of_a_container_is_ended() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let shim = shim(dir.path(), &world);
+    let id = start(&shim, "p").await.unwrap();
+    let record = running_container(&id, "c");
+    shim.journal.save_container(&record).unwrap();
+    let container = Container::new(record, shim.journal.clone());
+    shim.registry.insert_container(container.clone());
+
+    // One that answers is not ended: what it says is told.
+    let error = lifecycle::stop(&shim, &container, Duration::ZERO).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("not permitted here"), "{error}");
+    let sandbox = shim.registry.sandbox(&id).unwrap();
+    assert_eq!(sandbox.state(), SandboxState::Ready);
+
+    *world.deaf.lock() = true;
+    // Two time-outs of a signal.
+    lifecycle::stop(&shim, &container, Duration::from_secs(1))
+        .await
+        .unwrap();
+    assert_eq!(sandbox.state(), SandboxState::Dead);
+    assert_eq!(container.state(), ContainerState::Exited);
+    let record = container.record();
+    assert_eq!(
+        (record.exit_code, record.reason.as_str()),
+        (137, "GuestUnresponsive")
+    );
+    assert!(
+        record.message.contains("container c was to be killed"),
+        "{}",
+        record.message
+    );
+    stop::remove(&shim, &sandbox).await.unwrap();
+    assert!(world.is_empty() && files(dir.path()).is_empty());
 }
 
 fn running_container(sandbox_id: &str, id: &str) -> ContainerRecord {

@@ -247,9 +247,7 @@ impl Control {
                 self.buses.gate.open();
                 Answer::Ok
             }
-            Request::Dump => Answer::Dump {
-                text: self.buses.pci.dump(),
-            },
+            Request::Dump => self.dump(),
             Request::Metrics => Answer::Metrics {
                 text: self.metrics(),
             },
@@ -316,6 +314,34 @@ impl Control {
     }
 
     fn pause(&self) -> Answer {
+        if self.stop_vcpus() {
+            Answer::Ok
+        } else {
+            let limit = scaled(PAUSE_TIMEOUT);
+            refused(format!("The vCPUs did not stop within {limit:?}"))
+        }
+    }
+
+    /// Of a VM that runs the vCPUs stand still for a moment.
+    fn dump(&self) -> Answer {
+        let paused = self.buses.gate.is_closed();
+        let stopped = paused || self.stop_vcpus();
+        let answer = Answer::Dump {
+            vcpus: if stopped {
+                self.buses.gate.positions()
+            } else {
+                Vec::new()
+            },
+            text: self.buses.pci.dump(),
+        };
+        if !paused {
+            self.buses.gate.open();
+        }
+        answer
+    }
+
+    /// Makes the vCPUs stand at the gate; false when they do not come there in time.
+    fn stop_vcpus(&self) -> bool {
         let kick = || {
             for thread in &self.vcpus {
                 // SAFETY: threads of vCPUs are joined by nobody; while the VM runs their
@@ -324,11 +350,7 @@ impl Control {
             }
         };
         let limit = scaled(PAUSE_TIMEOUT);
-        if self.buses.gate.close(self.vcpus.len(), limit, kick) {
-            Answer::Ok
-        } else {
-            refused(format!("The vCPUs did not stop within {limit:?}"))
-        }
+        self.buses.gate.close(self.vcpus.len(), limit, kick)
     }
 
     fn with_net(&self, id: &str, action: impl FnOnce(&mut Net) -> Answer) -> Answer {

@@ -16,7 +16,7 @@ pub const USAGE: &str = "hull-vmm ctl SOCKET COMMAND, which is one of
   pause | resume | stop      the vCPUs; the whole VM
   metrics                    Prometheus text
   console [BYTES] [--follow] the newest output (65536 bytes), then what comes
-  dump                       the devices' registers and queues
+  dump                       where the vCPUs stand, and the devices' registers and queues
   attach-disk SERIAL FILE    a file behind an empty disk (--read-only: opened so)
   detach-disk SERIAL
   detach-net ID              takes the tap away
@@ -43,7 +43,16 @@ pub fn run(arguments: &[String], out: &mut dyn Write) -> anyhow::Result<()> {
     let answer = client.call_blocking(&request, file.as_ref().map(AsFd::as_fd))?;
     match answer {
         Answer::Ok => {}
-        Answer::Metrics { text } | Answer::Console { text, .. } | Answer::Dump { text } => {
+        Answer::Metrics { text } | Answer::Console { text, .. } => {
+            out.write_all(text.as_bytes())?;
+        }
+        Answer::Dump { vcpus, text } => {
+            if vcpus.is_empty() {
+                writeln!(out, "The vCPUs do not leave the guest.")?;
+            }
+            for vcpu in vcpus {
+                writeln!(out, "{vcpu}")?;
+            }
             out.write_all(text.as_bytes())?;
         }
         other => {

@@ -610,8 +610,22 @@ async fn node_a_paused_guest_stands_still_and_goes_on() {
     assert_eq!(ctl(&machine, &["console"]), console);
     let dump = ctl(&machine, &["dump"]);
     assert!(dump.contains("virtio \"vsock\" status 0x0f"), "{dump}");
+    let [first, second, ..] = dump.lines().collect::<Vec<_>>()[..] else {
+        panic!("{dump}");
+    };
+    assert!(first.starts_with("vCPU 0 "), "{dump}");
+    // It has nothing to do.
+    assert!(
+        second.starts_with("vCPU 1 halted in the kernel at 0xf"),
+        "{dump}"
+    );
     assert!(dump.contains("BAR 0 of 0x8000 bytes at 0xc0"), "{dump}");
     ctl(&machine, &["resume"]);
+    let ticks = machine.console().matches("MARK tick").count();
+    machine.expect(&format!("MARK tick {}", ticks + 2));
+    // To look at a guest that runs stops it for a moment only.
+    assert!(ctl(&machine, &["dump"]).starts_with("vCPU 0 "));
+    assert!(machine.control.state().await.unwrap().running);
     let ticks = machine.console().matches("MARK tick").count();
     machine.expect(&format!("MARK tick {}", ticks + 2));
     // The end comes to a paused VM too.

@@ -13,6 +13,7 @@ use crate::shim::{Shim, now_ns};
 use crate::timeouts::scaled;
 use hull_agent_protocol::v1 as agent;
 use hull_cri_api::v1::ContainerEventType;
+use hull_vmm_client::exit::ExitReason;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,16 +168,38 @@ pub fn lost_with_vm(shim: &Arc<Shim>, container: &Arc<Container>, exit: &ExitRec
 }
 
 /// StopContainer: asks, waits for `grace`, kills. A container that does not run is no error.
+/// A guest that cannot be told to kill it is ended as a whole: no pod outlives its deletion
+/// because its guest does not listen.
 pub async fn stop(shim: &Shim, container: &Container, grace: Duration) -> Result<(), Error> {
     if container.state() != ContainerState::Running {
         return Ok(());
     }
     let Some(live) = shim.sandbox_of(&container.sandbox_id)?.live() else {
-        // The end of the VM is about to be noted.
-        let noted = tokio::time::timeout(scaled(KILL_TIMEOUT), container.not_running()).await;
-        return noted.map_err(|_| Error::TimedOut(format!("container {} has no VM", container.id)));
+        return went_with_vm(container).await;
     };
-    stop_process(&live, container, grace).await
+    let mut why = String::new();
+    // Twice: a connection that broke is made anew.
+    for grace in [grace, Duration::ZERO] {
+        match stop_process(&live, container, grace).await {
+            Err(Error::Guest(error)) if error.unanswered() => why = error.to_string(),
+            outcome => return outcome,
+        }
+        if live.ended_soon().await {
+            return went_with_vm(container).await;
+        }
+    }
+    let message = format!(
+        "container {} was to be killed, and the guest did not answer ({why})",
+        container.id
+    );
+    live.vm.end(ExitReason::GuestUnresponsive, &message).await?;
+    went_with_vm(container).await
+}
+
+/// Waits until the end of a VM is noted in its container.
+async fn went_with_vm(container: &Container) -> Result<(), Error> {
+    let noted = tokio::time::timeout(scaled(KILL_TIMEOUT), container.not_running()).await;
+    noted.map_err(|_| Error::TimedOut(format!("container {} has no VM", container.id)))
 }
 
 /// [`stop`] in a VM that runs.

@@ -15,6 +15,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 /// For calls that do not wait for a process.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a signal, which is delivered without any work.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the agent did not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,22 @@ impl GuestError {
             _ => None,
         }
     }
+
+    /// Whether the agent gave no answer: it cannot be reached, is silent, or the connection
+    /// broke. Of the latter gRPC says so; `Cancelled` is what tonic makes of a request that
+    /// had not been sent yet. The agent says none of these.
+    pub fn unanswered(&self) -> bool {
+        match self {
+            GuestError::Connect(_) | GuestError::TimedOut { .. } => true,
+            GuestError::Version { .. } => false,
+            GuestError::Call { status, .. } => {
+                matches!(
+                    status.code(),
+                    Code::Unavailable | Code::Unknown | Code::Cancelled
+                )
+            }
+        }
+    }
 }
 
 /// The agent of one sandbox.
@@ -78,7 +96,15 @@ async fn bounded<T>(
     call: &'static str,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, GuestError> {
-    let limit = scaled(CALL_TIMEOUT);
+    within(CALL_TIMEOUT, call, answer).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: &'static str,
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, GuestError> {
+    let limit = scaled(limit);
     match tokio::time::timeout(limit, answer).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(GuestError::Call {
@@ -165,10 +191,11 @@ impl Guest {
         /// Forgets an exec.
         remove_exec(RemoveExecRequest) -> RemoveExecResponse
     );
-    call!(
-        /// Signals a process.
-        signal(SignalRequest) -> SignalResponse
-    );
+    /// Signals a process.
+    pub async fn signal(&self, request: SignalRequest) -> Result<SignalResponse, GuestError> {
+        let mut client = self.client.clone();
+        within(SIGNAL_TIMEOUT, "signal", client.signal(request)).await
+    }
     call!(
         /// Resizes a terminal.
         resize_tty(ResizeTtyRequest) -> ResizeTtyResponse

@@ -12,16 +12,23 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixListener;
 
+/// Of how many vCPUs the error says where they stood.
+const VCPUS_TOLD: usize = 2;
+
 /// Why a guest did not come up. The console lines are added by the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// It did not say that it is ready in time.
-    #[error("the guest did not become ready within {limit:?}; its last phase was {last_phase}")]
+    #[error(
+        "the guest did not become ready within {limit:?}; its last phase was {last_phase}; {vcpus}"
+    )]
     TimedOut {
         /// The limit.
         limit: Duration,
         /// What it said last.
         last_phase: String,
+        /// Where its first vCPUs stood then.
+        vcpus: String,
     },
     /// The VM ended.
     #[error(
@@ -100,6 +107,7 @@ impl BootListener {
             Err(Interrupted::TimedOut) => Err(BootError::TimedOut {
                 limit,
                 last_phase: last_phase(),
+                vcpus: where_vcpus_stand(vm).await,
             }),
             Err(Interrupted::Ended(reason, message)) => Err(BootError::VmEnded {
                 reason,
@@ -120,6 +128,18 @@ impl BootListener {
 impl Drop for BootListener {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.paths.boot);
+    }
+}
+
+/// Of a guest that does not come up: the first vCPUs, in few words. All go to the log.
+async fn where_vcpus_stand(vm: &dyn Vm) -> String {
+    match vm.vcpus().await {
+        Ok(vcpus) if vcpus.is_empty() => "its vCPUs cannot be stopped".to_string(),
+        Ok(vcpus) => {
+            tracing::warn!(pid = vm.record().pid, ?vcpus, "a guest does not come up");
+            vcpus[..vcpus.len().min(VCPUS_TOLD)].join("; ")
+        }
+        Err(error) => format!("its vCPUs cannot be asked: {error}"),
     }
 }
 

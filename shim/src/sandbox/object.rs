@@ -2,7 +2,7 @@
 
 use super::state::{SandboxEvent, SandboxState};
 use crate::error::Error;
-use crate::guest::{Guest, GuestError};
+use crate::guest::Guest;
 use crate::journal::{Journal, JournalError, SandboxRecord};
 use crate::timeouts::scaled;
 use crate::vmm::Vm;
@@ -24,6 +24,17 @@ pub struct Live {
     pub guest: Guest,
     /// Ends the tasks that serve this sandbox.
     pub tasks: CancellationToken,
+}
+
+impl Live {
+    /// After the agent gave no answer: whether that is because the VM is about to be gone.
+    /// Its connections end before the end of its process is seen.
+    pub async fn ended_soon(&self) -> bool {
+        let ended = self.tasks.cancelled();
+        tokio::time::timeout(scaled(VM_END_TIMEOUT), ended)
+            .await
+            .is_ok()
+    }
 }
 
 /// A sandbox.
@@ -125,17 +136,12 @@ impl Sandbox {
     /// What a failure means: that the VM ended, with its last words, when that is why the
     /// agent could not be reached.
     pub async fn explain(&self, live: &Live, error: Error) -> Error {
-        let unreachable = match &error {
-            Error::Guest(GuestError::Connect(_)) => true,
-            Error::Guest(error) => error.code().is_some_and(lost),
-            _ => false,
-        };
-        // The connection ends before the end of the VMM's process is seen.
-        if unreachable {
-            let _ = tokio::time::timeout(scaled(VM_END_TIMEOUT), live.tasks.cancelled()).await;
+        let unanswered = matches!(&error, Error::Guest(error) if error.unanswered());
+        if unanswered {
+            live.ended_soon().await;
         }
         match self.record().exit {
-            Some(exit) if unreachable => Error::FailedPrecondition(exit.message),
+            Some(exit) if unanswered => Error::FailedPrecondition(exit.message),
             _ => error,
         }
     }
@@ -148,11 +154,4 @@ impl Sandbox {
         }
         live
     }
-}
-
-/// Whether gRPC says so when a connection breaks. `Cancelled` is what tonic makes of a request
-/// that had not been sent yet; the agent does not say it.
-fn lost(code: tonic::Code) -> bool {
-    use tonic::Code::{Cancelled, Unavailable, Unknown};
-    matches!(code, Unavailable | Unknown | Cancelled)
 }

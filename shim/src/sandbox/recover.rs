@@ -13,13 +13,19 @@ use crate::journal::{ContainerRecord, SandboxRecord};
 use crate::logs::LogPump;
 use crate::network::netns;
 use crate::shim::{Shim, now_ns};
+use crate::timeouts::scaled;
 use crate::vmm::{VmExit, console};
 use hull_agent_protocol::v1 as agent;
 use hull_vmm_client::exit::ExitReason;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How long a guest may keep CRI from being served: its containers are settled until then.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Brings memory and machine into line with the journal. Runs before CRI is served.
 pub async fn recover(shim: &Arc<Shim>) -> Result<(), Error> {
@@ -29,10 +35,20 @@ pub async fn recover(shim: &Arc<Shim>) -> Result<(), Error> {
     for (record, containers) in records {
         sandboxes.push(register(shim, record, containers));
     }
+    // All at a time: one that takes long, and a guest decides that, keeps no other waiting.
+    let mut recoveries = JoinSet::new();
     for sandbox in sandboxes {
-        let state = sandbox.state();
-        if let Err(error) = recover_sandbox(shim, &sandbox).await {
-            tracing::error!(sandbox_id = sandbox.id, ?state, %error, "recovering a sandbox");
+        let shim = shim.clone();
+        recoveries.spawn(async move {
+            let state = sandbox.state();
+            if let Err(error) = recover_sandbox(&shim, &sandbox).await {
+                tracing::error!(sandbox_id = sandbox.id, ?state, %error, "recovering a sandbox");
+            }
+        });
+    }
+    while let Some(outcome) = recoveries.join_next().await {
+        if let Err(error) = outcome {
+            tracing::error!(%error, "recovering a sandbox");
         }
     }
     remove_orphans(shim).await;
@@ -124,18 +140,37 @@ async fn adopt(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         guest: Guest::new(sandbox.paths.vsock.clone()),
         tasks: CancellationToken::new(),
     };
-    if let Err(error) = live.guest.hello().await {
-        tracing::warn!(sandbox_id = sandbox.id, %error, "an adopted agent does not answer yet");
+    watch::begin(shim, sandbox, &live);
+    let (settler, settled) = (shim.clone(), sandbox.clone());
+    let settling = tokio::spawn(async move {
+        if let Err(error) = live.guest.hello().await {
+            tracing::warn!(sandbox_id = settled.id, %error, "an adopted agent does not answer yet");
+        }
+        settle_containers(&settler, &settled, Some(&live)).await;
+        // Only now: of one that ended meanwhile the log is taken before its end is noted.
+        watch::begin_containers(&settler, &settled, live);
+    });
+    // A guest that does not answer is settled while CRI is served.
+    match tokio::time::timeout(scaled(SETTLE_TIMEOUT), settling).await {
+        Ok(_) => tracing::info!(sandbox_id = sandbox.id, "sandbox adopted"),
+        Err(_) => {
+            tracing::warn!(
+                sandbox_id = sandbox.id,
+                "sandbox adopted; its agent is waited for"
+            );
+        }
     }
-    settle_containers(shim, sandbox, Some(&live)).await;
-    watch::begin(shim, sandbox, live);
-    tracing::info!(sandbox_id = sandbox.id, "sandbox adopted");
     Ok(())
 }
 
 /// Brings the containers' records into line with what the agent says, and goes on
 /// with their logs. Without a VM, what ran has ended.
 async fn settle_containers(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>, live: Option<&Live>) {
+    let containers = shim.registry.containers_of(&sandbox.id);
+    let containers: Vec<_> = containers
+        .into_iter()
+        .map(|container| (container.clone(), container.state()))
+        .collect();
     let known = match live {
         Some(live) => match live
             .guest
@@ -156,7 +191,13 @@ async fn settle_containers(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>, live: Optio
             .map(|info| (info.container_id.clone(), info))
             .collect()
     });
-    for container in shim.registry.containers_of(&sandbox.id) {
+    for (container, state) in containers {
+        let _sandbox_operation = sandbox.operation.lock().await;
+        let _operation = container.operation.lock().await;
+        // CRI may be served by now: what it changed is settled.
+        if live.is_some() && sandbox.state() != SandboxState::Ready || container.state() != state {
+            continue;
+        }
         let settled = settle(shim, sandbox, live, known.as_ref(), &container).await;
         if let Err(error) = settled {
             tracing::error!(sandbox_id = sandbox.id, container_id = container.id, %error, "settling a container");

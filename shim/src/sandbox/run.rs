@@ -193,7 +193,8 @@ impl Start<'_> {
             guest,
             tasks: CancellationToken::new(),
         };
-        watch::begin(shim, sandbox, live);
+        watch::begin(shim, sandbox, &live);
+        watch::begin_containers(shim, sandbox, live);
         Ok(())
     }
 

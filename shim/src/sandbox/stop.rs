@@ -1,13 +1,17 @@
 //! StopPodSandbox and RemovePodSandbox.
 
-use super::object::Sandbox;
+use super::object::{Live, Sandbox};
 use super::state::{SandboxEvent, SandboxState};
 use super::teardown;
 use crate::container::lifecycle;
 use crate::error::Error;
 use crate::shim::Shim;
+use crate::timeouts::scaled;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long the containers of a sandbox that is stopped may take to end by themselves.
+const CONTAINERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ends the containers, the VM and the network. Doing it again is no error.
 pub async fn stop(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
@@ -22,12 +26,14 @@ async fn stop_locked(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>) -> Result<(), Err
     };
     tracing::info!(sandbox_id = sandbox.id, "stopping a sandbox");
     if let Some(live) = sandbox.live() {
-        for container in shim.registry.containers_of(&sandbox.id) {
-            // The VM ends in a moment; what matters is that output is drained.
-            let stopped = lifecycle::stop_process(&live, &container, Duration::ZERO).await;
-            if let Err(error) = stopped {
-                tracing::warn!(sandbox_id = sandbox.id, container_id = container.id, %error, "stopping a container with its sandbox");
-            }
+        let limit = scaled(CONTAINERS_TIMEOUT);
+        let stopped = tokio::time::timeout(limit, stop_containers(shim, sandbox, &live)).await;
+        if stopped.is_err() {
+            tracing::warn!(
+                sandbox_id = sandbox.id,
+                ?limit,
+                "containers are not stopped in time: their VM ends with them"
+            );
         }
     }
     teardown::stop_resources(shim, sandbox).await?;
@@ -37,6 +43,16 @@ async fn stop_locked(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>) -> Result<(), Err
     sandbox.apply(SandboxEvent::Stopped)?;
     shim.metrics.sandboxes_ready.set(ready_count(shim));
     Ok(())
+}
+
+/// The VM ends in a moment; what matters is that output is drained.
+async fn stop_containers(shim: &Shim, sandbox: &Sandbox, live: &Live) {
+    for container in shim.registry.containers_of(&sandbox.id) {
+        let stopped = lifecycle::stop_process(live, &container, Duration::ZERO).await;
+        if let Err(error) = stopped {
+            tracing::warn!(sandbox_id = sandbox.id, container_id = container.id, %error, "stopping a container with its sandbox");
+        }
+    }
 }
 
 fn stopped_exit() -> crate::journal::ExitRecord {

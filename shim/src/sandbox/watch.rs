@@ -16,13 +16,17 @@ use tokio_stream::StreamExt;
 /// Pause before the event stream of an agent is opened again.
 const RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(500);
 
-/// Makes `live` the sandbox's VM and starts the tasks that serve it.
-pub fn begin(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>, live: Live) {
+/// Makes `live` the sandbox's VM, and follows its end.
+pub fn begin(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>, live: &Live) {
     sandbox.set_live(Some(live.clone()));
     shim.metrics
         .sandboxes_ready
         .set(super::stop::ready_count(shim));
     tokio::spawn(watch_vm(shim.clone(), sandbox.clone(), live.clone()));
+}
+
+/// Starts the tasks that serve the containers of a VM.
+pub fn begin_containers(shim: &Arc<Shim>, sandbox: &Arc<Sandbox>, live: Live) {
     let cancelled = live.tasks.clone();
     let events = watch_containers(shim.clone(), sandbox.clone(), live.clone());
     tokio::spawn(async move {
@@ -77,6 +81,7 @@ pub fn exit_record(exit: &VmExit, console: &[String]) -> ExitRecord {
         ExitReason::Stopped => ("VMMStopped", 137),
         ExitReason::Killed => ("VMMKilled", 137),
         ExitReason::FileServerDied => ("FileServerDied", 137),
+        ExitReason::GuestUnresponsive => ("GuestUnresponsive", 137),
     };
     let mut message = format!("the pod's virtual machine ended: {}", exit.message);
     if !console.is_empty() {

@@ -6,16 +6,16 @@
 //! tell what they meant. So the VM is ended as well, with that reason: the pod's containers
 //! are reported dead, and their owner starts them anew in another sandbox.
 
+use super::end::{end, kill, reap};
 use super::paths::SandboxPaths;
-use super::process::{create, file_error, kill, listen, reap};
+use super::process::{create, file_error, listen};
 use super::{Share, VmmError, VmmRecord, cgroup, procfs};
 use crate::timeouts::scaled;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::JailConfig;
 use hull_vmm_client::control::FsState;
-use hull_vmm_client::exit::{ExitReason, ExitRecord};
+use hull_vmm_client::exit::ExitReason;
 use hull_vmm_client::fsd::{FsdClient, FsdConfig, spawn};
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -238,14 +238,7 @@ async fn end_vm(how: &str, vmm: VmmRecord, paths: &SandboxPaths) {
          line of its log: {}",
         last_words(&paths.fsd_log)
     );
-    tracing::error!(%sandbox_id, pid = vmm.pid, message, "a VM is ended");
-    // Before the process goes: whoever finds it gone, this shim or the next, reads this.
-    let noted = write_exit(&paths.exit, &message);
-    let ended = match procfs::start_ticks(vmm.pid) == Some(vmm.start_ticks) {
-        true => kill(vmm.pid).await,
-        false => Ok(()),
-    };
-    for error in [noted.err(), ended.err()].into_iter().flatten() {
+    if let Err(error) = end(vmm, paths, ExitReason::FileServerDied, &message).await {
         tracing::error!(%sandbox_id, pid = vmm.pid, %error, "ending a VM without file server");
     }
 }
@@ -268,20 +261,10 @@ async fn lost(paths: &SandboxPaths) -> bool {
         .unwrap_or(false)
 }
 
-fn write_exit(path: &Path, message: &str) -> Result<(), VmmError> {
-    let record = ExitRecord::now(ExitReason::FileServerDied, message);
-    let write = || -> std::io::Result<()> {
-        let text = serde_json::to_vec(&record)?;
-        let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
-        file.write_all(&text)
-    };
-    write().map_err(file_error("writing", path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
 
     /// A VMM that answers, one a request, with these states of its file server, and then is

@@ -8,12 +8,14 @@
 //! * [`process`]: [`VmmLauncher`] for hull-vmm
 //! * [`scratch`]: the disk for writable layers and emptyDirs
 //! * [`cgroup`]: placing the process in the pod's cgroup
+//! * [`end`]: how the process ends
 //! * [`console`]: the guest's last words
 //! * [`fsd`]: hull-fsd, for pods with host volumes
 //! * [`procfs`]: finding processes of sandboxes
 
 pub mod cgroup;
 pub mod console;
+mod end;
 pub mod fsd;
 pub mod paths;
 pub mod process;
@@ -199,6 +201,10 @@ pub trait Vm: Send + Sync {
     async fn add_share(&self, share: Share) -> Result<(), VmmError>;
     /// Takes away the shares whose names begin with `prefix`. Idempotent.
     async fn remove_shares(&self, prefix: &str) -> Result<(), VmmError>;
+    /// Where its vCPUs stand, a sentence each, for people.
+    async fn vcpus(&self) -> Result<Vec<String>, VmmError>;
+    /// Kills it, for a reason that the next shim finds too.
+    async fn end(&self, reason: ExitReason, message: &str) -> Result<(), VmmError>;
     /// Returns when the process has ended.
     async fn exited(&self) -> VmExit;
 }

@@ -1,33 +1,31 @@
 //! [`VmmLauncher`] for the hull-vmm program.
 
+use super::end::{end, kill, read_exit, reap};
 use super::fsd::{self, FileServer, FileServers};
 use super::paths::{SandboxPaths, VSOCK_NAME};
 use super::{LaunchRequest, Share, Vm, VmExit, VmmError, VmmLauncher, VmmRecord, cgroup, procfs};
-use crate::timeouts::{TIMEOUT_SCALE_VARIABLE, scaled, timeout_scale};
+use crate::timeouts::{TIMEOUT_SCALE_VARIABLE, timeout_scale};
 use async_trait::async_trait;
 use hull_vmm_client::client::ControlClient;
 use hull_vmm_client::config::{
     BootConfig, DiskConfig, FsConfig, JailConfig, MemoryPages, NetConfig, VmConfig, VsockConfig,
 };
+use hull_vmm_client::exit::ExitReason;
 use hull_vmm_client::rate::RateLimits;
-use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-/// How long a process may take to vanish after SIGKILL.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The guest's context id. Every VM has a vsock device of its own, so one number does.
 const GUEST_CID: u32 = 3;
 /// Variable of the shim's environment whose value is the VMM's log filter (`HULL_LOG`).
@@ -285,10 +283,15 @@ impl VmmLauncher for HullVmm {
         paths: &SandboxPaths,
         record: &VmmRecord,
     ) -> Result<Result<Arc<dyn Vm>, VmExit>, VmmError> {
-        if procfs::start_ticks(record.pid) != Some(record.start_ticks) {
+        let ended = || procfs::start_ticks(record.pid) != Some(record.start_ticks);
+        if ended() {
             return Ok(Err(read_exit(&paths.exit, None)));
         }
-        let process = Process::follow(*record, paths.clone(), &self.file_servers)?;
+        let process = match Process::follow(*record, paths.clone(), &self.file_servers) {
+            // Between the two looks.
+            Err(_) if ended() => return Ok(Err(read_exit(&paths.exit, None))),
+            followed => followed?,
+        };
         let adopted = Arc::clone(&process);
         tokio::spawn(async move { adopted.file_server.follow_adopted().await });
         Ok(Ok(process))
@@ -336,45 +339,6 @@ impl VmmLauncher for HullVmm {
             }
         }
         destroyed
-    }
-}
-
-/// Kills a process and waits until it is gone.
-pub(super) async fn kill(pid: u32) -> Result<(), VmmError> {
-    let Some(start) = procfs::start_ticks(pid) else {
-        return Ok(());
-    };
-    let target = nix::unistd::Pid::from_raw(pid as i32);
-    let _ = nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL);
-    let gone = async {
-        let mut pause = Duration::from_millis(1);
-        while procfs::start_ticks(pid) == Some(start) {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(100));
-        }
-    };
-    tokio::time::timeout(scaled(KILL_TIMEOUT), gone)
-        .await
-        .map_err(|_| VmmError::Undead { pid })
-}
-
-/// How the VMM ended: what it wrote down, or else what waiting for it told.
-fn read_exit(path: &Path, status: Option<ExitStatus>) -> VmExit {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let record = hull_vmm_client::exit::read_record(&text, status);
-    VmExit {
-        reason: record.reason,
-        message: record.message,
-    }
-}
-
-/// Reaps a process if it is our child; an adopted one has another parent.
-pub(super) fn reap(pid: u32) -> Option<ExitStatus> {
-    let pid = nix::unistd::Pid::from_raw(pid as i32);
-    match nix::sys::wait::waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::from_raw(signal as i32)),
-        _ => None,
     }
 }
 
@@ -448,6 +412,14 @@ impl Vm for Process {
 
     async fn remove_shares(&self, prefix: &str) -> Result<(), VmmError> {
         self.file_server.remove(prefix).await
+    }
+
+    async fn vcpus(&self) -> Result<Vec<String>, VmmError> {
+        Ok(ControlClient::new(&self.paths.control).vcpus().await?)
+    }
+
+    async fn end(&self, reason: ExitReason, message: &str) -> Result<(), VmmError> {
+        end(self.record, &self.paths, reason, message).await
     }
 
     async fn exited(&self) -> VmExit {

@@ -54,6 +54,8 @@ pub struct World {
     pub vms: Mutex<BTreeMap<String, Arc<FakeVm>>>,
     /// What agents say of containers; they do it for every sandbox.
     pub containers: Mutex<Vec<ContainerInfo>>,
+    /// Agents answer nothing.
+    pub deaf: Mutex<bool>,
     /// CNI CHECK fails.
     pub check_fails: Mutex<bool>,
     /// CNI DEL fails.
@@ -81,7 +83,7 @@ impl World {
     /// Ends a VM in one of the ways that there are.
     pub fn end(&self, id: &str, reason: ExitReason) {
         if let Some(vm) = self.vms.lock().remove(id) {
-            vm.end(reason, "ended by the test");
+            vm.end_with(reason, "ended by the test");
         }
     }
 }
@@ -152,7 +154,7 @@ pub struct FakeVm {
 }
 
 impl FakeVm {
-    fn end(&self, reason: ExitReason, message: &str) {
+    fn end_with(&self, reason: ExitReason, message: &str) {
         self.exit.send_replace(Some(VmExit {
             reason,
             message: message.into(),
@@ -179,6 +181,15 @@ impl Vm for FakeVm {
     }
 
     async fn remove_shares(&self, _prefix: &str) -> Result<(), VmmError> {
+        Ok(())
+    }
+
+    async fn vcpus(&self) -> Result<Vec<String>, VmmError> {
+        Ok(vec!["vCPU 0 halted in the kernel at 0x1000".to_owned()])
+    }
+
+    async fn end(&self, reason: ExitReason, message: &str) -> Result<(), VmmError> {
+        self.end_with(reason, message);
         Ok(())
     }
 
@@ -263,7 +274,7 @@ async fn boot(paths: SandboxPaths, fault: Fault, vm: Arc<FakeVm>) {
             std::fs::write(&paths.console, format!("{much}the very last line\n")).unwrap();
         }
         if phase == Phase::Ready && matches!(fault, Fault::Panic | Fault::ChattyPanic) {
-            return vm.end(ExitReason::GuestPanic, "the guest kernel panicked");
+            return vm.end_with(ExitReason::GuestPanic, "the guest kernel panicked");
         }
         let line = BootLine {
             phase,
@@ -306,6 +317,15 @@ struct FakeAgent {
     world: Arc<World>,
 }
 
+impl FakeAgent {
+    /// Returns when the agent is not deaf.
+    async fn hear(&self) {
+        while *self.world.deaf.lock() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
 type Answer<T> = Result<Response<T>, Status>;
 
 macro_rules! absent {
@@ -313,6 +333,7 @@ macro_rules! absent {
         #[tonic::async_trait]
         impl Agent for FakeAgent {
             async fn hello(&self, _: Request<HelloRequest>) -> Answer<HelloResponse> {
+                self.hear().await;
                 Ok(Response::new(HelloResponse {
                     major: hull_agent_protocol::VERSION_MAJOR,
                     minor: 0,
@@ -335,6 +356,7 @@ macro_rules! absent {
                 &self,
                 _: Request<ListContainersRequest>,
             ) -> Answer<ListContainersResponse> {
+                self.hear().await;
                 let containers = self.world.containers.lock().clone();
                 Ok(Response::new(ListContainersResponse { containers }))
             }
@@ -347,6 +369,11 @@ macro_rules! absent {
                 let mut containers = self.world.containers.lock();
                 containers.retain(|info| info.container_id != id);
                 Ok(Response::new(RemoveContainerResponse {}))
+            }
+
+            async fn signal(&self, _: Request<SignalRequest>) -> Answer<SignalResponse> {
+                self.hear().await;
+                Err(Status::internal("not permitted here"))
             }
 
             type EventsStream =
@@ -377,7 +404,6 @@ absent! {
     update_container(UpdateContainerRequest) -> UpdateContainerResponse;
     exec(ExecRequest) -> ExecResponse;
     remove_exec(RemoveExecRequest) -> RemoveExecResponse;
-    signal(SignalRequest) -> SignalResponse;
     resize_tty(ResizeTtyRequest) -> ResizeTtyResponse;
     wait(WaitRequest) -> WaitResponse;
 }

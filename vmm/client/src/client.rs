@@ -142,6 +142,15 @@ impl ControlClient {
         }
     }
 
+    /// Where the vCPUs stand, a sentence each, for people. Empty when they cannot be made to
+    /// leave the guest in time.
+    pub async fn vcpus(&self) -> Result<Vec<String>, ControlError> {
+        match self.call(&Request::Dump, None).await? {
+            Answer::Dump { vcpus, .. } => Ok(vcpus),
+            _ => Err(self.unexpected()),
+        }
+    }
+
     /// The newest console output.
     pub async fn console(&self, max_bytes: usize) -> Result<String, ControlError> {
         let request = Request::Console {

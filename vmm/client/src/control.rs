@@ -17,8 +17,8 @@ pub enum Request {
     Pause,
     /// Lets the vCPUs go on.
     Resume,
-    /// The state of every device, to look into a VM that does not do what it should. Answers
-    /// [`Answer::Dump`].
+    /// Where the vCPUs stand and the state of every device, to look into a VM that does not do
+    /// what it should. Answers [`Answer::Dump`].
     Dump,
     /// Prometheus text. Answers [`Answer::Metrics`].
     Metrics,
@@ -141,7 +141,11 @@ pub enum Answer {
     },
     /// See [`Request::Dump`].
     Dump {
-        /// For people; its form may change.
+        /// A sentence for each vCPU, in order, for people; their form may change. Empty when
+        /// they could not be made to leave the guest in time.
+        #[serde(default)]
+        vcpus: Vec<String>,
+        /// The devices, for people; its form may change.
         text: String,
     },
     /// See [`Request::Metrics`].

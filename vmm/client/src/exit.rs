@@ -45,6 +45,9 @@ pub enum ExitReason {
     /// It was killed because hull-fsd, which served it directories of the host, had died.
     /// Written by whoever started both.
     FileServerDied,
+    /// It was killed because its guest did not answer when a container had to be killed.
+    /// Written by whoever started it.
+    GuestUnresponsive,
 }
 
 impl ExitReason {
@@ -54,7 +57,7 @@ impl ExitReason {
             ExitReason::GuestShutdown | ExitReason::Stopped => 0,
             ExitReason::GuestPanic => 10,
             ExitReason::VmmError => 1,
-            ExitReason::Killed | ExitReason::FileServerDied => 137,
+            ExitReason::Killed | ExitReason::FileServerDied | ExitReason::GuestUnresponsive => 137,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Pausing: vCPUs stand at a gate between two entries into the guest.
 
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 struct State {
     closed: bool,
     waiting: usize,
+    /// By the number of the vCPU, what it said of itself when it came to the closed gate.
+    positions: BTreeMap<u8, String>,
 }
 
 /// See the module.
@@ -55,12 +58,20 @@ impl Gate {
         self.lock().closed
     }
 
-    /// Stands here while it is closed; true when that was so.
-    pub fn pass(&self) -> bool {
+    /// Where those stand that came to the gate when it was closed last, in the order of their
+    /// numbers.
+    pub fn positions(&self) -> Vec<String> {
+        self.lock().positions.values().cloned().collect()
+    }
+
+    /// Stands here while it is closed; true when that was so. `position` tells where in the
+    /// guest vCPU `index` stands.
+    pub fn pass(&self, index: u8, position: impl FnOnce() -> String) -> bool {
         let mut state = self.lock();
         if !state.closed {
             return false;
         }
+        state.positions.insert(index, position());
         state.waiting += 1;
         self.changed.notify_all();
         while state.closed {
@@ -88,11 +99,11 @@ mod tests {
         let (gate, end) = (Arc::new(Gate::default()), Arc::new(AtomicBool::default()));
         let steps = Arc::new(AtomicU64::default());
         let threads: Vec<_> = (0..3)
-            .map(|_| {
+            .map(|index| {
                 let (gate, steps, end) = (gate.clone(), steps.clone(), end.clone());
                 std::thread::spawn(move || {
                     while !end.load(Ordering::SeqCst) {
-                        gate.pass();
+                        gate.pass(index, || format!("{index} of 3"));
                         steps.fetch_add(1, Ordering::SeqCst);
                         std::thread::yield_now();
                     }
@@ -100,6 +111,7 @@ mod tests {
             })
             .collect();
         assert!(gate.close(3, LIMIT, || {}));
+        assert_eq!(gate.positions(), ["0 of 3", "1 of 3", "2 of 3"]);
         let before = steps.load(Ordering::SeqCst);
         std::thread::yield_now();
         assert_eq!(steps.load(Ordering::SeqCst), before);
@@ -117,6 +129,6 @@ mod tests {
         let gate = Gate::default();
         assert!(!gate.close(1, Duration::from_millis(10), || {}));
         assert!(!gate.is_closed());
-        assert!(!gate.pass());
+        assert!(!gate.pass(0, String::new));
     }
 }

@@ -1,7 +1,8 @@
-//! vCPUs: CPUID, initial registers, and the thread that runs each of them.
+//! vCPUs: CPUID, initial registers, the thread that runs each of them, and where it stands.
 
 mod cpuid;
 mod gate;
+mod position;
 mod registers;
 mod run;
 

@@ -11,6 +11,7 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use super::cpuid::{CpuidError, Template};
 use super::gate::Gate;
+use super::position::Position;
 use super::registers::{RegisterError, set_up};
 use crate::boot::Entry;
 use crate::devices::power::{Power, PowerEvent};
@@ -171,7 +172,7 @@ impl Vcpu {
     pub fn run(mut self, buses: &Buses) {
         RUN_PAGE.set(self.fd.get_kvm_run());
         while !buses.exit.is_stopping() {
-            if buses.gate.pass() {
+            if buses.gate.pass(self.index, || self.position()) {
                 // The guest's watchdogs do not count the pause. A guest without the clock
                 // of KVM has none to tell.
                 let _ = self.fd.kvmclock_ctrl();
@@ -182,6 +183,13 @@ impl Vcpu {
             }
         }
         RUN_PAGE.set(ptr::null_mut());
+    }
+
+    fn position(&self) -> String {
+        match Position::read(&self.fd, self.index) {
+            Ok(position) => position.to_string(),
+            Err(error) => format!("vCPU {} cannot be asked: {error}", self.index),
+        }
     }
 
     /// Runs the guest up to its next exit; false when this vCPU is at its end.

@@ -36,6 +36,10 @@ pub enum Role {
 /// KVM requests that are made while the guest runs (linux/kvm.h).
 const KVM_RUN: u64 = 0xae80;
 const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_GET_SREGS: u64 = 0x8138_ae83;
+const KVM_GET_LAPIC: u64 = 0x8400_ae8e;
+const KVM_GET_MP_STATE: u64 = 0x8004_ae98;
 const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 const KVM_IRQFD: u64 = 0x4020_ae76;
 const KVM_IOEVENTFD: u64 = 0x4040_ae79;
@@ -166,6 +170,11 @@ pub fn filter(role: Role, passthrough: bool) -> Result<BpfProgram, SeccompError>
             requests.extend([
                 KVM_RUN,
                 KVM_KVMCLOCK_CTRL,
+                // A paused vCPU tells where it stands.
+                KVM_GET_REGS,
+                KVM_GET_SREGS,
+                KVM_GET_LAPIC,
+                KVM_GET_MP_STATE,
                 KVM_SET_GSI_ROUTING,
                 KVM_IRQFD,
                 KVM_IOEVENTFD,
