@@ -44,27 +44,32 @@ impl Worker {
     pub(super) async fn terminate(&mut self) {
         self.probes.stop();
         tracing::info!(pod = %self.identity, "pod ends");
-        loop {
-            match self.take_down().await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::warn!(pod = %self.identity, %error, "pod not down yet, trying again");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
+        let mut repeated = false;
+        while let Err(error) = self.take_down(repeated).await {
+            tracing::warn!(pod = %self.identity, %error, "pod not down yet, trying again");
+            tokio::time::sleep(RETRY).await;
+            repeated = true;
         }
         self.remove_files();
         self.delete_object().await;
     }
 
-    async fn take_down(&mut self) -> Result<(), CriError> {
+    /// One attempt. Only when it is `repeated`, sandboxes end also with containers that did not
+    /// stop: the first time it may be that the runtime just went away, and grace is left.
+    async fn take_down(&mut self, repeated: bool) -> Result<(), CriError> {
         let mut observed = self.observe().await?;
         let running = running(&observed);
         for container in &running {
             let message = format!("Stopping container {}", container.name);
             self.container_event(&container.name, Normal, "Killing", message);
         }
-        self.stop_containers(running).await?;
+        match self.stop_containers(running).await {
+            // A runtime that cannot end a container may yet end its sandbox.
+            Err(error) if repeated => {
+                tracing::warn!(pod = %self.identity, %error, "a container does not stop; its sandbox ends");
+            }
+            outcome => outcome?,
+        }
         for sandbox in &observed.sandboxes {
             self.node.cri.stop_sandbox(&sandbox.id).await?;
         }
@@ -225,15 +230,18 @@ pub(crate) async fn remove_orphan(
     let stop = running
         .iter()
         .map(|container| node.cri.stop_container(&container.id, grace));
-    join_all(stop)
-        .await
-        .into_iter()
-        .collect::<Result<(), CriError>>()?;
+    for outcome in join_all(stop).await {
+        if let Err(error) = outcome {
+            tracing::warn!(pod_uid = uid, %error, "a container does not stop; its sandbox ends");
+        }
+    }
+    for sandbox in &observed.sandboxes {
+        node.cri.stop_sandbox(&sandbox.id).await?;
+    }
     for container in &observed.containers {
         node.cri.remove_container(&container.id).await?;
     }
     for sandbox in &observed.sandboxes {
-        node.cri.stop_sandbox(&sandbox.id).await?;
         node.cri.remove_sandbox(&sandbox.id).await?;
     }
     Ok(())

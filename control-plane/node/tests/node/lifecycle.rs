@@ -63,6 +63,21 @@ async fn sidecar_is_stopped_after_the_container_it_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_does_not_stop_goes_with_its_sandbox() {
+    let cluster = Cluster::start().await;
+    let spec =
+        json!({"containers": [{"name": "deaf", "image": "i:1"}, {"name": "c", "image": "i:1"}]});
+    cluster.create_pod("stuck", spec).await;
+    cluster.wait_running("stuck").await;
+    cluster.cri.state.lock().stubborn.insert("deaf".into());
+    let parameters = DeleteParams::default();
+    cluster.pods().delete("stuck", &parameters).await.unwrap();
+    eventually("pod is down", || cluster.cri.is_empty()).await;
+    assert_eq!(cluster.cri.called("StopContainer c"), 1);
+    assert_eq!(cluster.cri.called("StopPodSandbox"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn restart_rule_restarts_a_container_of_a_pod_that_never_does() {
     let cluster = Cluster::start().await;
     let rule = json!({"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}});

@@ -6,7 +6,7 @@ mod runtime;
 mod stats;
 mod streaming;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +54,8 @@ pub struct State {
     pub sandbox_error: Option<String>,
     /// Containers (by name) that end at once with this code.
     pub exits: HashMap<String, i32>,
+    /// Containers (by name) that StopContainer fails to stop.
+    pub stubborn: HashSet<String>,
     /// Every mutating call, in order.
     pub calls: Vec<String>,
     /// What ExecSync answers.

@@ -246,10 +246,14 @@ impl RuntimeService for FakeCri {
     ) -> Answer<StopContainerResponse> {
         let request = request.into_inner();
         let mut state = self.state.lock();
+        let stubborn = state.stubborn.clone();
         let Some(container) = state.containers.get_mut(&request.container_id) else {
             return Err(Status::not_found("no such container"));
         };
         let name = container.config.metadata.as_ref().unwrap().name.clone();
+        if stubborn.contains(&name) {
+            return Err(Status::unknown("the guest does not answer"));
+        }
         if container.state == ContainerState::ContainerRunning {
             end(container, 143, "Error");
         }
