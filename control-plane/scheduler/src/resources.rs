@@ -14,6 +14,9 @@ const DEFAULT_MILLI_CPU: i64 = 100;
 /// Memory likewise, in bytes.
 const DEFAULT_MEMORY: i64 = 200 << 20;
 
+/// Resources of huge pages begin so.
+const HUGE_PAGES: &str = "hugepages-";
+
 /// Amounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -72,6 +75,18 @@ impl Resources {
         self.merge(other, i64::saturating_add);
     }
 
+    /// Adds each amount, but of extended resources only those that are there.
+    fn add_to_named(&mut self, other: &Resources) {
+        for (name, own) in &mut self.extended {
+            *own = own.saturating_add(other.extended.get(name).copied().unwrap_or(0));
+        }
+        self.milli_cpu = self.milli_cpu.saturating_add(other.milli_cpu);
+        self.memory = self.memory.saturating_add(other.memory);
+        self.ephemeral_storage = self
+            .ephemeral_storage
+            .saturating_add(other.ephemeral_storage);
+    }
+
     /// Takes each amount off.
     pub fn subtract(&mut self, other: &Resources) {
         self.merge(other, i64::saturating_sub);
@@ -114,14 +129,14 @@ pub fn pod_requests(spec: &PodSpec, with_defaults: bool) -> Resources {
     let mut largest_init = Resources::default();
     for container in spec.init_containers.iter().flatten() {
         let amounts = of_container(container, with_defaults);
+        // Of what it does not name, the restartable ones need no more than is in `total`: each
+        // amount is looked at once, however many containers and resources a pod names.
+        let mut peak = amounts.clone();
+        peak.add_to_named(&restartable);
+        largest_init.raise_to(&peak);
         if container.restart_policy.as_deref() == Some("Always") {
             restartable.add(&amounts);
             total.add(&amounts);
-            largest_init.raise_to(&restartable);
-        } else {
-            let mut peak = restartable.clone();
-            peak.add(&amounts);
-            largest_init.raise_to(&peak);
         }
     }
     total.raise_to(&largest_init);
@@ -137,6 +152,8 @@ pub fn pod_requests(spec: &PodSpec, with_defaults: bool) -> Resources {
         if requests.contains_key("memory") {
             total.memory = pod.memory;
         }
+        let huge = |(name, _): &(String, i64)| name.starts_with(HUGE_PAGES);
+        total.extended.extend(pod.extended.into_iter().filter(huge));
     }
     total.add(&Resources::from_list(spec.overhead.as_ref()));
     total
@@ -183,6 +200,49 @@ mod tests {
         }));
         let requests = pod_requests(&spec, false);
         assert_eq!((requests.milli_cpu, requests.memory), (3500, 110));
+    }
+
+    #[test]
+    fn extended_resources_count_at_the_largest_moment() {
+        let container = |requests: serde_json::Value, policy: Option<&str>| {
+            serde_json::json!({
+                "name": "c", "restartPolicy": policy, "resources": {"requests": requests}
+            })
+        };
+        let spec = spec(serde_json::json!({
+            "containers": [container(serde_json::json!({"example.com/a": 2}), None)],
+            "initContainers": [
+                container(serde_json::json!({"example.com/a": 1, "example.com/c": 7}), Some("Always")),
+                container(serde_json::json!({"example.com/a": 3, "example.com/b": 5}), None),
+                container(serde_json::json!({"example.com/b": 4}), None),
+            ],
+            "resources": {"requests": {"hugepages-2Mi": "4Mi", "example.com/a": 9}}
+        }));
+        let expected = [
+            ("example.com/a", 4),
+            ("example.com/b", 5),
+            ("example.com/c", 7),
+            ("hugepages-2Mi", 4 << 20),
+        ];
+        let expected: BTreeMap<String, i64> = expected
+            .map(|(name, amount)| (name.to_string(), amount))
+            .into();
+        assert_eq!(pod_requests(&spec, false).extended, expected);
+    }
+
+    #[test]
+    fn many_init_containers_and_many_resources_are_added_up_in_a_moment() {
+        let resources: serde_json::Map<_, _> = (0..20_000)
+            .map(|number| (format!("example.com/r{number}"), 1.into()))
+            .collect();
+        let sidecar = serde_json::json!({
+            "name": "s", "restartPolicy": "Always", "resources": {"requests": resources}
+        });
+        let mut init = vec![sidecar];
+        init.extend((0..20_000).map(|_| container("1", "1", false)));
+        let spec = spec(serde_json::json!({"containers": [], "initContainers": init}));
+        // 400 million copies otherwise.
+        assert_eq!(pod_requests(&spec, false).extended.len(), 20_000);
     }
 
     #[test]
