@@ -125,7 +125,7 @@ pub async fn start(
         listeners.push(listen_early(address)?);
     }
     let store = settings.store.open().await?;
-    store::offer_backups(&settings.store, store.clone(), tasks, shutdown);
+    store::offer(&settings.store, store.clone(), tasks, shutdown);
     let store = match &settings.encryption_config {
         Some(path) => store::encrypted(store, path.clone(), tasks, shutdown)?,
         None => store,

@@ -18,6 +18,7 @@ use std::{ops::Range, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
+use serde::{Deserialize, Serialize};
 
 /// A revision of the whole store: grows by one with each transaction that changes something.
 /// 0 is "none": an empty store that was never written.
@@ -262,10 +263,10 @@ impl StoreError {
 }
 
 /// How a store is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStatus {
     /// `embedded` or `etcd`.
-    pub engine: &'static str,
+    pub engine: String,
     /// The newest revision.
     pub revision: Revision,
     /// Number of keys.
@@ -275,7 +276,7 @@ pub struct StoreStatus {
 }
 
 /// How one copy of the data is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {
     /// Its file or address.
     pub name: String,
@@ -284,7 +285,7 @@ pub struct MemberStatus {
 }
 
 /// What is known of one copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberState {
     /// Of the program that keeps it.
     pub version: String,

@@ -9,7 +9,7 @@ use hull_store::encryption::EncryptedStore;
 use hull_store::transfer::{self, Backup, Progress, Step, Transferred};
 
 use super::{FileArgs, MigrateArgs, StoreAddress, StoreCommand};
-use super::{backup, encryption};
+use super::{encryption, running};
 use crate::follow::Followed;
 use crate::settings::{Resolved, Settings};
 
@@ -27,7 +27,7 @@ pub async fn run(
         StoreCommand::Reencrypt(settings) => reencrypt(&resolve(*settings)?).await,
         StoreCommand::Backup(args) => {
             let FileArgs { file, settings } = *args;
-            let done = backup::back_up(&resolve(settings)?.store, &file, report()).await?;
+            let done = running::back_up(&resolve(settings)?.store, &file, report()).await?;
             println!("{}: {}", file.display(), describe(&done));
             Ok(())
         }
@@ -37,7 +37,7 @@ pub async fn run(
 }
 
 async fn status(address: &StoreAddress) -> anyhow::Result<()> {
-    let status = address.open_existing().await?.status().await?;
+    let status = running::status(address).await?;
     println!("store      {address}");
     println!("revision   {}", status.revision);
     println!("keys       {}", status.keys);

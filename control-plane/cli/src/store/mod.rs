@@ -1,10 +1,10 @@
-//! `hull store`: the cluster's store, looked after while no server uses it (backups, and with
-//! etcd whatever moves nothing: also meanwhile).
+//! `hull store`: the cluster's store, looked after while no server uses it (backups, its status,
+//! and with etcd whatever moves nothing: also meanwhile).
 
 mod address;
-mod backup;
 mod commands;
 mod encryption;
+mod running;
 
 use std::path::PathBuf;
 
@@ -13,9 +13,9 @@ use clap::{Args, Subcommand};
 use crate::settings::Settings;
 
 pub use address::StoreAddress;
-pub use backup::offer_backups;
 pub use commands::run;
 pub use encryption::encrypted;
+pub use running::offer;
 
 /// `hull store ...`.
 #[derive(Debug, Subcommand)]

@@ -239,12 +239,17 @@ async fn a_cluster_moves_to_etcd_and_back() {
     let setup = Setup::new();
     let running = setup.server("embedded");
     assert!(create(&setup.client().await, "kept").await);
-    let busy = setup.store(&["status"]);
-    assert!(!busy.status.success());
+    let busy = setup.store_done(&["status"]);
     assert!(
-        text(&busy).contains("in use by another process"),
+        busy.contains("embedded") && busy.contains("revision"),
+        "{busy}"
+    );
+    let moved = setup.store(&["migrate", "--to", &etcd.address()]);
+    assert!(!moved.status.success());
+    assert!(
+        text(&moved).contains("in use by another process"),
         "{}",
-        text(&busy)
+        text(&moved)
     );
     running.signal(Signal::SIGTERM);
     assert!(running.wait().success());

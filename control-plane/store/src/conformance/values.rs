@@ -83,7 +83,7 @@ pub async fn large_values_list_together(store: Arc<dyn Store>) {
 pub async fn status_tells_engine_revision_and_size(store: Arc<dyn Store>) {
     let revision = put(&store, &key("status", "a"), "x").await;
     let status = store.status().await.unwrap();
-    assert!(["embedded", "etcd"].contains(&status.engine));
+    assert!(["embedded", "etcd"].contains(&status.engine.as_str()));
     assert_eq!(status.revision, revision);
     assert!(status.keys >= 1);
     let member = status.members.first().unwrap();

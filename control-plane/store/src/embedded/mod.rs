@@ -284,7 +284,7 @@ impl Store for EmbeddedStore {
             leader: true,
         });
         Ok(StoreStatus {
-            engine: "embedded",
+            engine: "embedded".to_owned(),
             revision,
             keys,
             members: vec![MemberStatus {

@@ -26,7 +26,7 @@ impl EtcdStore {
             }
         });
         Ok(StoreStatus {
-            engine: "etcd",
+            engine: "etcd".to_owned(),
             revision: page.revision,
             keys: page.items.len() as u64 + page.remaining,
             members: futures::future::join_all(members).await,

@@ -28,7 +28,7 @@ use crate::{Revision, StoreError};
 
 pub use backup::{Backup, back_up, restore};
 pub use copy::{clear, copy, verify};
-pub use live::{BackupSocket, fetch_backup, socket_of};
+pub use live::{StoreSocket, fetch_backup, fetch_status, socket_of};
 
 /// How far a transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

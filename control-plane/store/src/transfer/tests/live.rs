@@ -114,7 +114,7 @@ impl Busy {
         let (store, folder) = embedded();
         fill(&store).await;
         let store = Arc::new(store);
-        let socket = BackupSocket::bind(&folder.path().join("socket")).unwrap();
+        let socket = StoreSocket::bind(&folder.path().join("socket")).unwrap();
         let served = store.clone();
         let server = tokio::spawn(async move { socket.serve(served).await });
         let (stop, written) = (Arc::default(), Arc::new(AtomicU64::new(0)));
@@ -200,11 +200,17 @@ async fn a_reader_that_does_not_read_keeps_nobody_from_ending() {
     busy.stop.store(true, Ordering::Relaxed);
     busy.writer.await.unwrap();
     let mut stream = UnixStream::connect(busy.folder.path().join("socket")).unwrap();
+    stream.write_all(b"backup\n").unwrap();
     let read = tokio::task::spawn_blocking(move || {
         let mut first = [0];
         stream.read_exact(&mut first).map(|()| stream)
     });
     let mut stream = read.await.unwrap().unwrap();
+    // Nor from hearing how the store is.
+    let socket = busy.folder.path().join("socket");
+    let status = tokio::task::spawn_blocking(move || fetch_status(&socket));
+    let status = status.await.unwrap().unwrap();
+    assert_eq!(status, busy.store.status().await.unwrap());
     busy.server.abort();
     let _ = busy.server.await;
     // More than a socket holds was to come: with the other side gone there is an end all the same.
@@ -240,6 +246,7 @@ async fn a_backup_that_is_broken_off_leaves_nothing() {
         let sent = sent.to_vec();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 7]).unwrap();
             // A reader that has seen enough is gone.
             let _ = stream.write_all(&sent);
         });
@@ -260,8 +267,29 @@ async fn a_socket_that_nobody_serves_is_named_and_taken_over() {
     drop(UnixListener::bind(&socket).unwrap());
     let error = refused().to_string();
     assert!(error.contains(socket.to_str().unwrap()), "{error}");
-    drop(BackupSocket::bind(&socket).unwrap());
+    drop(StoreSocket::bind(&socket).unwrap());
     assert!(names(folder.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_question_gets_no_answer() {
+    let busy = Busy::start().await;
+    for sent in [&b"\n"[..], b"restore\n", b"backup", &[b'x'; 1000]] {
+        let mut stream = UnixStream::connect(busy.folder.path().join("socket")).unwrap();
+        stream.write_all(sent).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        // It may be told that it was not read to its end.
+        let _ =
+            tokio::task::spawn_blocking(move || stream.read_to_end(&mut answer).map(|_| answer))
+                .await
+                .unwrap()
+                .inspect(|answer| assert!(answer.is_empty(), "{answer:?}"));
+    }
+    let socket = busy.folder.path().join("socket");
+    let status = tokio::task::spawn_blocking(move || fetch_status(&socket));
+    assert!(status.await.unwrap().is_ok());
+    busy.stop.store(true, Ordering::Relaxed);
 }
 
 #[test]
