@@ -155,6 +155,8 @@ pub struct Kind {
     pub conversion: Option<Conversion>,
     /// What becomes of its objects.
     pub keeping: Keeping,
+    /// What whoever uses it is told, in Kubernetes' words, when it is deprecated.
+    pub deprecated: Option<&'static str>,
     /// The rules of the kind.
     pub strategy: &'static dyn Strategy,
 }

@@ -126,10 +126,12 @@ where
         .map(|audit| audit.begin(&info, &request));
     let guard = (!long).then(|| metrics.request_started());
     let mut admitted = None;
+    let warnings = Mutex::default();
     let incoming = Incoming {
         info: &info,
         recorder: recorder.as_ref(),
         admitted: &mut admitted,
+        warnings: &warnings,
     };
     let answered = answer(shared, &served, user, incoming, request);
     let outcome = if long {
@@ -141,6 +143,9 @@ where
         Ok(response) => response,
         Err(error) => error_response_as(&error, error_encoding),
     };
+    for warning in warnings.into_inner() {
+        add_warning(response.headers_mut(), &warning);
+    }
     if let Some(admitted) = &admitted {
         admitted.tell(response.headers_mut());
     }
@@ -207,6 +212,8 @@ struct Incoming<'a> {
     recorder: Option<&'a Recorder>,
     /// Its seat, kept until the answer is there.
     admitted: &'a mut Option<Admitted>,
+    /// What the client is told beside the answer, be that an error.
+    warnings: &'a Mutex<Vec<String>>,
 }
 
 async fn answer<B>(
@@ -224,6 +231,7 @@ where
         info,
         recorder,
         admitted,
+        warnings,
     } = incoming;
     let (mut parts, request_body) = request.into_parts();
     let authorizer = &shared.backend.authorizer;
@@ -325,7 +333,11 @@ where
         recorder.request_body(&parts.headers, &request_body);
     }
     let custom = kind.strategy.custom();
-    let warnings = Mutex::default();
+    let deprecated = match &custom {
+        Some(custom) => custom.warning.as_deref(),
+        None => kind.deprecated,
+    };
+    warnings.lock().extend(deprecated.map(str::to_owned));
     let context = Context {
         backend: &shared.backend,
         user,
@@ -339,17 +351,10 @@ where
         headers: &parts.headers,
         body: request_body,
         accept,
-        warnings: &warnings,
+        warnings,
         recorder,
     };
-    let mut response = handlers::handle(info.verb, context).await?;
-    for warning in warnings.into_inner() {
-        add_warning(response.headers_mut(), &warning);
-    }
-    if let Some(warning) = custom.and_then(|custom| custom.warning.clone()) {
-        add_warning(response.headers_mut(), &warning);
-    }
-    Ok(response)
+    handlers::handle(info.verb, context).await
 }
 
 /// A list of namespaces that holds what the user may read, whatever that is.

@@ -126,6 +126,8 @@ fn make(shape: &Shape, definition: &Definition<'_>) -> Known {
         storage: keep(&definition.storage()),
         conversion: None,
         keeping: Keeping::Stored,
+        // A version of a definition has words of its own.
+        deprecated: None,
         strategy,
     };
     Known {

@@ -19,6 +19,7 @@ pub static COMPONENT_STATUSES: Kind = Kind {
     schema: "core.ComponentStatus",
     storage: "componentstatuses",
     keeping: Keeping::Computed,
+    deprecated: Some("v1 ComponentStatus is deprecated in v1.19+"),
     strategy: &Strategy,
     ..PLAIN
 };

@@ -20,6 +20,7 @@ pub static ENDPOINTS: Kind = Kind {
     short_names: &["ep"],
     schema: "core.Endpoints",
     storage: "services/endpoints",
+    deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     strategy: &Strategy,
     ..PLAIN
 };

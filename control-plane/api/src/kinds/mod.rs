@@ -191,6 +191,7 @@ const PLAIN: Kind = Kind {
     storage: "",
     conversion: None,
     keeping: Keeping::Stored,
+    deprecated: None,
     strategy: &config_map::Strategy,
 };
 

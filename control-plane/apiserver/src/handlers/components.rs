@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 use super::{Context, HandlerResult, list};
 use crate::http::Output;
 
-/// Kubernetes' words.
-const DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
 const NAMESPACE: &str = "kube-system";
 /// Components with their Leases.
 const WORKERS: [(&str, &str); 2] = [
@@ -23,7 +21,6 @@ const STORE: &str = "etcd-0";
 
 /// GET and LIST.
 pub(super) async fn read(verb: &str, context: &Context<'_>) -> HandlerResult {
-    context.warn(DEPRECATED.to_string());
     match verb {
         "get" => {
             let found = components(context).await;

@@ -363,6 +363,34 @@ async fn a_binding_of_its_own_binds_the_pod_of_its_name() {
 }
 
 #[tokio::test]
+async fn whoever_uses_a_deprecated_kind_is_told() {
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let path = "/api/v1/namespaces/default/endpoints";
+    let endpoints = json!({"metadata": {"name": "e"},
+        "subsets": [{"notReadyAddresses": [{"ip": "2001:DB8::1"}]}]});
+    let deprecated =
+        "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    let written = client.post(path, &endpoints).await;
+    let told: Vec<_> = written.headers.get_all("warning").iter().collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[0], deprecated);
+    let address = told[1].to_str().unwrap();
+    assert!(
+        address.contains("subsets[0].notReadyAddresses[0].ip: IPv6 address"),
+        "{address}"
+    );
+    written.ok();
+    for path in [path.to_string(), format!("{path}/e")] {
+        assert_eq!(client.get(&path).await.headers["warning"], deprecated);
+    }
+    // Beside an error too.
+    let absent = client.get(&format!("{path}/absent")).await;
+    assert_eq!(absent.headers["warning"], deprecated);
+    assert_eq!(absent.refused().0, 404);
+}
+
+#[tokio::test]
 async fn the_parts_of_the_control_plane_are_asked_when_they_are_read() {
     let server = TestServer::start().await;
     let client = &server.admin;

@@ -56,6 +56,7 @@ pub fn warnings(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
         "core.Service" => network::of_service(new, &mut out),
         "networking.Ingress" if old.is_none() => network::of_ingress(new, &mut out),
         "networking.NetworkPolicy" => network::of_policy(new, &mut out),
+        "core.Endpoints" => network::of_endpoints(new, &mut out),
         "discovery.EndpointSlice" => network::of_slice(new, &mut out),
         "core.PersistentVolumeClaim" => storage::of_claim(new, &mut out),
         "core.PersistentVolume" => storage::of_volume(new, &mut out),

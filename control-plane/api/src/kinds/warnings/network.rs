@@ -13,6 +13,9 @@ const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 /// Who looks after a slice, as a label.
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+/// The same of Endpoints.
+const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const ENDPOINTS_CONTROLLER: &str = "endpoint-controller";
 
 /// An address that is written in another way than is usual.
 pub(super) fn address(text: &str, path: &Path, out: &mut Warnings) {
@@ -168,6 +171,24 @@ pub(super) fn of_policy(policy: &Value, out: &mut Warnings) {
                     let except = except.as_str().unwrap_or_default();
                     range(except, &path.child("except").index(index), out);
                 }
+            }
+        }
+    }
+}
+
+pub(super) fn of_endpoints(endpoints: &Value, out: &mut Warnings) {
+    let managed_by = endpoints
+        .labels()
+        .and_then(|labels| labels.get(ENDPOINTS_MANAGED_BY));
+    if managed_by.is_some_and(|name| name == ENDPOINTS_CONTROLLER) {
+        return;
+    }
+    for (index, subset) in endpoints.list_at("/subsets").iter().enumerate() {
+        let path = Path::new("subsets").index(index);
+        for list in ["addresses", "notReadyAddresses"] {
+            let path = path.child(list);
+            for (index, given) in subset.list_at(&format!("/{list}")).iter().enumerate() {
+                address(given.str_at("/ip"), &path.index(index).child("ip"), out);
             }
         }
     }
