@@ -6,12 +6,16 @@
 
 #[path = "up/client_libraries.rs"]
 mod client_libraries;
+#[path = "up/conformance.rs"]
+mod conformance;
 #[path = "up/controller.rs"]
 mod controller;
 #[path = "up/helm.rs"]
 mod helm;
 #[path = "up/join.rs"]
 mod join;
+#[path = "up/kubectl.rs"]
+mod kubectl;
 #[path = "up/store.rs"]
 mod store;
 

@@ -8,6 +8,7 @@ mod bad_requests;
 mod certificates;
 mod conversion;
 mod custom_definitions;
+mod custom_fields;
 mod custom_resources;
 mod deletion;
 mod discovery;

@@ -293,3 +293,37 @@ async fn the_last_word_of_a_watch_with_bookmarks_is_one() {
     assert!(version(&bookmark["object"]) >= version(&created));
     assert_eq!(watch.next().await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_from_every_moment_see_the_same_order() {
+    const WRITERS: usize = 3;
+    const WRITES: usize = 10;
+    let server = TestServer::start().await;
+    let client = &server.admin;
+    let from = |version: &str| format!("{CONFIG_MAPS}?watch=1&resourceVersion={version}");
+    let version = server.store.revision().await.unwrap().to_string();
+    let mut first = client.watch(&from(&version)).await;
+    let writes = (0..WRITERS).map(|writer| async move {
+        for write in 0..WRITES {
+            let name = format!("w{writer}-{write}");
+            client.post(CONFIG_MAPS, &config_map(&name)).await.ok();
+        }
+    });
+    let watches = async {
+        let (mut order, mut watches) = (Vec::new(), Vec::new());
+        while order.len() < WRITERS * WRITES {
+            let event = first.next().await.unwrap();
+            let version = event["object"]["metadata"]["resourceVersion"].as_str();
+            watches.push(client.watch(&from(version.unwrap())).await);
+            order.push(version.unwrap().to_owned());
+        }
+        (order, watches)
+    };
+    let (_, (order, watches)) = tokio::join!(futures::future::join_all(writes), watches);
+    for (begun, mut watch) in watches.into_iter().enumerate() {
+        for expected in &order[begun + 1..] {
+            let event = watch.next().await.unwrap();
+            assert_eq!(event["object"]["metadata"]["resourceVersion"], **expected);
+        }
+    }
+}

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::{
-    custom_resources::{TABS, tab, with_tabs},
-    dynamic_admission::{bind_mutating, create, eventually, mutating},
+    custom_resources::{DEFINITIONS, TABS, definition, tab, with_tabs},
+    dynamic_admission::{REGISTRATION, bind_mutating, create, eventually, mutating},
     harness::{CONFIG_MAPS, DEPLOYMENTS, PODS, TestServer, bind, config_map, deployment, pod},
     webhooks::{configuration, patching, webhook},
 };
@@ -227,6 +227,81 @@ async fn policies_see_again_what_webhooks_changed() {
         made().await,
         json!({"a": "1", "stamp": "yes", "seen": "yes"})
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_guard_definitions_and_never_the_registration_of_webhooks() {
+    let server = TestServer::start().await;
+    let admin = &server.admin;
+    let everything = |object: &mut Value| {
+        object["webhooks"][0]["rules"] = json!([{"apiGroups": ["*"], "apiVersions": ["*"],
+            "operations": ["*"], "resources": ["customresourcedefinitions",
+                "validatingwebhookconfigurations", "mutatingwebhookconfigurations"]}]);
+        object["metadata"]["labels"] = json!({"of": "this"});
+    };
+    let (port, bundle, seen) = webhook(
+        &["127.0.0.1"],
+        |_| json!({"allowed": false, "status": {"code": 403, "message": "no"}}),
+    )
+    .await;
+    let client = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
+    let plural = "validatingwebhookconfigurations";
+    let none = json!([]);
+    let kind = "ValidatingWebhookConfiguration";
+    let mut object = with_rules(kind, "judge", client.clone(), none.clone(), none.clone());
+    everything(&mut object);
+    create(admin, plural, object).await;
+    let (port, bundle, _) = webhook(&["127.0.0.1"], |_| {
+        patching(&json!([{"op": "add", "path": "/metadata/labels", "value": {"by": "webhook"}}]))
+    })
+    .await;
+    let changer = json!({"url": format!("https://127.0.0.1:{port}/"), "caBundle": bundle});
+    let kind = "MutatingWebhookConfiguration";
+    let mut object = with_rules(kind, "change", changer, none.clone(), none.clone());
+    everything(&mut object);
+    create(admin, "mutatingwebhookconfigurations", object).await;
+
+    let dry = format!("{DEFINITIONS}?dryRun=All");
+    eventually(async || admin.post(&dry, &definition()).await.code == 403).await;
+    let refused = admin.post(DEFINITIONS, &definition()).await.refused();
+    let denied = "admission webhook \"judge.example.com\" denied the request: no";
+    assert_eq!((refused.0, refused.2.as_str()), (403, denied));
+    let changed = || {
+        let review = seen.lock().unwrap().last().cloned().unwrap();
+        review["object"]["metadata"]["labels"]["by"] == "webhook"
+    };
+    eventually(async || {
+        admin.post(&dry, &definition()).await;
+        changed()
+    })
+    .await;
+
+    // Who could forbid that could never be got rid of.
+    let kind = "ValidatingWebhookConfiguration";
+    let mut other = with_rules(kind, "other", client, json!(["CREATE"]), json!(["secrets"]));
+    other["metadata"]["labels"] = json!({"of": "that"});
+    let made = create(admin, plural, other).await;
+    assert_eq!(made["metadata"]["labels"], json!({"of": "that"}));
+    let path = format!("{REGISTRATION}/{plural}/other");
+    let patch = json!({"metadata": {"labels": {"more": "x"}}});
+    admin.patch(&path, "merge-patch", &patch).await.ok();
+    admin.delete(&path, &json!({})).await.ok();
+
+    // Those that are listed are deleted together, and then nobody is asked.
+    for plural in [plural, "mutatingwebhookconfigurations"] {
+        let these = format!("{REGISTRATION}/{plural}?labelSelector=of%3Dthis");
+        assert_eq!(
+            admin.get(&these).await.ok()["items"]
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
+        admin.delete(&these, &json!({})).await.ok();
+    }
+    eventually(async || admin.post(&dry, &definition()).await.code == 201).await;
+    let made = admin.post(DEFINITIONS, &definition()).await.ok();
+    assert!(made["metadata"].get("labels").is_none(), "{made}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,6 +251,49 @@ async fn foreground_deletion_does_not_wait_for_dependents_that_do_not_block() {
 }
 
 #[tokio::test]
+async fn a_living_owner_keeps_a_dependent_and_nobody_waiting() {
+    let bench = bench();
+    let one: ConfigMap = bench.seed("one", &[]);
+    let two: ConfigMap = bench.seed("two", &[]);
+    bench.seed::<Pod>("shared", &[reference(&one), reference(&two)]);
+    bench.seed::<Pod>("own", &[reference(&one)]);
+    bench.settle().await;
+    bench.delete("configmaps", "one", Some(FOREGROUND));
+    bench.settle().await;
+    let names = |metas: Vec<Option<String>>| metas.into_iter().flatten().collect::<Vec<_>>();
+    let maps = bench.api.all::<ConfigMap>().into_iter();
+    assert_eq!(names(maps.map(|map| map.metadata.name).collect()), ["two"]);
+    let pods = bench.api.all::<Pod>();
+    let owners = pods[0].metadata.owner_references.iter().flatten();
+    let owners: Vec<_> = owners.map(|owner| owner.name.as_str()).collect();
+    assert_eq!(owners, ["two"]);
+    let pods = pods.into_iter();
+    assert_eq!(
+        names(pods.map(|pod| pod.metadata.name).collect()),
+        ["shared"]
+    );
+}
+
+#[tokio::test]
+async fn a_circle_of_owners_goes_whole() {
+    for finalizer in [None, Some(FOREGROUND)] {
+        let bench = bench();
+        let first: ConfigMap = bench.seed("first", &[]);
+        let second: ConfigMap = bench.seed("second", &[reference(&first)]);
+        let third: ConfigMap = bench.seed("third", &[reference(&second)]);
+        let closing = json!({"metadata": {"ownerReferences": [reference(&third)]}});
+        bench
+            .api
+            .change("configmaps", &Key::new("shop", "first"), closing);
+        bench.settle().await;
+        assert_eq!(bench.left(), 3);
+        bench.delete("configmaps", "first", finalizer);
+        bench.settle().await;
+        assert_eq!(bench.left(), 0, "{finalizer:?}");
+    }
+}
+
+#[tokio::test]
 async fn orphaning_leaves_the_dependents_without_the_owner() {
     let bench = bench();
     bench.family();
