@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Cargo's runner for the tests with KVM: a test program, run where KVM is, with the
-# registry beside it. A program without such tests is not taken there at all.
+# registry beside it. A program without such tests is not taken there at all. What failed is
+# appended to the file NODE_FAILURES names.
 set -euo pipefail
 : "${NODE_NAME:?is set by scripts/node-tests.sh}"
 # How often a test that did not end with its node runs again.
@@ -22,7 +23,10 @@ trap 'rm -f "$log"' EXIT
 trap 'exit 130' INT TERM
 status=0
 with_registry "$@" | tee "$log" || status=$?
-[ "$status" -eq "$LOST" ] || exit "$status"
+if [ "$status" -ne "$LOST" ]; then
+    [ "$status" -eq 0 ] || sed -n '/^failures:$/,/^test result/p' "$log" >>"${NODE_FAILURES:-/dev/null}"
+    exit "$status"
+fi
 
 # Of the test under which a node was lost nothing can be told: it runs again, in a new
 # node, and then those that had not had their turn. One that had failed has failed.

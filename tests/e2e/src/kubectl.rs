@@ -5,15 +5,21 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use hull_timeouts::scaled;
 use serde_json::Value;
 
 use crate::{proxy::Proxy, wait};
 
-/// Seconds that a pod may take to become ready on hardware.
-pub const POD_READY_S: u64 = 15;
+/// Seconds that a pod may take to become ready on hardware: two time-outs of a boot and the
+/// second's boot. A guest that does not come up is followed by another one, as for any user;
+/// [`Kubectl::pod_ready`] tells of it.
+const POD_READY_S: u64 = 40;
+/// Beyond as many seconds it is looked whether a boot failed.
+const SLOW_POD_S: u64 = 10;
 
 /// kubectl with a kubeconfig.
 #[derive(Debug, Clone)]
@@ -163,10 +169,17 @@ impl Kubectl {
 
     /// Waits until the pod is ready; returns it.
     pub fn pod_ready(&self, name: &str) -> Result<Value> {
-        self.pod_until(name, "ready", POD_READY_S, |pod| {
+        let begun = Instant::now();
+        let pod = self.pod_until(name, "ready", POD_READY_S, |pod| {
             let ready = is_ready(pod).then_some(());
             ready.ok_or_else(|| pod["status"].to_string())
-        })
+        })?;
+        if begun.elapsed() > scaled(Duration::from_secs(SLOW_POD_S)) {
+            let events = self.events(name);
+            let failed = events.lines().filter(|line| line.starts_with("Failed"));
+            failed.for_each(|event| eprintln!("note: pod {name} is ready late: {event}"));
+        }
+        Ok(pod)
     }
 
     /// Deletes a pod and waits until it is gone.
